@@ -1,0 +1,159 @@
+//! Resolving names: A and AAAA asked apart, nothing cached, and "could not be asked" never mistaken for "does not exist".
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::proto::op::{Query, ResponseCode};
+use hickory_resolver::proto::rr::{Name, RecordType};
+use hickory_resolver::{Hosts, Resolver as Hickory, TokioResolver, system_conf};
+
+use crate::observation::Family;
+
+/// How often one question is sent before it counts as unanswered.
+const QUESTIONS: u32 = 2;
+
+/// The answer for one family. Only the first three complete a family.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// At least one address.
+    Addresses(Vec<IpAddr>),
+    /// The name exists, without an address of this family.
+    NoData,
+    /// The name does not exist.
+    NxDomain,
+    /// The question was not answered: time-out, SERVFAIL, REFUSED, no resolver. The text says which.
+    Failed(String),
+}
+
+/// Where names are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Resolver {
+    /// `/etc/hosts` and `/etc/resolv.conf`, read anew for each question, so that a change is seen at once.
+    System,
+    /// One server, and nothing else.
+    At(SocketAddr),
+}
+
+impl Resolver {
+    /// Asks for the addresses of `name` in each of `families`, all within `limit`.
+    /// The search list of `resolv.conf` is followed; the first candidate that exists, or that cannot be asked, ends it.
+    pub async fn addresses(self, name: &str, families: &[Family], limit: Duration) -> Vec<(Family, Answer)> {
+        let asked = tokio::time::timeout(limit, self.ask(name, families, limit)).await;
+        asked.unwrap_or_else(|_| all(families, &Answer::Failed(format!("no answer from {self} within {limit:?}"))))
+    }
+
+    async fn ask(self, name: &str, families: &[Family], limit: Duration) -> Vec<(Family, Answer)> {
+        if self == Resolver::System
+            && let Some(found) = in_hosts_file(name, families)
+        {
+            return found;
+        }
+        let (resolver, candidates) = match self.prepare(name, limit) {
+            Ok(ready) => ready,
+            Err(why) => return all(families, &Answer::Failed(why)),
+        };
+        let mut last = all(families, &Answer::NxDomain);
+        for candidate in candidates {
+            last = join_all(families.iter().map(async |&f| (f, self.lookup(&resolver, &candidate, f).await))).await;
+            if last.iter().any(|(_, a)| matches!(a, Answer::Addresses(_) | Answer::Failed(_))) {
+                break;
+            }
+        }
+        last
+    }
+
+    /// The resolver, and the fully qualified names to ask for, in order.
+    fn prepare(self, name: &str, limit: Duration) -> Result<(TokioResolver, Vec<Name>), String> {
+        let wrong = |e: &dyn std::fmt::Display| format!("{self}: {e}");
+        let (config, ndots) = match self {
+            Resolver::System => {
+                let (config, options) = system_conf::read_system_conf().map_err(|e| wrong(&e))?;
+                (config, options.ndots)
+            }
+            Resolver::At(server) => {
+                let on_port = |mut c: ConnectionConfig| {
+                    c.port = server.port();
+                    c
+                };
+                let connections = vec![on_port(ConnectionConfig::udp()), on_port(ConnectionConfig::tcp())];
+                let mut server = NameServerConfig::udp(server.ip());
+                server.connections = connections;
+                (ResolverConfig::from_parts(None, vec![], vec![server]), 1)
+            }
+        };
+        let mut absolute = Name::from_ascii(name).map_err(|e| wrong(&e))?;
+        absolute.set_fqdn(true);
+        let searched = config.search().iter().filter_map(|domain| {
+            let mut full = Name::from_ascii(name).and_then(|n| n.append_domain(domain)).ok()?;
+            full.set_fqdn(true);
+            Some(full)
+        });
+        let mut candidates: Vec<Name> = searched.collect();
+        let dots = name.bytes().filter(|b| *b == b'.').count();
+        candidates.insert(if dots >= ndots { 0 } else { candidates.len() }, absolute);
+
+        let servers = config.name_servers().to_vec();
+        let mut options = ResolverOpts::default();
+        options.cache_size = 0;
+        options.use_hosts_file = ResolveHosts::Never;
+        options.attempts = QUESTIONS as usize - 1;
+        options.timeout = limit / QUESTIONS;
+        let config = ResolverConfig::from_parts(None, vec![], servers);
+        let resolver = Hickory::builder_with_config(config, TokioRuntimeProvider::default()).with_options(options).build();
+        Ok((resolver.map_err(|e| wrong(&e))?, candidates))
+    }
+
+    async fn lookup(self, resolver: &TokioResolver, name: &Name, family: Family) -> Answer {
+        let kind = record_type(family);
+        match resolver.lookup(name.clone(), kind).await {
+            Ok(lookup) => {
+                let addresses: Vec<IpAddr> =
+                    lookup.answers().iter().filter_map(|r| r.data.ip_addr()).filter(|ip| Family::of(*ip) == family).collect();
+                if addresses.is_empty() { Answer::NoData } else { Answer::Addresses(addresses) }
+            }
+            Err(NetError::Dns(DnsError::NoRecordsFound(none))) if none.response_code == ResponseCode::NXDomain => Answer::NxDomain,
+            Err(NetError::Dns(DnsError::NoRecordsFound(none))) if none.response_code == ResponseCode::NoError => Answer::NoData,
+            Err(NetError::Dns(DnsError::ResponseCode(ResponseCode::NXDomain))) => Answer::NxDomain,
+            Err(other) => Answer::Failed(format!("{self} gave no answer for {kind} of {name}: {other}")),
+        }
+    }
+}
+
+/// What `/etc/hosts` says of the name: where it lists it at all, it is the whole answer, as for getaddrinfo(3).
+fn in_hosts_file(name: &str, families: &[Family]) -> Option<Vec<(Family, Answer)>> {
+    let hosts = Hosts::from_system().ok()?;
+    let name = Name::from_ascii(name).ok()?;
+    let listed = |family| {
+        let lookup = hosts.lookup_static_host(&Query::query(name.clone(), record_type(family)))?;
+        let addresses: Vec<IpAddr> = lookup.answers().iter().filter_map(|r| r.data.ip_addr()).collect();
+        (!addresses.is_empty()).then_some(Answer::Addresses(addresses))
+    };
+    if Family::BOTH.iter().all(|f| listed(*f).is_none()) {
+        return None;
+    }
+    Some(families.iter().map(|f| (*f, listed(*f).unwrap_or(Answer::NoData))).collect())
+}
+
+fn record_type(family: Family) -> RecordType {
+    match family {
+        Family::V4 => RecordType::A,
+        Family::V6 => RecordType::AAAA,
+    }
+}
+
+fn all(families: &[Family], answer: &Answer) -> Vec<(Family, Answer)> {
+    families.iter().map(|f| (*f, answer.clone())).collect()
+}
+
+impl std::fmt::Display for Resolver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Resolver::System => f.write_str("the system's resolver (/etc/resolv.conf)"),
+            Resolver::At(server) => write!(f, "the resolver {server}"),
+        }
+    }
+}

@@ -1,0 +1,501 @@
+//! Observations: what happened on the wire. Facts only, nothing here is good or bad.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+
+use serde::{Serialize, Serializer};
+
+use crate::clock::{Moment, Wall};
+
+/// An address family; A and AAAA are asked and judged apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// The class of an outcome: somebody let us in, we were kept out, or the fault is on our side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// Somebody answered and let us in, at least this far.
+    Open,
+    /// We were kept out.
+    Closed,
+    /// Our own host, resolver or program failed: this says nothing about the target.
+    Local,
+}
+
+/// What happened on the wire; the closed set of SPEC section 3. Its `Display` is the token and the metric label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Outcome {
+    /// TCP handshake completed.
+    Connected,
+    /// TLS handshake done, and no alert followed.
+    TlsEstablished,
+    /// It speaks TLS, but its chain or name is not valid.
+    TlsUntrusted,
+    /// Somebody answered with something other than TLS.
+    NotTls,
+    /// Somebody answered with something other than HTTP.
+    BadHttp,
+    /// A final HTTP response head, 200 to 599; below 400 is open, above is closed.
+    Status(u16),
+    /// Answered, but body, answers or certificate are not as the check says.
+    Mismatch,
+    /// The beacon's signed answer came back through the proxy.
+    Relayed,
+    /// The beacon's log has the nonce from another address; the answer did not come back.
+    RelayedBlind,
+    /// A tunnel to the allowed destination was granted, proven by its certificate.
+    Tunnelled,
+    /// The proxy says that it tried: its source ACL let us in.
+    AclPassed,
+    /// The beacon saw us from an address in the set.
+    Egress,
+    /// The beacon saw us from an address that is not in the set.
+    EgressOther,
+    /// The peer or the query says yes.
+    QueryTrue,
+    /// RST to our SYN, or ICMP port-unreachable from someone else.
+    Refused,
+    /// ICMP "administratively prohibited" from someone else.
+    Prohibited,
+    /// Any other ICMP error from someone else.
+    Unreachable,
+    /// Nothing came back.
+    Timeout,
+    /// Connected, then RST before what the stage needed.
+    Reset,
+    /// Connected, then FIN before what the stage needed.
+    Closed,
+    /// Connected, then nothing until the deadline.
+    Mute,
+    /// Refused by a TLS alert.
+    TlsRefused,
+    /// The name does not exist.
+    NxDomain,
+    /// The name exists without records of the asked types.
+    NoData,
+    /// The proxy denied: 403, 407, its own error page, or RST or FIN after accept.
+    Denied,
+    /// Another answer of the proxy, and the beacon's log does not know the nonce.
+    NotRelayed,
+    /// 400, 405, 501 or 505.
+    NotUnderstood,
+    /// A bare 502, 503 or 504.
+    GatewayError,
+    /// The peer or the query says no.
+    QueryFalse,
+    /// Our own host failed, or something between answers for everybody.
+    LocalError,
+    /// The target's name did not resolve, and resolving is not what is tested.
+    ResolveError,
+    /// A bug of ours.
+    Internal,
+}
+
+/// The tokens without a number, in the order of SPEC section 3.
+const TOKENS: [(Outcome, &str, Class); 31] = [
+    (Outcome::Connected, "connected", Class::Open),
+    (Outcome::TlsEstablished, "tls-established", Class::Open),
+    (Outcome::TlsUntrusted, "tls-untrusted", Class::Open),
+    (Outcome::NotTls, "not-tls", Class::Open),
+    (Outcome::BadHttp, "bad-http", Class::Open),
+    (Outcome::Mismatch, "mismatch", Class::Open),
+    (Outcome::Relayed, "relayed", Class::Open),
+    (Outcome::RelayedBlind, "relayed-blind", Class::Open),
+    (Outcome::Tunnelled, "tunnelled", Class::Open),
+    (Outcome::AclPassed, "acl-passed", Class::Open),
+    (Outcome::Egress, "egress", Class::Open),
+    (Outcome::EgressOther, "egress-other", Class::Open),
+    (Outcome::QueryTrue, "query-true", Class::Open),
+    (Outcome::Refused, "refused", Class::Closed),
+    (Outcome::Prohibited, "prohibited", Class::Closed),
+    (Outcome::Unreachable, "unreachable", Class::Closed),
+    (Outcome::Timeout, "timeout", Class::Closed),
+    (Outcome::Reset, "reset", Class::Closed),
+    (Outcome::Closed, "closed", Class::Closed),
+    (Outcome::Mute, "mute", Class::Closed),
+    (Outcome::TlsRefused, "tls-refused", Class::Closed),
+    (Outcome::NxDomain, "nxdomain", Class::Closed),
+    (Outcome::NoData, "no-data", Class::Closed),
+    (Outcome::Denied, "denied", Class::Closed),
+    (Outcome::NotRelayed, "not-relayed", Class::Closed),
+    (Outcome::NotUnderstood, "not-understood", Class::Closed),
+    (Outcome::GatewayError, "gateway-error", Class::Closed),
+    (Outcome::QueryFalse, "query-false", Class::Closed),
+    (Outcome::LocalError, "local-error", Class::Local),
+    (Outcome::ResolveError, "resolve-error", Class::Local),
+    (Outcome::Internal, "internal", Class::Local),
+];
+
+impl Outcome {
+    /// The class that SPEC section 3 gives this outcome.
+    pub fn class(self) -> Class {
+        match self {
+            Outcome::Status(code) if code < 400 => Class::Open,
+            Outcome::Status(_) => Class::Closed,
+            other => TOKENS.iter().find(|row| row.0 == other).map_or(Class::Local, |row| row.2),
+        }
+    }
+
+    /// Nothing at all came back: neither side of a border can be told from silence alone.
+    pub fn is_silence(self) -> bool {
+        matches!(self, Outcome::Timeout | Outcome::Mute)
+    }
+
+    /// Every outcome without a number.
+    pub fn all() -> impl Iterator<Item = Outcome> {
+        TOKENS.iter().map(|row| row.0)
+    }
+}
+
+impl FromStr for Outcome {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        if let Some(code) = text.strip_prefix("status:") {
+            return match code.parse::<u16>() {
+                Ok(code) if (200..=599).contains(&code) => Ok(Outcome::Status(code)),
+                _ => Err(()),
+            };
+        }
+        TOKENS.iter().find(|row| row.1 == text).map(|row| row.0).ok_or(())
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Outcome::Status(code) => write!(f, "status:{code}"),
+            other => f.write_str(TOKENS.iter().find(|row| row.0 == *other).map_or("internal", |row| row.1)),
+        }
+    }
+}
+
+impl Serialize for Outcome {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// How deep we got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    /// Resolving the target's name.
+    Dns,
+    /// The TCP handshake.
+    Tcp,
+    /// The TLS handshake.
+    Tls,
+    /// The proxy that was asked to relay.
+    Proxy,
+    /// The HTTP exchange.
+    Http,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Stage::Dns => "dns",
+            Stage::Tcp => "tcp",
+            Stage::Tls => "tls",
+            Stage::Proxy => "proxy",
+            Stage::Http => "http",
+        })
+    }
+}
+
+impl Family {
+    /// Both families, IPv4 first.
+    pub const BOTH: [Family; 2] = [Family::V4, Family::V6];
+
+    /// The family of an address.
+    pub fn of(ip: IpAddr) -> Family {
+        if ip.is_ipv4() { Family::V4 } else { Family::V6 }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Family::V4 => "ipv4",
+            Family::V6 => "ipv6",
+        })
+    }
+}
+
+impl Serialize for Family {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// What proves that the answer came from whom we asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Authentication {
+    /// A TLS handshake whose chain and name verified.
+    Tls,
+    /// The beacon's signature over our nonce.
+    Beacon,
+}
+
+/// An ICMP error as the kernel's error queue gave it (ip(7), `struct sock_extended_err`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Icmp {
+    /// ICMP or ICMPv6 type.
+    #[serde(rename = "type")]
+    pub kind: u8,
+    /// ICMP or ICMPv6 code.
+    pub code: u8,
+    /// Who sent it, where the kernel says.
+    pub sender: Option<IpAddr>,
+    /// The sender is this host: its own route, firewall or failed ARP or ND.
+    pub ours: bool,
+    /// It came while TCP was still trying, and was not the end.
+    pub soft: bool,
+}
+
+/// Evidence of one attempt, bounded in size and free of secrets. What does not apply is absent.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Evidence {
+    /// Our own address and port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub local_address: Option<SocketAddr>,
+    /// The proxy that `via` names, as dialled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub via: Option<SocketAddr>,
+    /// The errno of the failed call, by name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub errno: Option<String>,
+    /// SYNs that left this host (`TCP_INFO`: one and its retransmissions).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub syns_sent: Option<u32>,
+    /// SYN retransmissions (`TCP_INFO`, `tcpi_total_retrans`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub syn_retransmits: Option<u32>,
+    /// ICMP errors from the error queue, at most [`Evidence::MAX_ICMP`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub icmp: Vec<Icmp>,
+    /// Something between answers for everybody: the decoy connected too.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub intercepted: bool,
+    /// What the outcome was before the decoy showed the interception.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before_decoy: Option<Outcome>,
+    /// The negotiated TLS version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_version: Option<String>,
+    /// The negotiated application protocol (ALPN).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alpn: Option<String>,
+    /// The alert that the other side sent, by its name in RFC 8446 section 6.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_alert: Option<String>,
+    /// Why the chain or name was not trusted, or why the handshake failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_error: Option<String>,
+    /// The server asked for a client certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_certificate_requested: Option<bool>,
+    /// SHA-256 of the leaf certificate, in hexadecimal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate_sha256: Option<String>,
+    /// When the leaf certificate expires, in seconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate_expires: Option<i64>,
+    /// The request line that was sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
+    /// The status of the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// The first bytes of the answer's head, at most [`Evidence::MAX_HEAD`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub head: Option<String>,
+    /// The technique of the open-proxy suite (`OP-01` and so on).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub technique: Option<&'static str>,
+    /// The nonce that was sent to the beacon.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nonce: Option<String>,
+    /// The address that the beacon saw, by its signature.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beacon_saw: Option<SocketAddr>,
+    /// What the beacon's log said of the nonce: `unknown`, `known`, or why it could not be asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beacon_log: Option<String>,
+    /// How long the proxy took to grant the tunnel, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub via_overhead_ms: Option<f64>,
+    /// What the peer said of its check.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<PeerEvidence>,
+    /// What authenticated the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authenticated: Option<Authentication>,
+    /// One sentence fragment of detail for a reader, at most [`Evidence::MAX_HEAD`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
+/// What a peer's API said of one of its checks.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PeerEvidence {
+    /// The check's name there.
+    pub check: String,
+    /// The vantage there.
+    pub vantage: String,
+    /// The verdict there, as judged when it was read.
+    pub verdict: String,
+    /// How old its newest record was, by the peer's own clock, in seconds.
+    pub age_seconds: f64,
+    /// Since when, by our own clock, that check has done nothing but hold.
+    #[serde(skip)]
+    pub holding_since: Option<Moment>,
+    /// The addresses that the peer reached, and `host:port` for those it reached by name through a proxy.
+    pub reached: Vec<String>,
+}
+
+impl Evidence {
+    /// Bytes of an answer's head that are kept.
+    pub const MAX_HEAD: usize = 512;
+    /// ICMP errors of one attempt that are kept.
+    pub const MAX_ICMP: usize = 4;
+}
+
+/// One attempt: one fresh connection.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Attempt {
+    /// What happened.
+    pub outcome: Outcome,
+    /// How deep it got.
+    pub stage: Stage,
+    /// What shows it.
+    pub evidence: Evidence,
+    /// Before its first packet.
+    pub started: Moment,
+    /// After its last event.
+    pub ended: Moment,
+}
+
+/// What an observation is about: which address, from which source, by which way.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Subject {
+    /// The address as reports show it: `203.0.113.7:443`, or the name where a proxy resolves it.
+    pub address: String,
+    /// The family of the connection that leaves this host; none where nothing was dialled.
+    pub family: Option<Family>,
+    /// The first hop: the target itself, or the proxy.
+    pub dialled: Option<SocketAddr>,
+    /// The very address that the check is about, where it is known: the dialled one, or the one tunnelled to.
+    pub reached: Option<SocketAddr>,
+    /// The `source` that the check binds.
+    pub source: Option<IpAddr>,
+    /// Through a proxy.
+    pub via: bool,
+    /// The technique of a suite.
+    pub technique: Option<&'static str>,
+}
+
+/// The outcome of all attempts at one subject, with the evidence of the attempt that decided.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Observation {
+    /// What it is about.
+    pub subject: Subject,
+    /// What happened; with several attempts, the one that weighs most (see [`Observation::of`]).
+    pub outcome: Outcome,
+    /// How deep it got.
+    pub stage: Stage,
+    /// The evidence of the deciding attempt.
+    pub evidence: Evidence,
+    /// The outcome of every attempt, in order.
+    pub attempts: Vec<Outcome>,
+    /// The fewest SYNs that any silent attempt sent, where one was silent.
+    pub fewest_syns: Option<u32>,
+    /// Before the first packet of the first attempt.
+    pub started: Moment,
+    /// After the last event of the last attempt.
+    pub ended: Moment,
+    /// Wall time of `started`, for records only.
+    pub started_at: Wall,
+}
+
+impl Observation {
+    /// Folds the attempts at one subject. The deciding attempt is `settled` where one ended the matter,
+    /// else the first open one, else the first local one, else the last.
+    /// No attempt at all is a bug of ours, and says so.
+    pub fn of(subject: Subject, attempts: Vec<Attempt>, settled: Option<usize>, started_at: Wall) -> Observation {
+        let first = |class| attempts.iter().position(|a| a.outcome.class() == class);
+        let at = settled.or_else(|| first(Class::Open)).or_else(|| first(Class::Local)).unwrap_or(attempts.len().saturating_sub(1));
+        let silent = attempts.iter().filter(|a| a.outcome == Outcome::Timeout);
+        let fewest_syns = silent.map(|a| a.evidence.syns_sent.unwrap_or(0)).min();
+        let outcomes = attempts.iter().map(|a| a.outcome).collect();
+        let started = attempts.iter().map(|a| a.started).min().unwrap_or(Moment::ZERO);
+        let ended = attempts.iter().map(|a| a.ended).max().unwrap_or(Moment::ZERO);
+        match attempts.into_iter().nth(at) {
+            Some(a) => Observation {
+                subject,
+                outcome: a.outcome,
+                stage: a.stage,
+                evidence: a.evidence,
+                attempts: outcomes,
+                fewest_syns,
+                started,
+                ended,
+                started_at,
+            },
+            None => Observation::without_attempt(subject, Outcome::Internal, Stage::Dns, "no attempt was made".into(), started, started_at),
+        }
+    }
+
+    /// An observation that ended before anything could be dialled.
+    pub fn without_attempt(subject: Subject, outcome: Outcome, stage: Stage, detail: String, at: Moment, started_at: Wall) -> Observation {
+        let evidence = Evidence { detail: Some(detail), ..Evidence::default() };
+        Observation { subject, outcome, stage, evidence, attempts: vec![outcome], fewest_syns: None, started: at, ended: at, started_at }
+    }
+
+    /// Our own address, as the kernel chose it.
+    pub fn local_ip(&self) -> Option<IpAddr> {
+        self.evidence.local_address.map(|a| a.ip())
+    }
+
+    /// The connection never left this host: loopback, or one of its own addresses.
+    pub fn stayed_on_this_host(&self) -> bool {
+        self.subject.dialled.is_some_and(|d| d.ip().is_loopback() || self.local_ip() == Some(d.ip()))
+    }
+
+    /// The handshake was completed by somebody, so that an interceptor could be who answered.
+    pub fn got_past_tcp(&self) -> bool {
+        !matches!(
+            self.outcome,
+            Outcome::Refused | Outcome::Prohibited | Outcome::Unreachable | Outcome::Timeout | Outcome::NxDomain | Outcome::NoData
+        ) && self.outcome.class() != Class::Local
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_token_reads_back_as_itself() {
+        for outcome in Outcome::all().chain([Outcome::Status(200), Outcome::Status(399), Outcome::Status(400), Outcome::Status(599)]) {
+            assert_eq!(outcome.to_string().parse(), Ok(outcome));
+        }
+        for bad in ["status:199", "status:600", "status:", "open", "blocked", ""] {
+            assert_eq!(bad.parse::<Outcome>(), Err(()), "{bad}");
+        }
+    }
+
+    #[test]
+    fn status_class_turns_at_400() {
+        assert_eq!(Outcome::Status(399).class(), Class::Open);
+        assert_eq!(Outcome::Status(400).class(), Class::Closed);
+    }
+}
