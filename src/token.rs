@@ -1,0 +1,4 @@
+//! stub
+/// The key that beacon and monitors share.
+#[derive(Debug, Clone)]
+pub struct Key;
