@@ -1,5 +1,6 @@
 //! `mustnot`: proves that what must not be reachable is not reachable, and that the one allowed way works.
 pub mod clock;
+pub mod config;
 pub mod expectation;
 pub mod net;
 pub mod observation;
