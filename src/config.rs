@@ -16,7 +16,7 @@ use toml::de::DeTable;
 pub use keys::{Kind, every_key};
 pub use problem::{At, Place, Problem, Problems};
 pub use reader::{Context, Notes, did_you_mean, listed};
-pub use written::{AdminPage, Beacon, Check, Common, Expect, File, Http, OpenProxy, Own, Peer, Tls, Via};
+pub use written::{AdminPage, Beacon, Check, Common, Expect, File, Http, MAX_LABELS, OpenProxy, Own, Peer, Tls, Via};
 
 use crate::plan::Plan;
 use crate::plan::build;
@@ -62,7 +62,13 @@ pub fn from_text(file: &str, text: &str, base_dir: &Path, env: &dyn Fn(&str) -> 
     let (document, errors) = DeTable::parse_recoverable(text);
     let mut notes = Notes::default();
     notes.problems.extend(errors.iter().map(|e| syntax::explain(text, e)));
-    let context = Context { env, base_dir, broken: !errors.is_empty(), notes: RefCell::new(notes) };
+    let context = Context {
+        env,
+        base_dir,
+        broken: !errors.is_empty(),
+        adrift: errors.iter().any(|e| syntax::in_header(text, e)),
+        notes: RefCell::new(notes),
+    };
 
     let top = reader::Section::new(document.get_ref(), Place { offset: 0, path: String::new() }, &context);
     let written = File::read(&top);

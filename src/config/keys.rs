@@ -217,6 +217,9 @@ pub fn vet_check(check: &Section<'_, '_>, kind: Option<Kind>) {
 /// Notes what is unknown: first what `special` has to say (nothing, where that is empty), then what is not built, then
 /// what belongs elsewhere, then a near miss, then the list.
 fn vet(section: &Section<'_, '_>, known: &[&str], unbuilt: &[&str], special: impl Fn(&str) -> Option<String>) {
+    if section.context().adrift {
+        return;
+    }
     for (key, place) in section.keys().filter(|(key, _)| !known.contains(key)) {
         if let Some(message) = special(key) {
             if !message.is_empty() {
@@ -231,7 +234,7 @@ fn vet(section: &Section<'_, '_>, known: &[&str], unbuilt: &[&str], special: imp
         } else if super::reader::near(key, known.iter().copied()).is_some() {
             format!("unknown key \"{key}\"; {}", did_you_mean(key, known.iter().copied()))
         } else {
-            format!("unknown key \"{key}\"; known here are {}", listed(known.iter().copied()))
+            format!("unknown key \"{key}\"; known here: {}", listed(known.iter().copied()))
         };
         section.context().wrong(&place, message);
     }

@@ -13,7 +13,7 @@ use super::environment;
 use super::problem::{At, Place};
 use crate::secret::Secret;
 
-/// How far a mistyped word may be from the one that was meant: one edit in this many letters.
+/// How far a mistyped word may be from the one that was meant: one edit in this many letters. As many that begin it do, too.
 const LETTERS_AN_EDIT: usize = 3;
 
 /// What was found in the file besides values.
@@ -37,6 +37,8 @@ pub struct Context<'a> {
     pub notes: RefCell<Notes>,
     /// The text is broken TOML: what seems to be missing may just not have been read.
     pub broken: bool,
+    /// A section's header is broken: what stands below it seems to be elsewhere.
+    pub adrift: bool,
 }
 
 /// A table of the file.
@@ -97,7 +99,7 @@ impl<'s, 'i> Section<'s, 'i> {
     /// Notes that a key is missing, unless it stands there (or the file is broken anyway).
     pub fn require(&self, key: &str, remedy: &str) {
         if !self.has(key) && !self.context.broken {
-            self.context.wrong(&self.place, format!("has no {key}; {remedy}"));
+            self.context.wrong(&self.place.within(key, self.place.offset), format!("is missing; {remedy}"));
         }
     }
 
@@ -232,7 +234,8 @@ impl<'s, 'i> Section<'s, 'i> {
             DeValue::Array(elements) => elements.iter().collect(),
             _ => Vec::new(),
         };
-        if elements.is_empty() || elements.iter().any(|e| !e.get_ref().is_table()) {
+        let misshapen = elements.is_empty() || elements.iter().any(|e| !e.get_ref().is_table());
+        if misshapen && !self.context.adrift {
             self.context.wrong(&place, format!("is {}; write [[{key}]] with two brackets above each one", article(value)));
         }
         let tables = elements.into_iter().enumerate().filter_map(|(i, element)| {
@@ -306,10 +309,14 @@ impl<'s, 'i> Section<'s, 'i> {
 /// The word that was meant, where one is near.
 pub fn near<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_lowercase().replace('-', "_");
-    let allowed = (word.chars().count() / LETTERS_AN_EDIT).max(1);
-    let distance = |known: &str| strsim::damerau_levenshtein(&word, &known.replace('-', "_"));
+    let letters = word.chars().count();
+    let distance = |known: &str| {
+        let begun = letters >= LETTERS_AN_EDIT && known.starts_with(&word);
+        if begun { 1 } else { strsim::damerau_levenshtein(&word, &known.replace('-', "_")) }
+    };
+    let allowed = |known: &str| (letters.max(known.chars().count()) / LETTERS_AN_EDIT).max(1).min(letters);
     let nearest = known.into_iter().map(|k| (distance(k), k)).min_by_key(|(d, _)| *d);
-    nearest.filter(|(d, _)| *d <= allowed).map(|(_, k)| k)
+    nearest.filter(|(d, k)| *d <= allowed(k)).map(|(_, k)| k)
 }
 
 /// `did you mean …?` where a known word is near, else the known words.
@@ -354,6 +361,9 @@ mod tests {
         assert_eq!(near("Timeout", known), Some("timeout"));
         assert_eq!(near("via-user", known), Some("via_user"));
         assert_eq!(near("witnes", known), Some("witness"));
+        assert_eq!(near("int", known), Some("interval"));
+        assert_eq!(near("block", ["blocked", "closed"]), Some("blocked"));
+        assert_eq!(near("in", known), None);
         assert_eq!(near("color", known), None);
         assert_eq!(near("", known), None);
     }

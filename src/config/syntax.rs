@@ -7,12 +7,23 @@ pub fn explain(text: &str, error: &toml::de::Error) -> (Place, String) {
     let offset = error.span().map_or(text.len(), |span| span.start);
     let message = error.message().lines().next().unwrap_or("it cannot be read").trim();
     let place = Place { offset, path: path_at(text, offset) };
-    let remedy = match message {
-        m if m.starts_with("duplicate key") => "write it once",
-        m if m.contains("string values must be quoted") => "write it in quotes, such as \"30s\"",
-        _ => "see https://toml.io",
+    let message = match message {
+        m if m.starts_with("duplicate key") => "the key stands there twice; write it once".into(),
+        m if m.contains("string values must be quoted") => {
+            let word = error.span().and_then(|span| text.get(span)).unwrap_or("").trim();
+            format!("a string stands in quotes; write \"{}\"", if word.contains(['"', '\n']) { "…" } else { word })
+        }
+        m => format!("{m}; see https://toml.io for how it is written"),
     };
-    (place, format!("not TOML: {message}; {remedy}"))
+    (place, format!("not TOML: {message}"))
+}
+
+/// Whether the error stands in a section's header, so that what is below seems to belong elsewhere.
+pub fn in_header(text: &str, error: &toml::de::Error) -> bool {
+    let offset = error.span().map_or(text.len(), |span| span.start);
+    let before = text.get(..offset).unwrap_or(text);
+    let line = text.get(before.rfind('\n').map_or(0, |i| i + 1)..).unwrap_or("");
+    line.trim_start().starts_with('[')
 }
 
 /// The section and key of the line at `offset`, as far as they can be told in a broken text.

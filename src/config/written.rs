@@ -22,7 +22,7 @@ use crate::target::{Host, HostPort, PortSet, Scheme, Url, parse_cidr};
 use crate::witness::{Proof, ProofSet};
 
 /// Labels that a check may carry: they are on every scrape, for ever.
-const MAX_LABELS: usize = 16;
+pub const MAX_LABELS: usize = 16;
 /// Label names that the metrics use themselves, or that Datadog and Prometheus keep for themselves (SPEC section 7).
 const RESERVED_LABELS: [&str; 15] = [
     "check", "kind", "target", "expect", "severity", "vantage", "verdict", "cause", "proof", "host", "env", "service", "cluster", "le",
@@ -516,7 +516,9 @@ fn read_expect(section: &Section<'_, '_>) -> Option<At<Expect>> {
     if section.holds_list("expect") {
         let before = section.context().problems();
         let list = section.list("expect", "\"refused\"", |text| Ok::<_, String>(text.to_string()))?;
-        return (section.context().problems() == before).then(|| list.map(Expect::List));
+        let sound = section.context().problems() == before;
+        let list = unique(section, list, String::clone);
+        return sound.then(|| list.map(Expect::List));
     }
     section.string("expect", "\"blocked\"").map(|text| text.map(Expect::Word))
 }
@@ -590,7 +592,7 @@ fn read_own(section: &Section<'_, '_>, kind: Kind) -> Own {
         Kind::Tcp => Own::Tcp { target: host_port() },
         Kind::Tls => Own::Tls { target: host_port(), tls: read_tls(section) },
         Kind::Http => Own::Http(Box::new(Http {
-            target: section.parsed("target", "\"https://admin.example.com/\"", str::parse),
+            target: section.parsed("target", "\"https://admin.example.com/\"", parse_url),
             via: read_via(section),
             method: section.parsed("method", "\"GET\"", parse_method),
             headers: section.table("headers").map_or(Vec::new(), |headers| read_headers(&headers)),
@@ -602,7 +604,7 @@ fn read_own(section: &Section<'_, '_>, kind: Kind) -> Own {
             Own::EgressIp { target: section.parsed("target", "\"http://beacon.example.com:443/\"", parse_beacon), via: read_via(section) }
         }
         Kind::Peer => Own::Peer(Box::new(Peer {
-            target: section.parsed("target", "\"https://office-monitor.example.com:9890\"", str::parse),
+            target: section.parsed("target", "\"https://office-monitor.example.com:9890\"", parse_url),
             check: {
                 section.require("check", "write the name that the check has in the peer's own file, such as check = \"admin-open\"");
                 section.public_string_of("check", "\"admin-open\"", |text| parse_name(text, "-_"))
@@ -725,11 +727,26 @@ fn parse_host_port(text: &str) -> Result<HostPort, String> {
     if text.contains("://") {
         return Err(format!("\"{text}\" is a URL; write host:port"));
     }
+    if text.contains('@') {
+        return Err("no user name or password may stand in a target; leave them out".into());
+    }
     text.parse()
 }
 
+fn parse_url(text: &str) -> Result<Url, String> {
+    if has_credentials(text) {
+        return Err("no user name or password may stand in a URL; leave them out".into());
+    }
+    text.parse()
+}
+
+fn has_credentials(url: &str) -> bool {
+    let authority = url.split_once("://").and_then(|(_, rest)| rest.split(['/', '?', '#']).next());
+    authority.is_some_and(|a| a.contains('@'))
+}
+
 fn parse_beacon(text: &str) -> Result<Url, String> {
-    let url: Url = text.parse()?;
+    let url = parse_url(text)?;
     match url.scheme {
         Scheme::Http => Ok(url),
         Scheme::Https => {
@@ -760,8 +777,7 @@ fn without_credentials(text: &str) -> &str {
 }
 
 fn parse_runbook(text: &str) -> Result<String, String> {
-    let authority = text.split_once("://").map(|(_, rest)| rest.split(['/', '?', '#']).next().unwrap_or(rest));
-    if authority.is_some_and(|a| a.contains('@')) {
+    if has_credentials(text) {
         return Err("no user name or password may stand in a URL; leave them out".into());
     }
     filled(text)

@@ -3,6 +3,7 @@
 mod expect;
 mod witnesses;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use super::{AdminPage, Beacon, Check, Decoy, Plan, Severity};
 use crate::config::duration::show;
-use crate::config::{self, At, Common, Context, File, Keys, Own, Place, Tls, Via};
+use crate::config::{self, At, Common, Context, File, Keys, MAX_LABELS, Own, Place, Tls, Via};
 use crate::expectation::Expectation;
 use crate::net::resolve::Resolver;
 use crate::net::tls;
@@ -112,6 +113,10 @@ impl Builder<'_> {
         let probe = written.own.as_ref().and_then(|own| self.probe(own, written, inverted));
         self.vet_silence(written, expectation.as_ref());
         self.vet_families(written, &way);
+        let labels = self.labels(written).len();
+        if labels > MAX_LABELS {
+            self.context.wrong(&written.place, format!("has {labels} labels with those of [defaults]; write at most {MAX_LABELS}"));
+        }
         let sound = written.sound && self.context.problems() == before;
         let check = match (probe, expectation) {
             (Some(probe), Some(expectation)) if sound => self.check(written, probe, expectation),
@@ -123,8 +128,6 @@ impl Builder<'_> {
     /// The check with what it says itself, else with the default's, else with ours.
     fn check(&self, written: &config::Check, probe: Probe, expectation: Expectation) -> Option<Check> {
         let (own, defaults) = (&written.common, self.defaults);
-        let mut labels = defaults.labels.clone();
-        labels.extend(own.labels.clone());
         Some(Check {
             name: written.name.as_ref()?.value.clone(),
             target: written.target.as_ref()?.value.clone(),
@@ -142,7 +145,7 @@ impl Builder<'_> {
             severity: self.either(written, |c| c.severity.as_ref()).map_or(Severity::Warning, |s| s.value),
             runbook: self.either(written, |c| c.runbook.as_ref()).map(|r| r.value.clone()),
             description: self.either(written, |c| c.description.as_ref()).map(|d| d.value.clone()),
-            labels,
+            labels: self.labels(written),
             tags: own.tags.clone().or_else(|| defaults.tags.clone()).unwrap_or_default(),
             worst_run: Duration::ZERO,
         })
@@ -151,6 +154,13 @@ impl Builder<'_> {
     /// What the check says, else what `[defaults]` says.
     fn either<'c, T>(&'c self, written: &'c config::Check, key: impl Fn(&'c Common) -> Option<&'c At<T>>) -> Option<&'c At<T>> {
         key(&written.common).or_else(|| key(self.defaults))
+    }
+
+    /// The default labels, and over them the check's own.
+    fn labels(&self, written: &config::Check) -> BTreeMap<String, String> {
+        let mut labels = self.defaults.labels.clone();
+        labels.extend(written.common.labels.clone());
+        labels
     }
 
     /// Silence is a block only where three SYNs can leave within one attempt.

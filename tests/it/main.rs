@@ -1,2 +1,3 @@
-//! The integration tests, one binary of many modules.
+//! The tests that need no privilege, in one binary.
+#[cfg(test)]
 mod config;
