@@ -16,7 +16,7 @@ use crate::witness::ProofSet;
 pub const MAX_OBSERVATIONS: usize = 256;
 
 /// What a reader needs to know of a check, before and after it ran.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct About {
     /// Unique name.
     pub name: String,
@@ -29,16 +29,22 @@ pub struct About {
     /// `critical`, `warning` or `info`.
     pub severity: &'static str,
     /// Where to read what to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub runbook: Option<String>,
     /// What the check is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
     /// The user's own labels.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     /// Words to select it by.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
     /// What it accepts is all closed.
+    #[serde(skip)]
     pub inverted: bool,
     /// How old its record may grow before it proves nothing.
+    #[serde(skip)]
     pub stale_after: Duration,
 }
 
@@ -194,31 +200,6 @@ impl Record {
             witnesses: Vec::new(),
             began,
         }
-    }
-}
-
-impl Serialize for About {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        use serde::ser::SerializeMap;
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("name", &self.name)?;
-        map.serialize_entry("kind", self.kind)?;
-        map.serialize_entry("target", &self.target)?;
-        map.serialize_entry("expect", &self.expect)?;
-        map.serialize_entry("severity", self.severity)?;
-        if let Some(runbook) = &self.runbook {
-            map.serialize_entry("runbook", runbook)?;
-        }
-        if let Some(description) = &self.description {
-            map.serialize_entry("description", description)?;
-        }
-        if !self.labels.is_empty() {
-            map.serialize_entry("labels", &self.labels)?;
-        }
-        if !self.tags.is_empty() {
-            map.serialize_entry("tags", &self.tags)?;
-        }
-        map.end()
     }
 }
 
