@@ -2,4 +2,6 @@
 pub mod clock;
 pub mod net;
 pub mod observation;
+pub mod secret;
 pub mod target;
+pub mod token;
