@@ -1,7 +1,10 @@
 //! `mustnot`: proves that what must not be reachable is not reachable, and that the one allowed way works.
+pub mod admin_page;
+pub mod beacon;
 pub mod clock;
 pub mod net;
 pub mod observation;
 pub mod secret;
+mod serve;
 pub mod target;
 pub mod token;
