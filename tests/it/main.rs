@@ -1,1 +1,2 @@
-fn main() {}
+//! The tests that need no privilege, in one binary.
+mod beacon;
