@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 pub mod connect;
 pub mod failure;
+pub mod http;
 pub mod resolve;
 pub mod sys;
 pub mod tls;
