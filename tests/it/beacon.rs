@@ -9,6 +9,7 @@ use mustnot::beacon::Beacon;
 use mustnot::clock::Wall;
 use mustnot::target::parse_cidr;
 use mustnot::token::{Answer, Finding, Flaw, Key, LogAnswer, NONCE_LIFE_MS, Nonce, Question, SKEW_MS};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::process::Command;
@@ -237,6 +238,7 @@ async fn a_relay_that_throws_the_answer_away_is_in_the_log() {
     // By the first byte of the answer the sighting is already in the log.
     let Finding::Known(sightings) = ask(beacon.address(), &nonce).await.0.finding else { panic!("not known") };
     assert_eq!(sightings[0].peer, us);
+    drop(stream);
     beacon.stop().await;
 }
 
@@ -275,6 +277,46 @@ async fn stopping_ends_it_within_the_grace() {
     tokio::time::timeout(Duration::from_secs(5), beacon.stop()).await.unwrap();
     drop(idle);
     assert_eq!(TcpStream::connect(address).await.unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+}
+
+#[tokio::test]
+async fn accepting_survives_a_full_descriptor_table() {
+    // In a process of its own, since the table is the process's.
+    let itself = std::env::current_exe().unwrap();
+    let child = Command::new(itself).args(["--exact", "--ignored", "beacon::with_a_full_descriptor_table"]).output().await.unwrap();
+    let said = String::from_utf8_lossy(&child.stdout);
+    assert!(child.status.success() && said.contains("1 passed"), "{said}");
+}
+
+#[tokio::test]
+#[ignore = "started by accepting_survives_a_full_descriptor_table, in a process of its own"]
+async fn with_a_full_descriptor_table() {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, 64, hard).unwrap();
+    let beacon = Running::beacon();
+    let sockets: Vec<TcpSocket> = (0..8).map(|_| TcpSocket::new_v4().unwrap()).collect();
+    let mut fill = Vec::new();
+    while let Ok(file) = std::fs::File::open("/dev/null") {
+        fill.push(file);
+    }
+    assert!(fill.len() > 8, "there was room before");
+    let nonce = mint();
+    let mut clients = Vec::new();
+    for socket in sockets {
+        // The kernel's queue takes them; no descriptor is left to accept them with.
+        let mut client = socket.connect(beacon.address()).await.unwrap();
+        client.write_all(format!("{nonce}\n").as_bytes()).await.unwrap();
+        clients.push(client);
+    }
+    let unanswered = tokio::time::timeout(Duration::from_millis(300), clients[0].read_u8()).await;
+    assert!(unanswered.is_err(), "{unanswered:?}");
+    drop(fill);
+    for mut client in clients {
+        let mut line = String::new();
+        client.read_to_string(&mut line).await.unwrap();
+        assert!(Answer::verify(&key(), &line, &nonce).is_ok(), "{line}");
+    }
+    beacon.stop().await;
 }
 
 #[tokio::test]

@@ -1,2 +1,3 @@
 //! The tests that need no privilege, in one binary.
+#[cfg(test)]
 mod beacon;
