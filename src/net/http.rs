@@ -216,7 +216,10 @@ mod tests {
 
     #[tokio::test]
     async fn interim_heads_are_skipped() {
-        let (head, body) = read(b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 403 No\r\nContent-Length: 2\r\n\r\nnoXX").await;
+        let (head, body) = read(
+            b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 403 No\r\nContent-Length: 2\r\n\r\nnoXX",
+        )
+        .await;
         assert_eq!(head.map(|h| h.status), Ok(403));
         assert_eq!(body, b"no");
     }
@@ -231,7 +234,13 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_not_a_final_head_is_bad_http() {
-        for bad in [&b"SSH-2.0-OpenSSH_9.2\r\n"[..], b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 600 X\r\n\r\n", b"HTTP/1.1 099 X\r\n\r\n", b"\x15\x03\x01\x00\x02\x02\x46"] {
+        for bad in [
+            &b"SSH-2.0-OpenSSH_9.2\r\n"[..],
+            b"HTTP/1.1 200 OK\r\n",
+            b"HTTP/1.1 600 X\r\n\r\n",
+            b"HTTP/1.1 099 X\r\n\r\n",
+            b"\x15\x03\x01\x00\x02\x02\x46",
+        ] {
             assert_eq!(read(bad).await.0, Err(Outcome::BadHttp), "{bad:?}");
         }
         assert_eq!(read(b"").await.0, Err(Outcome::Closed));
