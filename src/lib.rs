@@ -2,4 +2,5 @@
 pub mod clock;
 pub mod net;
 pub mod observation;
+pub mod proxy;
 pub mod target;
