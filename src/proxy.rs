@@ -201,7 +201,7 @@ impl Proxy {
         let (cut, was_cut) = watch::channel(false);
         let (alive, mut all_ended) = mpsc::channel::<()>(1);
         let accepting = self.listeners.into_iter().map(|listener| {
-            let held = Held { core: self.core.clone(), cut: was_cut.clone(), _alive: alive.clone() };
+            let held = Share { core: self.core.clone(), cut: was_cut.clone(), _alive: alive.clone() };
             accept(listener, held, stop.clone())
         });
         // the listeners are closed when this is done, the connections go on
@@ -218,7 +218,7 @@ impl Proxy {
 
 /// What every connection holds.
 #[derive(Clone)]
-struct Held {
+struct Share {
     core: Arc<Core>,
     cut: watch::Receiver<bool>,
     /// The proxy has ended when the last of these is dropped.
@@ -249,7 +249,7 @@ fn listen(at: SocketAddr, all: &[SocketAddr]) -> Result<TcpListener, String> {
 
 /// Accepts until it is told to stop. No error ends it: whatever is wrong with one connection is over with the next, and a lack of file
 /// descriptors or memory passes.
-async fn accept(listener: TcpListener, held: Held, mut stop: watch::Receiver<bool>) {
+async fn accept(listener: TcpListener, held: Share, mut stop: watch::Receiver<bool>) {
     let mut lacking = false;
     loop {
         let accepted = tokio::select! {
@@ -282,7 +282,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 /// Finds a place for the connection and serves it; one for which there is not even standing room is closed at once.
-fn admit(stream: TcpStream, peer: SocketAddr, held: &Held) {
+fn admit(stream: TcpStream, peer: SocketAddr, held: &Share) {
     let client = SocketAddr::new(fold_mapped(peer.ip()), peer.port());
     let core = &held.core;
     let stranger = core.policy.source(client.ip()).is_none();
@@ -308,8 +308,8 @@ struct Caller {
 }
 
 /// One connection from its first byte to its end. The place is held until then.
-async fn serve(mut stream: TcpStream, caller: Caller, place: Place, held: Held) {
-    let Held { core, mut cut, _alive } = held;
+async fn serve(mut stream: TcpStream, caller: Caller, place: Place, held: Share) {
+    let Share { core, mut cut, _alive } = held;
     let _open = stats::Held::new(&core.stats.connections);
     // boxed, so that a tunnel does not carry the memory of its beginnings
     let opened = tokio::select! {
@@ -367,7 +367,10 @@ impl Core {
         let (sent, received) = (Meter::new(self.stats.sent(permit.source)), Meter::new(self.stats.received(permit.source)));
         let end = match establish(client) {
             Ok(()) => tunnel::relay(client, &dialled.stream, early, (&sent, &received), self.limits, cut).await,
-            Err(_) => tunnel::End::Reset,
+            Err(_) => {
+                tunnel::reset(&dialled.stream);
+                tunnel::End::Reset
+            }
         };
         line.event = Event::Close;
         line.time = Wall::now();
@@ -407,7 +410,7 @@ impl Core {
                 line.user_agent.clone_from(&request.user_agent);
                 (line.method, line.destination) = match &request.method {
                     Method::Connect(to) => ("CONNECT".into(), to.to_string().into_bytes()),
-                    Method::Other(method) => (method.clone(), request.target.clone().into_bytes()),
+                    Method::Other(method) => (method.clone(), request.target.clone()),
                 };
             }
         }

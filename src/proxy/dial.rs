@@ -104,6 +104,10 @@ async fn connect(to: Vetted, egress: &Egress) -> io::Result<Dialled> {
         tracing::warn!(%address, %peer, "another address answered than was dialled; closed");
         return Err(io::Error::other("another address answered than was dialled"));
     }
+    // TCP's simultaneous open: a connect to a closed port from that very port ends at itself (RFC 9293 section 3.5)
+    if stream.local_addr()? == peer {
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
     Ok(Dialled { stream, peer })
 }
 

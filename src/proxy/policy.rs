@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use ipnet::IpNet;
 
 use crate::net::resolve::{Answer, Resolver};
@@ -172,8 +173,12 @@ impl Policy {
             },
             Host::Name(_) => Vec::new(),
         };
-        let Ok(addresses) = self.vet(&addresses, &to, named) else {
-            return refuse(Reason::Address, request);
+        let addresses = match self.vet(&addresses, &to, named) {
+            Ok(addresses) => addresses,
+            Err(address) => {
+                tracing::debug!(%client, %to, %address, "an address of the destination is not allowed");
+                return refuse(Reason::Address, request);
+            }
         };
         // 7. limit
         if !seated {
@@ -205,9 +210,11 @@ impl Policy {
     /// since the name that was judged must be the name that is asked for.
     async fn resolve(&self, name: &str) -> Result<Vec<IpAddr>, Reason> {
         let asked = tokio::time::Instant::now();
-        let answers = self.resolver.addresses(&format!("{name}."), &self.families, self.resolve_limit).await;
+        let absolute = format!("{name}.");
+        // apart, so that a server that is silent for one family does not hide the other
+        let each = self.families.chunks(1).map(|family| self.resolver.addresses(&absolute, family, self.resolve_limit));
+        let answers = join_all(each).await.into_iter().flatten();
         let addresses: Vec<IpAddr> = answers
-            .into_iter()
             .flat_map(|(_, answer)| match answer {
                 Answer::Addresses(addresses) => addresses,
                 Answer::NoData | Answer::NxDomain | Answer::Failed(_) => Vec::new(),
@@ -465,6 +472,84 @@ mod tests {
             assert!(vet(&policy, &[bad, "1.1.1.1"], false).is_err(), "{bad}");
         }
         assert_eq!(vet(&policy, &["::ffff:1.1.1.1"], false).unwrap(), ["1.1.1.1:443"]);
+    }
+
+    /// A DNS server that gives each name's addresses, flips `flip.test` after its first answer, and counts the questions.
+    async fn dns() -> (Resolver, std::sync::Arc<std::sync::atomic::AtomicUsize>) {
+        let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let at = socket.local_addr().unwrap();
+        let asked = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let count = asked.clone();
+        tokio::spawn(async move {
+            let mut query = [0; 512];
+            loop {
+                let (length, from) = socket.recv_from(&mut query).await.unwrap();
+                let before = count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                let end = 12 + query[12..length].iter().position(|b| *b == 0).unwrap() + 5;
+                let v6 = query[end - 3] == 28;
+                let name = String::from_utf8_lossy(&query[13..end - 5]).to_lowercase();
+                let addresses: &[&str] = match (name.split('\u{4}').next().unwrap(), v6) {
+                    ("public", false) => &["1.1.1.1", "8.8.8.8"],
+                    ("public", true) => &["2606:4700::1111"],
+                    ("mixed", false) => &["1.1.1.1", "10.0.0.1"],
+                    ("family", false) | ("mapped", false) => &["1.1.1.1"],
+                    ("family", true) => &["fd00:ec2::254"],
+                    ("mapped", true) => &["::ffff:169.254.169.254"],
+                    ("flip", false) if before == 0 => &["1.1.1.1"],
+                    ("flip", false) => &["127.0.0.1"],
+                    _ => &[],
+                };
+                let mut answer = query[..end].to_vec();
+                answer[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, addresses.len() as u8, 0, 0, 0, 0]);
+                for ip in addresses {
+                    let data = match ip.parse::<IpAddr>().unwrap() {
+                        IpAddr::V4(v4) => v4.octets().to_vec(),
+                        IpAddr::V6(v6) => v6.octets().to_vec(),
+                    };
+                    answer.extend_from_slice(&[0xc0, 12, 0, query[end - 3], 0, 1, 0, 0, 0, 0, 0, data.len() as u8]);
+                    answer.extend_from_slice(&data);
+                }
+                socket.send_to(&answer, from).await.unwrap();
+            }
+        });
+        (Resolver::At(at), asked)
+    }
+
+    #[tokio::test]
+    async fn one_refused_address_in_dns_refuses_the_name_and_a_name_is_asked_for_once() {
+        let (resolver, asked) = dns().await;
+        let policy = Policy { resolver, families: Family::BOTH.to_vec(), resolve_limit: Duration::from_secs(5), ..policy() };
+        let ask =
+            async |policy: &Policy, host: &str| reason(policy, "10.0.0.1", true, &format!("CONNECT {host}:443 HTTP/1.1\r\n\r\n")).await;
+        for (host, expected) in [
+            ("public.test", Reason::Allow),
+            ("mixed.test", Reason::Address),
+            ("family.test", Reason::Address),
+            ("mapped.test", Reason::Address),
+            ("empty.test", Reason::Resolve),
+        ] {
+            assert_eq!(ask(&policy, host).await, expected, "{host}");
+        }
+        // a family that is not dialled is not asked for, so what it holds does not matter
+        let v4 = Policy { families: vec![Family::V4], ..policy };
+        assert_eq!(ask(&v4, "family.test").await, Reason::Allow);
+
+        let (resolver, flipping) = dns().await;
+        let v4 = Policy { resolver, ..v4 };
+        let head = "CONNECT flip.test:443 HTTP/1.1\r\n\r\n";
+        let read = async { crate::proxy::request::read(&mut head.as_bytes(), 1024, Duration::from_secs(1)).await };
+        let (_, permit) = v4.decide("10.0.0.1".parse().unwrap(), true, read).await.unwrap();
+        assert_eq!(permit.addresses, [Vetted("1.1.1.1:443".parse().unwrap())], "what was judged is what is dialled");
+        assert_eq!(flipping.load(std::sync::atomic::Ordering::SeqCst), 1);
+        assert_eq!(ask(&v4, "flip.test").await, Reason::Address);
+        assert!(asked.load(std::sync::atomic::Ordering::SeqCst) >= 11);
+    }
+
+    #[tokio::test]
+    async fn a_resolver_that_is_silent_is_a_timeout() {
+        let mute = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let policy = Policy { resolver: Resolver::At(mute.local_addr().unwrap()), ..policy() };
+        assert_eq!(reason(&policy, "10.0.0.1", true, "CONNECT a.test:443 HTTP/1.1\r\n\r\n").await, Reason::ResolveTimeout);
     }
 
     #[test]

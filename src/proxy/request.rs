@@ -18,8 +18,8 @@ const CHUNK: usize = 4096;
 pub struct Request {
     /// What is asked for.
     pub method: Method,
-    /// The request target as typed, for the log; bounded.
-    pub target: String,
+    /// The request target as typed, for the log; bounded, without user, password and query.
+    pub target: Vec<u8>,
     /// The `User-Agent`, for the log; bounded.
     pub user_agent: Vec<u8>,
     /// The minor version: HTTP/1.0 or HTTP/1.1.
@@ -42,7 +42,7 @@ pub enum Method {
 pub struct Malformed {
     /// What is wrong, in words.
     pub why: String,
-    /// The beginning of what was sent, for the log; bounded. Empty where nothing was sent.
+    /// The first line of what was sent, for the log; bounded, without user, password and query.
     pub begin: Vec<u8>,
     /// Whether the client closed without a word, as a load balancer's health check does.
     pub silent: bool,
@@ -61,8 +61,7 @@ pub async fn read(from: &mut (impl AsyncRead + Unpin), max_head: usize, limit: D
         Err(_) => (format!("the request head was not whole within {limit:?}"), false),
     };
     let silent = seen.is_empty() && in_time;
-    seen.truncate(KEPT);
-    Err(Malformed { why, begin: seen, silent })
+    Err(Malformed { why, begin: loggable(&seen), silent })
 }
 
 async fn read_whole(from: &mut (impl AsyncRead + Unpin), max_head: usize, seen: &mut Vec<u8>) -> Result<Request, String> {
@@ -101,6 +100,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Request>, String> {
         return Err("the request line is not whole".into());
     };
     let named = |name: &'static str| head.headers.iter().filter(move |h| h.name.eq_ignore_ascii_case(name)).map(|h| h.value);
+    // what a Host says decides nothing, so it may differ or be missing; two are a sign of somebody who wants two readers to differ
     if named("host").nth(1).is_some() {
         return Err("the head has more than one Host (RFC 9112 section 3.2)".into());
     }
@@ -115,16 +115,25 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Request>, String> {
             }
             Method::Connect(target.parse()?)
         }
-        other => Method::Other(cut(other)),
+        other => Method::Other(other.chars().take(KEPT).collect()),
     };
     let mut user_agent = named("user-agent").next().unwrap_or_default().to_vec();
     user_agent.truncate(KEPT);
     let early = bytes.get(length..).unwrap_or_default().to_vec();
-    Ok(Some(Request { method: kind, target: cut(target), user_agent, minor, early }))
+    Ok(Some(Request { method: kind, target: loggable(target.as_bytes()), user_agent, minor, early }))
 }
 
-fn cut(text: &str) -> String {
-    text.chars().take(KEPT).collect()
+/// The first line of `bytes`, as far as it may stand in a log: no header (which may carry credentials), no query, no user and password.
+fn loggable(bytes: &[u8]) -> Vec<u8> {
+    let line = bytes.split(|b| matches!(b, b'\r' | b'\n')).find(|line| !line.is_empty()).unwrap_or_default();
+    let line = line.split(|b| *b == b'?').next().unwrap_or_default();
+    let Some(at) = line.iter().rposition(|b| *b == b'@') else {
+        return line.iter().take(KEPT).copied().collect();
+    };
+    let (before, after) = line.split_at(at);
+    let slashes = before.windows(2).position(|pair| pair == b"//").map(|i| i + 2);
+    let begin = slashes.or_else(|| before.iter().position(|b| *b == b' ').map(|i| i + 1)).unwrap_or(0);
+    before.iter().take(begin).chain(b"***").chain(after).take(KEPT).copied().collect()
 }
 
 #[cfg(test)]
@@ -260,6 +269,21 @@ mod tests {
     }
 
     #[test]
+    fn the_log_gets_one_line_without_secrets() {
+        for (sent, kept) in [
+            ("CONNECT bad HTTP/1.1\r\nProxy-Authorization: Basic c2VjcmV0\r\n\r\n", "CONNECT bad HTTP/1.1"),
+            ("\r\n\nCONNECT bad\nX: secret", "CONNECT bad"),
+            ("CONNECT user:secret@h:443 HTTP/1.1", "CONNECT ***@h:443 HTTP/1.1"),
+            ("user:secret@h:443", "***@h:443"),
+            ("http://user:secret@h/path?token=secret", "http://***@h/path"),
+            ("", ""),
+        ] {
+            assert_eq!(String::from_utf8_lossy(&loggable(sent.as_bytes())), kept);
+        }
+        assert_eq!(loggable(&[b'x'; 1000]).len(), KEPT);
+    }
+
+    #[test]
     fn methods_are_case_sensitive() {
         for method in ["connect", "Connect", "GET", "TRACE"] {
             let request = parse(format!("{method} a.example:443 HTTP/1.1\r\n\r\n").as_bytes()).unwrap().unwrap();
@@ -277,7 +301,7 @@ mod tests {
         assert!(read(&mut pad(16384).as_bytes(), 16384, limit).await.is_ok());
         let refused = read(&mut pad(16385).as_bytes(), 16384, limit).await.unwrap_err();
         assert_eq!(refused.why, "the request head is longer than 16384 bytes");
-        assert!(refused.begin.len() == KEPT && !refused.silent);
+        assert!(!refused.silent);
         assert!(read(&mut b"".as_slice(), 16384, limit).await.unwrap_err().silent);
         assert!(!read(&mut b"C".as_slice(), 16384, limit).await.unwrap_err().silent);
     }

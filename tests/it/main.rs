@@ -1,1 +1,2 @@
+//! Tests over real sockets, one module a part.
 mod proxy;
