@@ -333,7 +333,7 @@ impl Core {
         let (reason, heard) = match self.policy.decide(caller.client.ip(), seated, head).await {
             Ok((request, permit)) => match self.dial(&permit).await {
                 Ok(dialled) => return Some((request, permit, dialled)),
-                Err(reason) => (reason, Heard::Request(request)),
+                Err(reason) => (reason, Heard::Request(Box::new(request))),
             },
             Err(Refused { heard: Heard::Malformed(malformed), .. }) if malformed.silent => return None,
             Err(Refused { reason, heard }) => (reason, heard),
@@ -362,7 +362,7 @@ impl Core {
     ) {
         let _standing = stats::Held::new(&self.stats.tunnels);
         let early = std::mem::take(&mut request.early);
-        let heard = Heard::Request(request);
+        let heard = Heard::Request(Box::new(request));
         let mut line = self.decided(caller, &heard, Reason::Allow, Some(dialled.peer));
         let (sent, received) = (Meter::new(self.stats.sent(permit.source)), Meter::new(self.stats.received(permit.source)));
         let end = match establish(client) {

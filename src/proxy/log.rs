@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
 use prometheus::IntCounter;
@@ -141,7 +141,7 @@ impl Log {
             let (done, flushed) = tokio::sync::oneshot::channel();
             let mut message = Message::Flushed(done);
             while let Err(full) = self.queue.try_send(message) {
-                let std::sync::mpsc::TrySendError::Full(again) = full else { return };
+                let TrySendError::Full(again) = full else { return };
                 message = again;
                 tokio::time::sleep(RETRY).await;
             }
@@ -168,10 +168,7 @@ fn write_lines(mut writer: Box<dyn Write + Send>, lines: &Receiver<Message>, los
                 Message::Flushed(done) => waiting.push(done),
             }
             if batch.len() < BATCH {
-                next = match lines.try_recv() {
-                    Ok(message) => Some(message),
-                    Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-                };
+                next = lines.try_recv().ok();
             }
         }
         if let Err(error) = writer.write_all(batch.as_bytes()).and_then(|()| writer.flush()) {

@@ -115,7 +115,7 @@ pub enum Heard {
     /// Something that is no request.
     Malformed(Malformed),
     /// A request.
-    Request(Request),
+    Request(Box<Request>),
 }
 
 impl Policy {
@@ -148,7 +148,7 @@ impl Policy {
             Ok(request) => request,
             Err(malformed) => return Err(Refused { reason: Reason::Parse, heard: Heard::Malformed(malformed) }),
         };
-        let refuse = |reason, request| Err(Refused { reason, heard: Heard::Request(request) });
+        let refuse = |reason, request| Err(Refused { reason, heard: Heard::Request(Box::new(request)) });
         // 3. method
         let to = match &request.method {
             Method::Connect(to) => to.clone(),
