@@ -411,12 +411,17 @@ mod tests {
 
     /// A pipe that nobody reads until it is opened.
     #[derive(Clone, Default)]
-    struct Stuck(Arc<(Mutex<(bool, Vec<u8>)>, Condvar)>);
+    struct Stuck(Arc<Pipe>);
+
+    #[derive(Default)]
+    struct Pipe {
+        state: Mutex<(bool, Vec<u8>)>,
+        opened: Condvar,
+    }
 
     impl Write for Stuck {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let (state, opened) = &*self.0;
-            let mut state = opened.wait_while(state.lock().unwrap(), |s| !s.0).unwrap();
+            let mut state = self.0.opened.wait_while(self.0.state.lock().unwrap(), |s| !s.0).unwrap();
             state.1.extend_from_slice(bytes);
             Ok(bytes.len())
         }
@@ -436,10 +441,10 @@ mod tests {
         let missing = lost.get();
         assert!(missing > 0);
         log.flush(Duration::from_millis(50)).await;
-        pipe.0.0.lock().unwrap().0 = true;
-        pipe.0.1.notify_all();
+        pipe.0.state.lock().unwrap().0 = true;
+        pipe.0.opened.notify_all();
         log.flush(Duration::from_secs(10)).await;
-        let written = pipe.0.0.lock().unwrap().1.iter().filter(|b| **b == b'\n').count() as u64;
+        let written = pipe.0.state.lock().unwrap().1.iter().filter(|b| **b == b'\n').count() as u64;
         assert_eq!(written + missing, 1000);
     }
 

@@ -1,2 +1,5 @@
-//! Tests over real sockets, one module a part.
+//! The tests that need no privilege, in one binary.
+#[cfg(test)]
+mod beacon;
+#[cfg(test)]
 mod proxy;

@@ -1,5 +1,4 @@
 //! The embedded proxy over real sockets on loopback.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test says what is wrong by failing")]
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;

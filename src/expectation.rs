@@ -1,0 +1,144 @@
+//! Expectations: which outcomes a check accepts, and how an observation reads against them.
+
+use crate::observation::{Class, Observation, Outcome, Stage};
+
+/// SYNs that must have left this host before silence can count as a block (SPEC 2.5).
+pub const MIN_SYNS: u32 = 3;
+
+/// One accepted outcome, or one range of HTTP statuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accept {
+    /// This outcome.
+    One(Outcome),
+    /// Any status from the first to the last, both included.
+    Statuses(u16, u16),
+}
+
+/// What a check accepts. All of it is open (a positive check) or all of it is closed (an inverted one); never both.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expectation {
+    accepts: Vec<Accept>,
+    undecided: Vec<Outcome>,
+    controlled: Vec<&'static str>,
+    inverted: bool,
+}
+
+/// How an observation reads against an expectation, before any witness is heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// Class local: our own side failed, this says nothing about the target.
+    Local,
+    /// An inverted check was let in, or the beacon saw a foreign egress address. Settled: nothing later clears it.
+    Contrary,
+    /// As the check demands; inverted: in every one of its attempts.
+    Accepted,
+    /// Fewer attempts than planned were made.
+    Incomplete,
+    /// The attempts disagree: some were accepted, some were not.
+    Mixed,
+    /// An outcome that by its nature decides nothing for this check.
+    Undecided,
+    /// Somebody answered, and not as the check demands.
+    Answered,
+    /// Nobody answered, and silence is not what the check demands.
+    Silent,
+}
+
+impl Expectation {
+    /// An expectation that accepts these outcomes.
+    ///
+    /// # Errors
+    /// Where the list is empty, mixes open with closed, or accepts what can never be accepted.
+    pub fn new(accepts: Vec<Accept>) -> Result<Expectation, String> {
+        let class = |a: &Accept| match a {
+            Accept::One(o) => o.class(),
+            Accept::Statuses(low, _) => Outcome::Status(*low).class(),
+        };
+        if let Some(Accept::One(local)) = accepts.iter().find(|a| class(a) == Class::Local) {
+            return Err(format!("\"{local}\" is a failure of the monitor itself and can never be accepted; leave it out"));
+        }
+        let open = accepts.iter().filter(|a| class(a) == Class::Open).count();
+        if accepts.is_empty() {
+            return Err("nothing is accepted; write \"open\", \"blocked\" or at least one outcome".into());
+        }
+        if open != 0 && open != accepts.len() {
+            return Err(
+                "the list mixes open outcomes with closed ones, so it can neither prove a way nor a block; split it into two checks".into(),
+            );
+        }
+        Ok(Expectation { accepts, undecided: Vec::new(), controlled: Vec::new(), inverted: open == 0 })
+    }
+
+    /// Names outcomes that decide nothing (SPEC section 8: `gateway-error` and `mute` of an open-proxy check).
+    #[must_use]
+    pub fn undecided_on(mut self, outcomes: &[Outcome]) -> Expectation {
+        self.undecided = outcomes.to_vec();
+        self
+    }
+
+    /// Names techniques that a witness relays with through the same proxy: for these, `not-understood` is no denial (SPEC section 8).
+    #[must_use]
+    pub fn controlled_by(mut self, techniques: Vec<&'static str>) -> Expectation {
+        self.controlled = techniques;
+        self
+    }
+
+    /// What it accepts is all closed.
+    pub fn is_inverted(&self) -> bool {
+        self.inverted
+    }
+
+    /// Whether this outcome is one of the accepted.
+    pub fn accepts(&self, outcome: Outcome) -> bool {
+        self.accepts.iter().any(|a| match (a, outcome) {
+            (Accept::One(one), _) => *one == outcome,
+            (Accept::Statuses(low, high), Outcome::Status(code)) => (*low..=*high).contains(&code),
+            (Accept::Statuses(..), _) => false,
+        })
+    }
+
+    /// Whether silence is accepted as a block.
+    pub fn accepts_silence(&self) -> bool {
+        self.accepts(Outcome::Timeout)
+    }
+
+    /// Whether an attempt with this outcome ends the matter: no further attempt could change the verdict.
+    pub fn settled_by(&self, outcome: Outcome) -> bool {
+        match self.inverted {
+            true => outcome.class() == Class::Open,
+            false => self.accepts(outcome) || outcome == Outcome::EgressOther,
+        }
+    }
+
+    /// How the observation reads; `attempts` is how many the plan demands of a block.
+    pub fn read(&self, seen: &Observation, attempts: usize) -> Reading {
+        let class = |class| seen.attempts.iter().any(|o| o.class() == class);
+        if seen.outcome.class() == Class::Local || (self.inverted && class(Class::Local) && !class(Class::Open)) {
+            return Reading::Local;
+        }
+        if self.inverted && (class(Class::Open) || seen.outcome.class() == Class::Open) || seen.outcome == Outcome::EgressOther {
+            return Reading::Contrary;
+        }
+        if !self.inverted && self.accepts(seen.outcome) {
+            return Reading::Accepted;
+        }
+        if seen.attempts.iter().any(|o| self.is_undecided(*o, seen.subject.technique)) {
+            return Reading::Undecided;
+        }
+        let accepted = seen.attempts.iter().filter(|o| self.accepts(**o)).count();
+        let answered = seen.attempts.iter().any(|o| !o.is_silence());
+        match accepted {
+            0 if answered => Reading::Answered,
+            0 => Reading::Silent,
+            n if n < seen.attempts.len() => Reading::Mixed,
+            _ if seen.fewest_syns.is_some_and(|n| n < MIN_SYNS) => Reading::Local,
+            n if n < attempts && seen.stage != Stage::Dns => Reading::Incomplete,
+            _ => Reading::Accepted,
+        }
+    }
+
+    fn is_undecided(&self, outcome: Outcome, technique: Option<&'static str>) -> bool {
+        let controlled = technique.is_some_and(|t| self.controlled.contains(&t));
+        self.undecided.contains(&outcome) || (controlled && outcome == Outcome::NotUnderstood)
+    }
+}

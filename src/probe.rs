@@ -1,0 +1,195 @@
+//! Probes: one way of looking each. A probe knows the wire, and does not know what a verdict is.
+
+use std::time::Duration;
+
+use crate::net::tls;
+use crate::secret::Secret;
+use crate::target::{HostPort, Url};
+use crate::token::Key;
+
+/// What to look at, and how.
+#[derive(Debug)]
+pub enum Probe {
+    /// A TCP handshake.
+    Tcp(Tcp),
+    /// A TLS handshake, and the silence after it.
+    Tls(Tls),
+    /// One HTTP/1.1 exchange, direct or through a proxy.
+    Http(Http),
+    /// The address that the beacon sees us come from.
+    EgressIp(EgressIp),
+    /// Another monitor's verdict.
+    Peer(Peer),
+    /// The attempts to make a proxy relay for a stranger.
+    OpenProxy(OpenProxy),
+}
+
+/// Kind `tcp`.
+#[derive(Debug)]
+pub struct Tcp {
+    /// Where to connect.
+    pub target: HostPort,
+}
+
+/// Kind `tls`.
+#[derive(Debug)]
+pub struct Tls {
+    /// Where to connect.
+    pub target: HostPort,
+    /// How to shake hands.
+    pub tls: tls::Client,
+}
+
+/// Kind `http`.
+#[derive(Debug)]
+pub struct Http {
+    /// What to ask for; the path is sent as typed.
+    pub url: Url,
+    /// The proxy to go through.
+    pub via: Option<Via>,
+    /// The request method.
+    pub method: String,
+    /// Headers besides `Host`, `User-Agent`, `Accept` and `Connection`; the values may be secret.
+    pub headers: Vec<(String, Secret)>,
+    /// What the body of an accepted answer must contain.
+    pub body_contains: Option<String>,
+    /// Follow redirects to the end (positive checks only).
+    pub follow_redirects: bool,
+    /// How to shake hands, for `https`.
+    pub tls: tls::Client,
+}
+
+/// Kind `egress-ip`.
+#[derive(Debug)]
+pub struct EgressIp {
+    /// The beacon, over plain HTTP: its signature is its authentication.
+    pub url: Url,
+    /// The proxy to go through.
+    pub via: Option<Via>,
+    /// The addresses that it may see.
+    pub expected: Vec<ipnet::IpNet>,
+    /// The key shared with the beacon.
+    pub key: Key,
+}
+
+/// Kind `peer`.
+#[derive(Debug)]
+pub struct Peer {
+    /// The peer's web address.
+    pub url: Url,
+    /// The check to ask for.
+    pub check: String,
+    /// How long ago its newest record may have begun.
+    pub max_age: Duration,
+    /// Basic authentication.
+    pub auth: Option<(String, Secret)>,
+    /// How to shake hands, for `https`.
+    pub tls: tls::Client,
+}
+
+/// Kind `open-proxy`.
+#[derive(Debug)]
+pub struct OpenProxy {
+    /// The proxy that must relay nothing.
+    pub target: HostPort,
+    /// Our beacons, over plain HTTP.
+    pub beacons: Vec<Url>,
+    /// The techniques to try, in order.
+    pub techniques: Vec<Technique>,
+    /// A destination on the proxy's own allow-list, for OP-07.
+    pub allowed_destination: Option<HostPort>,
+    /// How OP-07 proves the destination's certificate.
+    pub tls: tls::Client,
+    /// The key shared with the beacons.
+    pub key: Key,
+}
+
+/// One way to make a proxy relay (docs/techniques.md).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Technique {
+    /// OP-01: CONNECT to the beacon, then a raw nonce.
+    Connect,
+    /// OP-02: GET with the beacon's absolute URI.
+    AbsoluteGet,
+    /// OP-07: CONNECT to a destination that the proxy allows, proven by its certificate.
+    AllowedDestination,
+    /// OP-09: GET in origin form with the beacon as Host.
+    OriginGet,
+}
+
+/// A proxy on the way, spoken to in plain HTTP; it is always asked for a tunnel (CONNECT).
+#[derive(Debug, Clone)]
+pub struct Via {
+    /// The proxy.
+    pub proxy: HostPort,
+    /// Basic credentials for it (RFC 7617).
+    pub auth: Option<(String, Secret)>,
+}
+
+impl Technique {
+    /// Every technique, in the order in which they are tried.
+    pub const ALL: [Technique; 4] = [Technique::Connect, Technique::AbsoluteGet, Technique::OriginGet, Technique::AllowedDestination];
+
+    /// Its number in the catalogue.
+    pub fn id(self) -> &'static str {
+        match self {
+            Technique::Connect => "OP-01",
+            Technique::AbsoluteGet => "OP-02",
+            Technique::AllowedDestination => "OP-07",
+            Technique::OriginGet => "OP-09",
+        }
+    }
+}
+
+impl Probe {
+    /// The kind's token, as written in `kind`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Probe::Tcp(_) => "tcp",
+            Probe::Tls(_) => "tls",
+            Probe::Http(_) => "http",
+            Probe::EgressIp(_) => "egress-ip",
+            Probe::Peer(_) => "peer",
+            Probe::OpenProxy(_) => "open-proxy",
+        }
+    }
+
+    /// The proxy on the way, where there is one.
+    pub fn via(&self) -> Option<&Via> {
+        match self {
+            Probe::Http(http) => http.via.as_ref(),
+            Probe::EgressIp(egress) => egress.via.as_ref(),
+            Probe::Tcp(_) | Probe::Tls(_) | Probe::Peer(_) | Probe::OpenProxy(_) => None,
+        }
+    }
+
+    /// What the check is about.
+    pub fn target(&self) -> &HostPort {
+        match self {
+            Probe::Tcp(p) => &p.target,
+            Probe::Tls(p) => &p.target,
+            Probe::Http(p) => &p.url.authority,
+            Probe::EgressIp(p) => &p.url.authority,
+            Probe::Peer(p) => &p.url.authority,
+            Probe::OpenProxy(p) => &p.target,
+        }
+    }
+
+    /// What is dialled first: the proxy on the way, else the target.
+    pub fn first_hop(&self) -> &HostPort {
+        self.via().map_or_else(|| self.target(), |via| &via.proxy)
+    }
+
+    /// Whether a name must be resolved before anything can be dialled.
+    pub fn needs_resolving(&self) -> bool {
+        self.first_hop().host.ip().is_none()
+    }
+
+    /// What follows the last attempt at worst: the open-proxy suite asks the beacon's log.
+    pub fn epilogue(&self, timeout: Duration) -> Duration {
+        match self {
+            Probe::OpenProxy(_) => timeout,
+            Probe::Tcp(_) | Probe::Tls(_) | Probe::Http(_) | Probe::EgressIp(_) | Probe::Peer(_) => Duration::ZERO,
+        }
+    }
+}
