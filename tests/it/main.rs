@@ -1,1 +1,5 @@
-fn main() {}
+//! One test binary of many modules.
+
+mod exporter;
+mod fixture;
+mod report;
