@@ -1,5 +1,7 @@
-//! One test binary of many modules.
-
+//! The tests that need no privilege, in one binary.
+#[cfg(test)]
 mod exporter;
+#[cfg(test)]
 mod fixture;
+#[cfg(test)]
 mod report;
