@@ -1,5 +1,6 @@
 //! History: the newest record of every check, and recent ones; those that did not hold outlive the ring.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -21,7 +22,7 @@ pub struct Board {
 #[derive(Debug)]
 struct Entry {
     about: Arc<About>,
-    newest: Record,
+    newest: Arc<Record>,
     ran: bool,
     recent: VecDeque<Arc<Record>>,
     failures: VecDeque<Arc<Record>>,
@@ -34,7 +35,9 @@ pub struct Reading {
     /// The check.
     pub about: Arc<About>,
     /// Its newest record, as judged now.
-    pub record: Record,
+    pub record: Arc<Record>,
+    /// The record is not stale.
+    pub fresh: bool,
     /// A run was finished.
     pub ran: bool,
     /// When it last held.
@@ -46,7 +49,7 @@ impl Board {
     pub fn new(checks: Vec<Arc<About>>) -> Board {
         let (at, wall) = (Moment::now(), Wall::now());
         let entry = |about: Arc<About>| {
-            let newest = Record::pending(Arc::clone(&about), at, wall);
+            let newest = Arc::new(Record::pending(Arc::clone(&about), at, wall));
             Mutex::new(Entry { about, newest, ran: false, recent: VecDeque::new(), failures: VecDeque::new(), last_holds: None })
         };
         Board { checks: checks.into_iter().map(entry).collect() }
@@ -54,19 +57,19 @@ impl Board {
 
     /// Shows a violation before its run is done. The finished record follows by [`Board::publish`].
     pub fn announce(&self, check: usize, record: Record) {
-        self.with(check, |entry| entry.newest = record);
+        self.with(check, |entry| entry.newest = Arc::new(record));
     }
 
     /// Puts a finished run's record on the board.
     pub fn publish(&self, check: usize, record: Record) {
         self.with(check, |entry| {
-            let kept = Arc::new(record.clone());
+            let record = Arc::new(record);
             if matches!(record.verdict, Verdict::Holds(_)) {
                 entry.last_holds = Some(record.started_at);
             } else {
-                push(&mut entry.failures, Arc::clone(&kept), FAILURES);
+                push(&mut entry.failures, Arc::clone(&record), FAILURES);
             }
-            push(&mut entry.recent, kept, RECENT);
+            push(&mut entry.recent, Arc::clone(&record), RECENT);
             entry.ran = true;
             entry.newest = record;
         });
@@ -77,13 +80,19 @@ impl Board {
         self.checks.iter().map(|entry| reading(&entry.lock().unwrap_or_else(PoisonError::into_inner), now)).collect()
     }
 
-    /// One check's recent records, the newest first, and the older ones that did not hold.
+    /// One check's recent records of all its targets, the newest first, and the older ones that did not hold.
     pub fn recent(&self, name: &str) -> Option<Vec<Arc<Record>>> {
-        let entries = self.checks.iter().map(|e| e.lock().unwrap_or_else(PoisonError::into_inner));
-        let entry = entries.into_iter().find(|e| e.about.name == name)?;
-        let oldest = entry.recent.front().map(|r| r.began);
-        let older = entry.failures.iter().filter(|r| oldest.is_some_and(|o| r.began < o));
-        Some(entry.recent.iter().rev().chain(older.rev()).cloned().collect())
+        let mut kept: Option<Vec<Arc<Record>>> = None;
+        for entry in &self.checks {
+            let entry = entry.lock().unwrap_or_else(PoisonError::into_inner);
+            if entry.about.name == name {
+                kept.get_or_insert_default().extend(entry.kept());
+            }
+        }
+        if let Some(records) = &mut kept {
+            records.sort_by_key(|r| Reverse(r.began));
+        }
+        kept
     }
 
     /// Whether every check has run once.
@@ -98,8 +107,19 @@ impl Board {
     }
 }
 
+impl Entry {
+    /// The ring, and what the ring has lost of the records that did not hold.
+    fn kept(&self) -> impl Iterator<Item = Arc<Record>> {
+        let oldest = self.recent.front().map(|r| r.began);
+        let older = self.failures.iter().filter(move |r| oldest.is_some_and(|o| r.began < o));
+        self.recent.iter().chain(older).cloned()
+    }
+}
+
 fn reading(entry: &Entry, now: Moment) -> Reading {
-    Reading { about: Arc::clone(&entry.about), record: entry.newest.as_read(now), ran: entry.ran, last_holds: entry.last_holds }
+    let fresh = entry.newest.is_fresh(now);
+    let record = if fresh { Arc::clone(&entry.newest) } else { Arc::new(entry.newest.as_read(now)) };
+    Reading { about: Arc::clone(&entry.about), record, fresh, ran: entry.ran, last_holds: entry.last_holds }
 }
 
 fn push(ring: &mut VecDeque<Arc<Record>>, record: Arc<Record>, bound: usize) {

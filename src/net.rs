@@ -19,3 +19,14 @@ pub fn own_addresses() -> Vec<IpAddr> {
     };
     interfaces.filter_map(address).collect()
 }
+
+/// Raises the soft limit of file descriptors to the hard one (getrlimit(2)); where that is refused the soft one stays.
+pub fn raise_descriptor_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    {
+        tracing::warn!(%error, soft, "the file descriptor limit stays low; raise `ulimit -n`");
+    }
+}

@@ -157,15 +157,21 @@ pub struct WitnessRecord {
 }
 
 impl Record {
-    /// The record as judged when it is read: a stale one proves nothing (SPEC 2.4).
+    /// Whether the record still says something at `now` (SPEC 2.4).
+    pub fn is_fresh(&self, now: Moment) -> bool {
+        now.since(self.began) <= self.about.stale_after
+    }
+
+    /// The record as judged when it is read: a stale one proves nothing (SPEC 2.4). A check that never ran stays `pending`.
     #[must_use]
     pub fn as_read(&self, now: Moment) -> Record {
-        let verdict = when_read(&self.verdict, self.about.inverted, self.began, self.about.stale_after, now);
-        if verdict == self.verdict {
-            return self.clone();
-        }
         let mut read = self.clone();
-        read.cause = verdict.cause();
+        if self.is_fresh(now) || self.cause == Cause::Pending {
+            return read;
+        }
+        read.verdict = when_read(&self.verdict, self.about.inverted, self.began, self.about.stale_after, now);
+        read.cause = read.verdict.cause();
+        read.proofs = ProofSet::NONE;
         read.reason = format!(
             "no run of {} for {:.0} s, longer than the {:.0} s that its record is good for; before that: {}. See whether the monitor is overloaded, stopped or suspended.",
             self.about.name,
@@ -173,7 +179,6 @@ impl Record {
             self.about.stale_after.as_secs_f64(),
             self.reason.trim_end_matches('.')
         );
-        read.verdict = verdict;
         read
     }
 

@@ -2,4 +2,10 @@
 #[cfg(test)]
 mod beacon;
 #[cfg(test)]
+mod exporter;
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
 mod proxy;
+#[cfg(test)]
+mod report;
