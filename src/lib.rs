@@ -1,16 +1,24 @@
 //! `mustnot`: proves that what must not be reachable is not reachable, and that the one allowed way works.
+pub mod admin_page;
+pub mod beacon;
 pub mod clock;
+pub mod engine;
 pub mod expectation;
 pub mod history;
+pub mod memory;
 pub mod metrics;
 pub mod net;
 pub mod observation;
 pub mod plan;
 pub mod probe;
 pub mod proxy;
+pub mod reason;
 pub mod record;
 pub mod report;
+pub mod schedule;
 pub mod secret;
+mod serve;
+pub mod state;
 pub mod target;
 pub mod token;
 pub mod verdict;

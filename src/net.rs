@@ -1,4 +1,21 @@
 //! The way to the wire: resolving and dialling under one deadline. The only place that opens a socket for a probe.
 
+use std::net::IpAddr;
+
+pub mod connect;
+pub mod failure;
+pub mod http;
 pub mod resolve;
+pub mod sys;
 pub mod tls;
+
+/// The addresses of this host's interfaces (getifaddrs(3)); none where they cannot be read.
+pub fn own_addresses() -> Vec<IpAddr> {
+    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else { return Vec::new() };
+    let address = |i: nix::ifaddrs::InterfaceAddress| {
+        let address = i.address?;
+        let v4 = address.as_sockaddr_in().map(|a| IpAddr::from(a.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::from(a.ip())))
+    };
+    interfaces.filter_map(address).collect()
+}
