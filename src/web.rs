@@ -1,7 +1,6 @@
 //! The web listener: metrics, API, health and the status page. Reads the board, and never waits for a probe.
 
 use std::fmt::Write as _;
-use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -17,18 +16,18 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::clock::{Moment, Wall};
 use crate::history::{Board, Reading};
 use crate::metrics::{self, Metrics};
 use crate::report::{self, Report};
+use crate::serve;
 
 mod page;
 
-/// Connections at one time; more wait in the kernel's queue, so that readers cannot take the file descriptors of probes.
+/// Connections at one time; more are closed at once, so that readers cannot take the file descriptors of probes.
 const MAX_CONNECTIONS: usize = 64;
 /// A request's head must be there in this time; an idle connection is closed after it too.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -38,8 +37,6 @@ const MAX_HEADERS: usize = 64;
 const MAX_CONNECTION_AGE: Duration = Duration::from_secs(600);
 /// Answers under way may take this long once the connection is to end.
 const LAST_ANSWER: Duration = Duration::from_secs(5);
-/// A pause after an accept that failed, most likely for want of file descriptors, which come back.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// Checks that `/readyz` names; the others are counted.
 const MAX_NAMED: usize = 20;
 
@@ -61,7 +58,7 @@ pub struct State {
 /// A listener that is bound and does not answer yet.
 #[derive(Debug)]
 pub struct Web {
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
     address: SocketAddr,
 }
 
@@ -88,11 +85,9 @@ impl Web {
     /// # Errors
     /// Why it cannot listen there, and what to do.
     pub async fn bind(address: SocketAddr) -> Result<Web, String> {
-        let bound = TcpListener::bind(address).await.and_then(|listener| Ok((listener.local_addr()?, listener)));
-        match bound {
-            Ok((address, listener)) => Ok(Web { listener, address }),
-            Err(error) => Err(format!("cannot listen on {address} for metrics and the status page: {error}; {}", remedy(&error))),
-        }
+        let listeners = serve::listen(&[address]).map_err(|e| format!("[web] listen: {e}"))?;
+        let address = serve::addresses(&listeners).first().copied().unwrap_or(address);
+        Ok(Web { listeners, address })
     }
 
     /// Where it listens.
@@ -101,24 +96,11 @@ impl Web {
     }
 
     /// Answers until `stop` says true or its sender is gone; answers under way are finished.
-    pub async fn run(self, state: State, mut stop: watch::Receiver<bool>) {
+    pub async fn run(self, state: State, stop: watch::Receiver<bool>) {
         let router = routes(state);
-        let mut connections = JoinSet::new();
-        loop {
-            tokio::select! {
-                () = stopped(&mut stop) => break,
-                Some(_) = connections.join_next() => {}
-                accepted = self.listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
-                    Ok((stream, _)) => { connections.spawn(answer(stream, router.clone(), stop.clone())); }
-                    Err(error) => {
-                        tracing::warn!(%error, "the web listener cannot accept a connection");
-                        sleep(ACCEPT_PAUSE).await;
-                    }
-                },
-            }
-        }
-        drop(self.listener);
-        while connections.join_next().await.is_some() {}
+        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let handle = |stream, _, _| answer(stream, router.clone(), Arc::clone(&slots), stop.clone());
+        serve::serve(self.listeners, stop.clone(), LAST_ANSWER, handle).await;
     }
 }
 
@@ -138,7 +120,8 @@ pub fn routes(state: State) -> Router {
 }
 
 /// One connection, from its first head to its end. No task outlives [`MAX_CONNECTION_AGE`] and [`LAST_ANSWER`].
-async fn answer(stream: TcpStream, router: Router, mut stop: watch::Receiver<bool>) {
+async fn answer(stream: TcpStream, router: Router, slots: Arc<Semaphore>, mut stop: watch::Receiver<bool>) {
+    let Ok(_slot) = slots.try_acquire() else { return };
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_headers(MAX_HEADERS);
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)));
@@ -236,14 +219,5 @@ async fn written(content_type: &'static str, write: impl FnOnce() -> Result<Stri
             tracing::error!(%error, "a web answer could not be written");
             (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response()
         }
-    }
-}
-
-fn remedy(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => "stop the program that listens there, or choose another port with listen under [web] or --listen",
-        io::ErrorKind::AddrNotAvailable => "this host has no such address; choose one that it has with listen under [web] or --listen",
-        io::ErrorKind::PermissionDenied => "choose a port from 1024 up with listen under [web] or --listen",
-        _ => "choose another address with listen under [web] or --listen",
     }
 }
