@@ -75,8 +75,8 @@ pub fn from_text(file: &str, text: &str, base_dir: &Path, env: &dyn Fn(&str) -> 
     let built = if context.broken { None } else { build::plan(written, &context, keys) };
 
     let mut notes = context.notes.into_inner();
-    notes.masks.sort_by_key(|secret| std::cmp::Reverse(secret.reveal().len()));
-    notes.masks.dedup();
+    notes.masks.sort_by_key(|secret| std::cmp::Reverse(secret.expose().len()));
+    notes.masks.dedup_by(|a, b| a.expose() == b.expose());
     let hints = Problem::locate(file, text, notes.hints, &notes.masks).iter().map(Problem::to_string).collect();
     match (Problems::of(Problem::locate(file, text, notes.problems, &notes.masks)), built) {
         (Some(problems), _) => Err(problems),

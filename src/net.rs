@@ -1,4 +1,32 @@
 //! The way to the wire: resolving and dialling under one deadline. The only place that opens a socket for a probe.
 
+use std::net::IpAddr;
+
+pub mod connect;
+pub mod failure;
+pub mod http;
 pub mod resolve;
+pub mod sys;
 pub mod tls;
+
+/// The addresses of this host's interfaces (getifaddrs(3)); none where they cannot be read.
+pub fn own_addresses() -> Vec<IpAddr> {
+    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else { return Vec::new() };
+    let address = |i: nix::ifaddrs::InterfaceAddress| {
+        let address = i.address?;
+        let v4 = address.as_sockaddr_in().map(|a| IpAddr::from(a.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::from(a.ip())))
+    };
+    interfaces.filter_map(address).collect()
+}
+
+/// Raises the soft limit of file descriptors to the hard one (getrlimit(2)); where that is refused the soft one stays.
+pub fn raise_descriptor_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    {
+        tracing::warn!(%error, soft, "the file descriptor limit stays low; raise `ulimit -n`");
+    }
+}

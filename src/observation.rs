@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
@@ -420,6 +421,8 @@ pub struct Observation {
     pub attempts: Vec<Outcome>,
     /// The fewest SYNs that any silent attempt sent, where one was silent.
     pub fewest_syns: Option<u32>,
+    /// How long the deciding attempt took.
+    pub elapsed: Duration,
     /// Before the first packet of the first attempt.
     pub started: Moment,
     /// After the last event of the last attempt.
@@ -442,6 +445,7 @@ impl Observation {
         let ended = attempts.iter().map(|a| a.ended).max().unwrap_or(Moment::ZERO);
         match attempts.into_iter().nth(at) {
             Some(a) => Observation {
+                elapsed: a.ended.since(a.started),
                 subject,
                 outcome: a.outcome,
                 stage: a.stage,
@@ -459,7 +463,18 @@ impl Observation {
     /// An observation that ended before anything could be dialled.
     pub fn without_attempt(subject: Subject, outcome: Outcome, stage: Stage, detail: String, at: Moment, started_at: Wall) -> Observation {
         let evidence = Evidence { detail: Some(detail), ..Evidence::default() };
-        Observation { subject, outcome, stage, evidence, attempts: vec![outcome], fewest_syns: None, started: at, ended: at, started_at }
+        Observation {
+            subject,
+            outcome,
+            stage,
+            evidence,
+            attempts: vec![outcome],
+            fewest_syns: None,
+            elapsed: Duration::ZERO,
+            started: at,
+            ended: at,
+            started_at,
+        }
     }
 
     /// Our own address, as the kernel chose it.

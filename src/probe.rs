@@ -1,11 +1,35 @@
 //! Probes: one way of looking each. A probe knows the wire, and does not know what a verdict is.
 
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use base64::Engine;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use crate::clock::Moment;
+use crate::net::connect;
+use crate::net::resolve::{Answer, Resolver};
 use crate::net::tls;
+use crate::observation::{Attempt, Evidence, Family, Outcome, Stage, Subject};
 use crate::secret::Secret;
 use crate::target::{HostPort, Url};
 use crate::token::Key;
+
+mod egress_ip;
+mod fetch;
+mod http;
+mod open_proxy;
+mod peer;
+mod tcp;
+mod tls_handshake;
+mod tunnel;
+
+/// How every probe names itself, so that the audited side's logs corroborate.
+pub const USER_AGENT: &str = concat!("mustnot/", env!("CARGO_PKG_VERSION"));
+
+/// How an attempt ended, and how deep it got.
+type Ended = (Outcome, Stage);
 
 /// What to look at, and how.
 #[derive(Debug)]
@@ -192,4 +216,103 @@ impl Probe {
             Probe::Tcp(_) | Probe::Tls(_) | Probe::Http(_) | Probe::EgressIp(_) | Probe::Peer(_) => Duration::ZERO,
         }
     }
+}
+
+/// The way to one subject: where the first packet goes, from where, and what is asked for there.
+#[derive(Debug, Clone)]
+pub struct Approach {
+    /// The first hop.
+    pub to: SocketAddr,
+    /// The address to bind.
+    pub source: Option<IpAddr>,
+    /// One attempt, from its first packet to its last event.
+    pub timeout: Duration,
+    /// What a proxy on the way is asked for, where that is not the target as written.
+    pub tunnel_to: Option<HostPort>,
+    /// The technique of the open-proxy suite.
+    pub technique: Option<Technique>,
+    /// The beacon that the technique aims at.
+    pub beacon: Option<Url>,
+    /// Who resolves what else must be resolved on the way.
+    pub resolver: Resolver,
+}
+
+impl Probe {
+    /// Every subject behind one address of the first hop: one, or one a technique and beacon.
+    pub fn subjects(&self, to: SocketAddr, source: Option<IpAddr>, timeout: Duration, resolver: Resolver) -> Vec<(Subject, Approach)> {
+        let via = self.via().is_some();
+        let target = self.target();
+        let subject = Subject {
+            address: if via { target.to_string() } else { to.to_string() },
+            named: target.host.ip().is_none().then(|| target.to_string()),
+            family: Some(Family::of(to.ip())),
+            dialled: Some(to),
+            reached: if via { target.socket_addr() } else { Some(to) },
+            source,
+            via,
+            technique: None,
+        };
+        let approach = Approach { to, source, timeout, tunnel_to: None, technique: None, beacon: None, resolver };
+        let Probe::OpenProxy(suite) = self else { return vec![(subject, approach)] };
+        let mut subjects = Vec::new();
+        for technique in &suite.techniques {
+            let beacons: Vec<Option<&Url>> =
+                if *technique == Technique::AllowedDestination { vec![None] } else { suite.beacons.iter().map(Some).collect() };
+            for beacon in beacons {
+                let subject = Subject { technique: Some(technique.id()), ..subject.clone() };
+                subjects.push((subject, Approach { technique: Some(*technique), beacon: beacon.cloned(), ..approach.clone() }));
+            }
+        }
+        subjects
+    }
+
+    /// One attempt: one fresh connection, and what became of it.
+    pub async fn attempt(&self, approach: &Approach) -> Attempt {
+        let mut evidence = Evidence::default();
+        let started = Moment::now();
+        let deadline = Instant::now() + approach.timeout;
+        let (outcome, stage) = match self {
+            Probe::Tcp(_) => tcp::attempt(approach, deadline, &mut evidence).await,
+            Probe::Tls(probe) => tls_handshake::attempt(probe, approach, deadline, &mut evidence).await,
+            Probe::Http(probe) => http::attempt(probe, approach, deadline, &mut evidence).await,
+            Probe::EgressIp(probe) => egress_ip::attempt(probe, approach, deadline, &mut evidence).await,
+            Probe::Peer(probe) => peer::attempt(probe, approach, deadline, &mut evidence).await,
+            Probe::OpenProxy(probe) => open_proxy::attempt(probe, approach, deadline, &mut evidence).await,
+        };
+        Attempt { outcome, stage, evidence, started, ended: Moment::now() }
+    }
+}
+
+/// Opens the connection to the first hop.
+async fn dial(approach: &Approach, deadline: Instant, evidence: &mut Evidence) -> Result<TcpStream, Ended> {
+    connect::dial(approach.to, approach.source, deadline, evidence).await.map_err(|outcome| (outcome, Stage::Tcp))
+}
+
+/// The first address of a host that is needed on the way, of the approach's family where it has one.
+async fn first_address(to: &HostPort, approach: &Approach, deadline: Instant) -> Result<SocketAddr, String> {
+    let name = match &to.host {
+        crate::target::Host::Ip(ip) => return Ok(SocketAddr::new(*ip, to.port)),
+        crate::target::Host::Name(name) => name,
+    };
+    let limit = deadline.saturating_duration_since(Instant::now());
+    let families = if approach.source.is_some() { vec![Family::of(approach.to.ip())] } else { Family::BOTH.to_vec() };
+    let mut why = format!("{name} has no address");
+    for (_, answer) in approach.resolver.addresses(name, &families, limit).await {
+        match answer {
+            Answer::Addresses(found) => {
+                if let Some(ip) = found.first() {
+                    return Ok(SocketAddr::new(*ip, to.port));
+                }
+            }
+            Answer::Failed(failed) => why = failed,
+            Answer::NoData | Answer::NxDomain => {}
+        }
+    }
+    Err(why)
+}
+
+/// The value of an `Authorization` or `Proxy-Authorization` header (RFC 7617).
+fn basic_auth(user: &str, password: &Secret) -> String {
+    let pair = format!("{user}:{}", password.expose());
+    format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair))
 }

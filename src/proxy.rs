@@ -1,125 +1,428 @@
-//! stub
-use crate::target::{Host, PortSet, parse_cidr};
-use ipnet::IpNet;
+//! The embedded egress proxy: CONNECT only, closed unless opened, and it dials what it judged.
+//!
+//! accept -> [`limit`] -> [`policy`] (-> [`request`], [`address`]) -> [`dial`] -> [`tunnel`]; a refusal ends at [`answer`]; all of it
+//! is told to [`stats`] and [`log`]. It knows nothing of checks and probes.
+
+pub mod address;
+pub mod answer;
+pub mod dial;
+pub mod limit;
+pub mod log;
+pub mod own;
+pub mod policy;
+pub mod request;
+pub mod stats;
+pub mod tunnel;
+
+use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
-use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
-/// stub
-#[derive(Debug, Clone)]
+
+use ipnet::IpNet;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::clock::Wall;
+use crate::net::resolve::Resolver;
+use crate::target::{PortSet, fold_mapped};
+
+pub use log::{LogFormat, LogTarget};
+pub use policy::{Destination, Reason};
+pub use stats::Stats;
+
+use dial::{Dialled, Egress};
+use limit::{Place, Seats};
+use log::{Event, Line, Log};
+use own::Own;
+use policy::{Heard, Permit, Policy, Refused};
+use request::{Method, Request};
+use tunnel::{Limits, Meter};
+
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 4096;
+/// How long accepting rests when there are no file descriptors or no memory.
+const BACK_OFF: Duration = Duration::from_millis(100);
+/// How long the last lines of the access log may take at the end.
+const LAST_LINES: Duration = Duration::from_secs(2);
+/// The answer to a CONNECT that succeeded (RFC 9110 section 9.3.6: no Content-Length, no body).
+const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
+
+/// What the proxy is to do; SPEC section 11.
+#[derive(Clone, Debug)]
 pub struct Settings {
-    /// s
+    /// Where it listens.
     pub listen: Vec<SocketAddr>,
-    /// s
+    /// The source addresses of outgoing connections, at most one a family; only their families are dialled. None: the kernel chooses.
     pub egress: Vec<IpAddr>,
-    /// s
+    /// Who may use it; nobody unless listed.
     pub allow_from: Vec<IpNet>,
-    /// s
+    /// The ports that CONNECT may name.
     pub connect_ports: PortSet,
-    /// s
+    /// Special-purpose destinations that may be reached all the same.
     pub allow_private: Vec<IpNet>,
-    /// s
+    /// Destinations that are refused.
     pub deny_to: Vec<Destination>,
-    /// s
+    /// The only destinations, unless empty.
     pub allow_to: Vec<Destination>,
-    /// s
+    /// Other listeners of this process that are never a destination; its own are added when they are bound.
     pub own: Vec<SocketAddr>,
-    /// s
+    /// How long a request head may take.
     pub header_timeout: Duration,
-    /// s
+    /// How long resolving, and then connecting, may take.
     pub connect_timeout: Duration,
-    /// s
+    /// How long a tunnel may last without a byte in either direction.
     pub idle_timeout: Duration,
-    /// s
+    /// How long it may last without a byte once one side has ended.
     pub half_open_timeout: Duration,
-    /// s
+    /// How long it may last at all.
     pub lifetime: Duration,
-    /// s
+    /// The most connections; `None` is (file-descriptor limit − 256) / 2.
     pub max_connections: Option<usize>,
-    /// s
+    /// The most connections of one client address; `None` is a quarter of all.
     pub max_per_client: Option<usize>,
-    /// s
+    /// The longest request head, in bytes.
     pub max_head: usize,
-    /// s
+    /// Where the access log goes.
     pub access_log: LogTarget,
-    /// s
+    /// How it is written.
     pub access_log_format: LogFormat,
 }
-/// stub
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Destination {
-    /// s
-    Name(String),
-    /// s
-    Net(IpNet),
-}
-/// stub
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LogTarget {
-    /// s
-    Stdout,
-    /// s
-    File(PathBuf),
-}
-/// stub
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// s
-    Squid,
-    /// s
-    Combined,
-    /// s
-    Json,
-}
+
 impl Settings {
-    /// stub
-    #[expect(clippy::new_without_default, reason = "stub")]
+    /// The defaults: listening nowhere, open to nobody, CONNECT to 443 on public addresses.
     pub fn new() -> Settings {
         Settings {
-            listen: vec![],
-            egress: vec![],
-            allow_from: vec![],
-            connect_ports: PortSet::default(),
-            allow_private: vec![],
-            deny_to: vec![],
-            allow_to: vec![],
-            own: vec![],
+            listen: Vec::new(),
+            egress: Vec::new(),
+            allow_from: Vec::new(),
+            connect_ports: PortSet::parse(["443"]).unwrap_or_default(),
+            allow_private: Vec::new(),
+            deny_to: Vec::new(),
+            allow_to: Vec::new(),
+            own: Vec::new(),
             header_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(10),
-            idle_timeout: Duration::from_secs(300),
+            idle_timeout: Duration::from_secs(5 * 60),
             half_open_timeout: Duration::from_secs(60),
-            lifetime: Duration::from_secs(86400),
+            lifetime: Duration::from_secs(24 * 60 * 60),
             max_connections: None,
             max_per_client: None,
-            max_head: 16384,
+            max_head: 16 * 1024,
             access_log: LogTarget::Stdout,
             access_log_format: LogFormat::Squid,
         }
     }
 }
-impl FromStr for Destination {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        if let Ok(net) = parse_cidr(text) {
-            return Ok(Destination::Net(net));
-        }
-        text.trim_start_matches('.').parse::<Host>().map(|h| Destination::Name(h.to_string()))
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings::new()
     }
 }
-impl FromStr for LogTarget {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        Ok(if text == "-" { LogTarget::Stdout } else { LogTarget::File(text.into()) })
+
+/// A proxy that is bound and has not begun to accept.
+#[derive(Debug)]
+pub struct Proxy {
+    listeners: Vec<TcpListener>,
+    addresses: Vec<SocketAddr>,
+    core: Arc<Core>,
+}
+
+/// What all connections share.
+#[derive(Debug)]
+struct Core {
+    policy: Policy,
+    egress: Egress,
+    seats: Arc<Seats>,
+    stats: Arc<Stats>,
+    log: Log,
+    header_timeout: Duration,
+    connect_timeout: Duration,
+    max_head: usize,
+    limits: Limits,
+}
+
+impl Proxy {
+    /// Binds every listener and makes everything ready that can fail.
+    ///
+    /// # Errors
+    /// What cannot be had, with its address or file, and the remedy.
+    pub async fn bind(settings: Settings) -> Result<Proxy, String> {
+        if settings.listen.is_empty() {
+            return Err("the proxy has no address to listen on; write listen = [\"127.0.0.1:3128\"]".into());
+        }
+        for net in settings.allow_from.iter().chain(&settings.allow_private) {
+            policy::plain_net(*net)?;
+        }
+        let egress = Egress::new(&settings.egress)?;
+        let listeners = settings.listen.iter().map(|at| listen(*at, &settings.listen)).collect::<Result<Vec<_>, _>>()?;
+        let addresses = listeners.iter().map(TcpListener::local_addr).collect::<Result<Vec<_>, _>>();
+        let addresses = addresses.map_err(|e| format!("a listener has no address: {e}"))?;
+        let stats = Arc::new(Stats::new(&settings.allow_from).map_err(|e| e.to_string())?);
+        let log = Log::open(&settings.access_log, settings.access_log_format, stats.log_lines_lost.clone())?;
+        let core = Core {
+            policy: Policy {
+                own: Own::new(settings.own.iter().chain(&addresses).copied()),
+                families: egress.families(),
+                allow_from: settings.allow_from,
+                connect_ports: settings.connect_ports,
+                deny_to: settings.deny_to,
+                allow_to: settings.allow_to,
+                allow_private: settings.allow_private,
+                resolver: Resolver::System,
+                resolve_limit: settings.connect_timeout,
+            },
+            egress,
+            seats: Arc::new(Seats::new(settings.max_connections, settings.max_per_client)),
+            stats,
+            log,
+            header_timeout: settings.header_timeout,
+            connect_timeout: settings.connect_timeout,
+            max_head: settings.max_head,
+            limits: Limits { idle: settings.idle_timeout, half_open: settings.half_open_timeout, lifetime: settings.lifetime },
+        };
+        Ok(Proxy { listeners, addresses, core: Arc::new(core) })
+    }
+
+    /// Where it listens, with the ports that were bound.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.addresses.clone()
+    }
+
+    /// What it counts.
+    pub fn stats(&self) -> Arc<Stats> {
+        self.core.stats.clone()
+    }
+
+    /// Serves until `stop` is true or its sender is gone; then accepts no more, lets tunnels end within `grace`, and resets what is left.
+    pub async fn run(self, stop: watch::Receiver<bool>, grace: Duration) {
+        let (cut, was_cut) = watch::channel(false);
+        let (alive, mut all_ended) = mpsc::channel::<()>(1);
+        let accepting = self.listeners.into_iter().map(|listener| {
+            let held = Share { core: self.core.clone(), cut: was_cut.clone(), _alive: alive.clone() };
+            accept(listener, held, stop.clone())
+        });
+        // the listeners are closed when this is done, the connections go on
+        futures_util::future::join_all(accepting).await;
+        drop(alive);
+        if tokio::time::timeout(grace, all_ended.recv()).await.is_err() {
+            tracing::warn!(tunnels = self.core.stats.tunnels.get(), "the grace is over; what is left is reset");
+            cut.send_replace(true);
+            all_ended.recv().await;
+        }
+        self.core.log.flush(LAST_LINES).await;
     }
 }
-impl FromStr for LogFormat {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "squid" => Ok(LogFormat::Squid),
-            "combined" => Ok(LogFormat::Combined),
-            "json" => Ok(LogFormat::Json),
-            _ => Err(format!("\"{text}\" is not a log format; write squid, combined or json")),
+
+/// What every connection holds.
+#[derive(Clone)]
+struct Share {
+    core: Arc<Core>,
+    cut: watch::Receiver<bool>,
+    /// The proxy has ended when the last of these is dropped.
+    _alive: mpsc::Sender<()>,
+}
+
+fn listen(at: SocketAddr, all: &[SocketAddr]) -> Result<TcpListener, String> {
+    let bound = || -> io::Result<TcpListener> {
+        let socket = if at.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_reuseaddr(true)?;
+        let v4_too = all.iter().any(|other| other.is_ipv4() && other.port() == at.port() && at.port() != 0);
+        if at.is_ipv6() && at.ip().is_unspecified() && v4_too {
+            socket2::SockRef::from(&socket).set_only_v6(true)?;
+        }
+        socket.bind(at)?;
+        socket.listen(BACKLOG)
+    };
+    bound().map_err(|error| {
+        let remedy = match error.kind() {
+            io::ErrorKind::AddrInUse => "stop what listens there (ss -ltnp shows it), or write another port",
+            io::ErrorKind::AddrNotAvailable => "write an address of this host, or 0.0.0.0",
+            io::ErrorKind::PermissionDenied => "write a port from 1024 on, or give the program CAP_NET_BIND_SERVICE",
+            _ => "write another address",
+        };
+        format!("the proxy cannot listen on {at}: {error}; {remedy}")
+    })
+}
+
+/// Accepts until it is told to stop. No error ends it: whatever is wrong with one connection is over with the next, and a lack of file
+/// descriptors or memory passes.
+async fn accept(listener: TcpListener, held: Share, mut stop: watch::Receiver<bool>) {
+    let mut lacking = false;
+    loop {
+        let accepted = tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                lacking = false;
+                admit(stream, peer, &held);
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                if !lacking {
+                    tracing::warn!(%error, "connections cannot be accepted at present; trying again");
+                }
+                lacking = true;
+                tokio::select! {
+                    _ = stop.wait_for(|stop| *stop) => return,
+                    () = tokio::time::sleep(BACK_OFF) => {}
+                }
+            }
         }
     }
+}
+
+/// Whether the error is one of the connection that was to be accepted (accept(2) passes pending network errors on).
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted)
+}
+
+/// Finds a place for the connection and serves it; one for which there is not even standing room is closed at once.
+fn admit(stream: TcpStream, peer: SocketAddr, held: &Share) {
+    let client = SocketAddr::new(fold_mapped(peer.ip()), peer.port());
+    let core = &held.core;
+    let stranger = core.policy.source(client.ip()).is_none();
+    let caller = Caller { client, accepted: Instant::now() };
+    match core.seats.place(client.ip(), stranger) {
+        Some(place) => {
+            let held = held.clone();
+            tokio::spawn(async move { serve(stream, caller, place, held).await });
+        }
+        None => {
+            let reason = if stranger { Reason::Source } else { Reason::Limit };
+            core.decided(&caller, &Heard::Nothing, reason, None);
+            answer::refuse_at_once(&stream, reason);
+        }
+    }
+}
+
+/// Who calls, and since when.
+#[derive(Debug, Clone, Copy)]
+struct Caller {
+    client: SocketAddr,
+    accepted: Instant,
+}
+
+/// One connection from its first byte to its end. The place is held until then.
+async fn serve(mut stream: TcpStream, caller: Caller, place: Place, held: Share) {
+    let Share { core, mut cut, _alive } = held;
+    let _open = stats::Held::new(&core.stats.connections);
+    // boxed, so that a tunnel does not carry the memory of its beginnings
+    let opened = tokio::select! {
+        opened = Box::pin(core.open(&mut stream, &caller, &place)) => opened,
+        _ = cut.wait_for(|cut| *cut) => {
+            tunnel::reset(&stream);
+            return;
+        }
+    };
+    if let Some((request, permit, dialled)) = opened {
+        core.relay(&stream, &caller, request, &permit, dialled, cut).await;
+    }
+}
+
+impl Core {
+    /// Decides, and dials what is allowed; nothing, where the connection was refused and answered.
+    async fn open(&self, stream: &mut TcpStream, caller: &Caller, place: &Place) -> Option<(Request, Permit, Dialled)> {
+        let seated = place.is_seat();
+        let head_limit = if seated { self.header_timeout } else { self.header_timeout.min(limit::STANDING_TIMEOUT) };
+        let head = request::read(stream, self.max_head, head_limit);
+        let (reason, heard) = match self.policy.decide(caller.client.ip(), seated, head).await {
+            Ok((request, permit)) => match self.dial(&permit).await {
+                Ok(dialled) => return Some((request, permit, dialled)),
+                Err(reason) => (reason, Heard::Request(Box::new(request))),
+            },
+            Err(Refused { heard: Heard::Malformed(malformed), .. }) if malformed.silent => return None,
+            Err(Refused { reason, heard }) => (reason, heard),
+        };
+        self.decided(caller, &heard, reason, None);
+        answer::refuse(stream, reason).await;
+        None
+    }
+
+    async fn dial(&self, permit: &Permit) -> Result<Dialled, Reason> {
+        let begun = Instant::now();
+        let dialled = dial::dial(&permit.addresses, &self.egress, self.connect_timeout).await?;
+        self.stats.connect_duration.observe(begun.elapsed().as_secs_f64());
+        Ok(dialled)
+    }
+
+    /// Tells the client that its tunnel stands, and relays until it ends.
+    async fn relay(
+        &self,
+        client: &TcpStream,
+        caller: &Caller,
+        mut request: Request,
+        permit: &Permit,
+        dialled: Dialled,
+        cut: watch::Receiver<bool>,
+    ) {
+        let _standing = stats::Held::new(&self.stats.tunnels);
+        let early = std::mem::take(&mut request.early);
+        let heard = Heard::Request(Box::new(request));
+        let mut line = self.decided(caller, &heard, Reason::Allow, Some(dialled.peer));
+        let (sent, received) = (Meter::new(self.stats.sent(permit.source)), Meter::new(self.stats.received(permit.source)));
+        let end = match establish(client) {
+            Ok(()) => tunnel::relay(client, &dialled.stream, early, (&sent, &received), self.limits, cut).await,
+            Err(_) => {
+                tunnel::reset(&dialled.stream);
+                tunnel::End::Reset
+            }
+        };
+        line.event = Event::Close;
+        line.time = Wall::now();
+        line.duration = caller.accepted.elapsed();
+        (line.sent, line.received) = (sent.total(), received.total());
+        line.reason = end.label();
+        self.log.write(&line);
+    }
+
+    /// Counts and logs one decision.
+    fn decided(&self, caller: &Caller, heard: &Heard, reason: Reason, dialled: Option<SocketAddr>) -> Line {
+        let mut line = Line {
+            time: Wall::now(),
+            event: Event::Decision,
+            client: caller.client.ip(),
+            client_port: caller.client.port(),
+            method: String::new(),
+            destination: Vec::new(),
+            minor: 1,
+            user_agent: Vec::new(),
+            dialled,
+            sent: 0,
+            received: 0,
+            duration: caller.accepted.elapsed(),
+            status: reason.status(),
+            decision: reason.decision(),
+            reason: reason.label(),
+        };
+        match heard {
+            Heard::Nothing => {}
+            Heard::Malformed(malformed) => {
+                tracing::debug!(client = %caller.client, why = malformed.why, "a request was not understood");
+                line.destination.clone_from(&malformed.begin);
+            }
+            Heard::Request(request) => {
+                line.minor = request.minor;
+                line.user_agent.clone_from(&request.user_agent);
+                (line.method, line.destination) = match &request.method {
+                    Method::Connect(to) => ("CONNECT".into(), to.to_string().into_bytes()),
+                    Method::Other(method) => (method.clone(), request.target.clone()),
+                };
+            }
+        }
+        self.stats.decided(&line.method, reason);
+        self.log.write(&line);
+        line
+    }
+}
+
+/// Sends the answer. Nothing was sent before it, so it fits the socket's buffer whole; a connection for which that is not so is broken.
+fn establish(client: &TcpStream) -> io::Result<()> {
+    dial::prepare(client)?;
+    let written = socket2::SockRef::from(client).send(ESTABLISHED)?;
+    if written == ESTABLISHED.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
 }

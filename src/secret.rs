@@ -1,26 +1,40 @@
-//! Secrets: values that no log, report or Debug may show.
+//! A secret: a text that no log line, report or error can show by accident.
+
 use std::fmt;
+
+use ring::hmac;
 
 /// Values shorter than this are masked only where they stand alone: masking every "a" would leave nothing to read.
 const SHORT: usize = 4;
 
-/// A secret text.
-#[derive(Clone, PartialEq, Eq)]
+/// A password, key or token. `Debug` shows `***`; there is neither `Display` nor `Serialize`.
+#[derive(Clone)]
 pub struct Secret(String);
+
 impl Secret {
     /// Wraps the text.
     pub fn new(text: impl Into<String>) -> Secret {
         Secret(text.into())
     }
-    /// The text, for the one place that needs it.
-    pub fn reveal(&self) -> &str {
+
+    /// The text itself, for the one place that must send or hash it.
+    pub fn expose(&self) -> &str {
         &self.0
+    }
+
+    /// Whether `given` is the secret, in a time that does not depend on where they differ.
+    pub fn matches(&self, given: &str) -> bool {
+        // HMAC under the secret, of a fixed word: equal keys give equal codes, and the codes are compared in constant time.
+        let key = |text: &str| hmac::Key::new(hmac::HMAC_SHA256, text.as_bytes());
+        // A key longer than a block is hashed first (RFC 2104 section 2), so the lengths are compared too.
+        let same = hmac::verify(&key(&self.0), b"compare", hmac::sign(&key(given), b"compare").as_ref()).is_ok();
+        same & (self.0.len() == given.len())
     }
 }
 
 /// The text with every secret in it shown as `***`; `secrets` longest first.
 pub fn mask(text: &str, secrets: &[Secret]) -> String {
-    secrets.iter().map(Secret::reveal).filter(|s| !s.is_empty()).fold(text.to_string(), |text, secret| {
+    secrets.iter().map(Secret::expose).filter(|s| !s.is_empty()).fold(text.to_string(), |text, secret| {
         let mut shown = String::with_capacity(text.len());
         let mut rest = text.as_str();
         while let Some((before, after)) = rest.split_once(secret) {
@@ -33,6 +47,12 @@ pub fn mask(text: &str, secrets: &[Secret]) -> String {
         }
         shown + rest
     })
+}
+
+impl From<String> for Secret {
+    fn from(text: String) -> Secret {
+        Secret(text)
+    }
 }
 
 impl fmt::Debug for Secret {
@@ -49,6 +69,15 @@ mod tests {
     fn masks_long_values_anywhere_and_short_ones_alone() {
         let secrets = [Secret::new("hunter2"), Secret::new("ab"), Secret::new("")];
         assert_eq!(mask("xhunter2y \"ab\" cab ab:1 abab", &secrets), "x***y \"***\" cab ***:1 abab");
-        assert_eq!(format!("{secrets:?}"), "[***, ***, ***]");
+    }
+
+    #[test]
+    fn debug_shows_nothing_and_matches_only_itself() {
+        let secret = Secret::new("correct horse");
+        assert_eq!(format!("{secret:?} {:#?}", Some(&secret)), "*** Some(\n    ***,\n)");
+        assert!(secret.matches("correct horse"));
+        for wrong in ["", "correct hors", "correct horsE", "correct horse ", "correct horse\0"] {
+            assert!(!secret.matches(wrong), "{wrong:?}");
+        }
     }
 }

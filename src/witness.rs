@@ -363,6 +363,11 @@ impl Decoys {
         }
     }
 
+    /// Whether a run of that key began at or after `since`.
+    pub fn ran_since(&self, key: DecoyKey, since: Moment) -> bool {
+        self.runs.iter().any(|d| d.key == key && d.started >= since)
+    }
+
     /// The decoy that could unmask this observation; none where nothing needs to be unmasked: nobody answered, the answer
     /// is authenticated, or the connection never left this host.
     pub fn key_for(seen: &Observation) -> Option<DecoyKey> {

@@ -3,7 +3,7 @@
 use crate::secret::Secret;
 
 /// A string after replacing, and the values that came in.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Replaced {
     /// The string to use.
     pub text: String,
@@ -94,13 +94,13 @@ mod tests {
         ];
         for (text, messages) in bad {
             let messages = messages.into_iter().map(String::from).collect();
-            assert_eq!(replace(text, &env), Err(messages), "{text}");
+            assert_eq!(replace(text, &env).map(|r| r.text), Err(messages), "{text}");
         }
     }
 
     #[test]
     fn what_came_in_is_remembered() {
         let values = replace("${HOST} and ${EMPTY}", &env).unwrap().values;
-        assert_eq!(values, [Secret::new("db.example.com"), Secret::new("")]);
+        assert_eq!(values.iter().map(Secret::expose).collect::<Vec<_>>(), ["db.example.com", ""]);
     }
 }

@@ -41,6 +41,7 @@ pub enum Resolver {
 impl Resolver {
     /// Asks for the addresses of `name` in each of `families`, all within `limit`.
     /// The search list of `resolv.conf` is followed; the first candidate that exists, or that cannot be asked, ends it.
+    /// A name with a trailing dot is asked for as it stands.
     pub async fn addresses(self, name: &str, families: &[Family], limit: Duration) -> Vec<(Family, Answer)> {
         let asked = tokio::time::timeout(limit, self.ask(name, families, limit)).await;
         asked.unwrap_or_else(|_| all(families, &Answer::Failed(format!("no answer from {self} within {limit:?}"))))
@@ -87,7 +88,8 @@ impl Resolver {
         };
         let mut absolute = Name::from_ascii(name).map_err(|e| wrong(&e))?;
         absolute.set_fqdn(true);
-        let searched = config.search().iter().filter_map(|domain| {
+        let search = if name.ends_with('.') { &[] } else { config.search() };
+        let searched = search.iter().filter_map(|domain| {
             let mut full = Name::from_ascii(name).and_then(|n| n.append_domain(domain)).ok()?;
             full.set_fqdn(true);
             Some(full)

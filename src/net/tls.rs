@@ -1,7 +1,30 @@
 //! TLS by rustls: a handshake that is carried to its end whether or not the certificate can be trusted, so that both can be told.
 
-use std::path::PathBuf;
+use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ResolvesClientCert, Resumption, WebPkiServerVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme, SupportedProtocolVersion};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::failure;
+use crate::observation::{Authentication, Evidence, Outcome};
+use crate::target::Host;
+
+/// How long a finished handshake is watched for a late refusal: in TLS 1.3 the client is done before the server has
+/// looked at its certificate (RFC 8446 section 4.4.2.4), so the alert comes a round trip later.
+pub const LATE_ALERT: Duration = Duration::from_millis(500);
 
 /// The TLS keys of a check, as written.
 #[derive(Debug, Clone, Default)]
@@ -35,27 +58,249 @@ pub enum Version {
 #[derive(Clone)]
 pub struct Client {
     server_name: Option<String>,
-    config: Arc<rustls::ClientConfig>,
+    config: ClientConfig,
+    trust: Arc<WebPkiServerVerifier>,
+    certificate: Option<Arc<CertifiedKey>>,
+}
+
+/// A finished handshake.
+#[derive(Debug)]
+pub struct Shaken<S> {
+    /// The encrypted stream.
+    pub stream: TlsStream<S>,
+    /// The server asked for a client certificate, so a refusal may still be on its way.
+    pub may_refuse_late: bool,
 }
 
 impl Client {
     /// Reads the files that the options name.
     ///
     /// # Errors
-    /// The key at fault (as in the configuration) and what is wrong with it.
+    /// The key at fault (as in the configuration), what is wrong with it and what to do.
     pub fn new(options: &Options) -> Result<Client, (&'static str, String)> {
-        // stub
-        let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|e| ("min_version", e.to_string()))?
-            .with_root_certificates(rustls::RootCertStore::empty())
-            .with_no_client_auth();
-        Ok(Client { server_name: options.server_name.clone(), config: Arc::new(config) })
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let roots = roots(options.ca_file.as_deref()).map_err(|e| ("ca_file", e))?;
+        let trust = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build();
+        let trust = trust.map_err(|e| ("ca_file", format!("no usable certificate authority: {e}")))?;
+        let certificate = own_certificate(options, &provider)?;
+        let versions = versions(options)?;
+        let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(&versions);
+        let builder = builder.map_err(|e| ("min_version", format!("no usable TLS version: {e}")))?;
+        let verifier = Arc::new(AnyCertificate { trust: Arc::clone(&trust) });
+        let mut config = builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
+        config.alpn_protocols = options.alpn.iter().map(|p| p.as_bytes().to_vec()).collect();
+        // Every handshake proves the whole chain anew.
+        config.resumption = Resumption::disabled();
+        Ok(Client { server_name: options.server_name.clone(), config, trust, certificate })
+    }
+
+    /// Shakes hands over `stream` with `host` until `deadline`; what was seen goes into `evidence`.
+    ///
+    /// # Errors
+    /// The outcome: refused, broken off, not TLS, or not to be trusted. Nothing is ever sent over an untrusted stream.
+    pub async fn shake<S>(&self, stream: S, host: &Host, deadline: Instant, evidence: &mut Evidence) -> Result<Shaken<S>, Outcome>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let name = self.name(host, evidence)?;
+        let asked = Arc::new(AtomicBool::new(false));
+        let mut config = self.config.clone();
+        config.client_auth_cert_resolver = Arc::new(WatchedCertificate { own: self.certificate.clone(), asked: Arc::clone(&asked) });
+        let shaking = TlsConnector::from(Arc::new(config)).connect(name.clone(), stream);
+        let shaken = timeout_at(deadline, shaking).await.map_err(|_| Outcome::Mute)?;
+        let asked_us = asked.load(Ordering::Relaxed);
+        evidence.client_certificate_requested = asked_us.then_some(true);
+        let stream = shaken.map_err(|e| refusal(&e, evidence))?;
+        self.note(&stream, &name, evidence)?;
+        Ok(Shaken { stream, may_refuse_late: asked_us })
+    }
+
+    fn name(&self, host: &Host, evidence: &mut Evidence) -> Result<ServerName<'static>, Outcome> {
+        let name = match (&self.server_name, host) {
+            (Some(name), _) | (None, Host::Name(name)) => ServerName::try_from(name.clone()),
+            (None, Host::Ip(ip)) => Ok(ServerName::IpAddress((*ip).into())),
+        };
+        name.map_err(|e| {
+            evidence.detail = Some(format!("the name cannot stand in a TLS handshake: {e}"));
+            Outcome::LocalError
+        })
+    }
+
+    /// Writes down what the handshake showed, and whether the certificate can be trusted for `name`.
+    fn note<S>(&self, stream: &TlsStream<S>, name: &ServerName<'_>, evidence: &mut Evidence) -> Result<(), Outcome> {
+        let connection = stream.get_ref().1;
+        evidence.tls_version = connection.protocol_version().map(|v| format!("{v:?}"));
+        evidence.alpn = connection.alpn_protocol().map(|p| String::from_utf8_lossy(p).into_owned());
+        let Some((leaf, chain)) = connection.peer_certificates().and_then(|c| c.split_first()) else {
+            evidence.tls_error = Some("the server sent no certificate".into());
+            return Err(Outcome::TlsUntrusted);
+        };
+        evidence.certificate_sha256 = Some(hex(ring::digest::digest(&ring::digest::SHA256, leaf).as_ref()));
+        evidence.certificate_expires = x509_parser::parse_x509_certificate(leaf).ok().map(|(_, c)| c.validity().not_after.timestamp());
+        match self.trust.verify_server_cert(leaf, chain, name, &[], UnixTime::now()) {
+            Ok(_) => {
+                evidence.authenticated = Some(Authentication::Tls);
+                Ok(())
+            }
+            Err(why) => {
+                evidence.tls_error = Some(why.to_string());
+                Err(Outcome::TlsUntrusted)
+            }
+        }
     }
 }
 
-impl std::fmt::Debug for Client {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Client").field("server_name", &self.server_name).field("alpn", &self.config.alpn_protocols).finish()
+/// Watches a fresh stream for a late refusal, at most [`LATE_ALERT`] and never past the deadline. Bytes that the server
+/// sent meanwhile are handed back.
+///
+/// # Errors
+/// The outcome where the server refused or closed after all.
+pub async fn watch_for_refusal<S>(stream: &mut TlsStream<S>, deadline: Instant, evidence: &mut Evidence) -> Result<Vec<u8>, Outcome>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut early = vec![0; Evidence::MAX_HEAD];
+    let until = deadline.min(Instant::now() + LATE_ALERT);
+    let read = match timeout_at(until, stream.read(&mut early)).await {
+        Err(_silence) => 0,
+        Ok(Ok(0)) => return Err(take_back(evidence, Outcome::Closed)),
+        Ok(Ok(n)) => n,
+        Ok(Err(e)) => return Err(refusal(&e, evidence)),
+    };
+    early.truncate(read);
+    Ok(early)
+}
+
+/// What a failed handshake or read on a TLS stream means; the alert goes into the evidence.
+pub fn refusal(error: &std::io::Error, evidence: &mut Evidence) -> Outcome {
+    let outcome = failure::of_tls(error, evidence);
+    take_back(evidence, outcome)
+}
+
+/// A server that refuses after the handshake has authenticated nothing that we asked for.
+fn take_back(evidence: &mut Evidence, outcome: Outcome) -> Outcome {
+    if outcome != Outcome::TlsRefused {
+        evidence.authenticated = None;
     }
+    outcome
+}
+
+fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, String> {
+    let Some(path) = ca_file else {
+        return Ok(RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() });
+    };
+    let mut store = RootCertStore::empty();
+    for certificate in certificates(path)? {
+        store.add(certificate).map_err(|e| format!("{} holds a certificate that cannot be a trust anchor: {e}", path.display()))?;
+    }
+    Ok(store)
+}
+
+fn own_certificate(options: &Options, provider: &CryptoProvider) -> Result<Option<Arc<CertifiedKey>>, (&'static str, String)> {
+    match (&options.client_cert_file, &options.client_key_file) {
+        (None, None) => Ok(None),
+        (Some(_), None) => Err(("client_key_file", "a certificate needs its key; write client_key_file too".into())),
+        (None, Some(_)) => Err(("client_cert_file", "a key needs its certificate; write client_cert_file too".into())),
+        (Some(chain), Some(key)) => {
+            let chain = certificates(chain).map_err(|e| ("client_cert_file", e))?;
+            let read = PrivateKeyDer::from_pem_file(key);
+            let key = read.map_err(|e| ("client_key_file", format!("{} holds no PEM private key: {e}", key.display())))?;
+            let pair = CertifiedKey::from_der(chain, key, provider);
+            pair.map(|p| Some(Arc::new(p))).map_err(|e| ("client_key_file", format!("certificate and key cannot be used together: {e}")))
+        }
+    }
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let found = read.map_err(|e| format!("{} cannot be read as PEM certificates: {e}", path.display()))?;
+    if found.is_empty() {
+        return Err(format!("{} holds no certificate; it must be in PEM form", path.display()));
+    }
+    Ok(found)
+}
+
+fn versions(options: &Options) -> Result<Vec<&'static SupportedProtocolVersion>, (&'static str, String)> {
+    let lowest = options.min_version.unwrap_or(Version::V1_2);
+    let highest = options.max_version.unwrap_or(Version::V1_3);
+    let all = [(Version::V1_2, &rustls::version::TLS12), (Version::V1_3, &rustls::version::TLS13)];
+    let chosen: Vec<_> = all.into_iter().filter(|(v, _)| (lowest..=highest).contains(v)).map(|(_, v)| v).collect();
+    if chosen.is_empty() {
+        return Err(("min_version", "min_version is above max_version, so nothing could be offered".into()));
+    }
+    Ok(chosen)
+}
+
+/// Lets the handshake finish with any certificate whose key the server really has; trust is judged afterwards.
+#[derive(Debug)]
+struct AnyCertificate {
+    trust: Arc<WebPkiServerVerifier>,
+}
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _leaf: &CertificateDer<'_>,
+        _chain: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.trust.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.trust.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.trust.supported_verify_schemes()
+    }
+}
+
+/// Our own certificate, where there is one, and whether the server asked for any.
+struct WatchedCertificate {
+    own: Option<Arc<CertifiedKey>>,
+    asked: Arc<AtomicBool>,
+}
+
+impl ResolvesClientCert for WatchedCertificate {
+    fn resolve(&self, _issuers: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.asked.store(true, Ordering::Relaxed);
+        self.own.clone()
+    }
+
+    fn has_certs(&self) -> bool {
+        self.own.is_some()
+    }
+}
+
+impl fmt::Debug for WatchedCertificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WatchedCertificate").field("own", &self.own.is_some()).finish()
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("server_name", &self.server_name).finish_non_exhaustive()
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

@@ -491,19 +491,33 @@ fn decoy(written: &[At<IpAddr>]) -> Decoy {
 /// The key in `[beacon]`; one stands in for it where it is still to be made, or where something is wrong (and noted).
 fn beacon_key(file: &File, context: &Context<'_>) -> Option<Key> {
     let beacon = file.beacon.as_ref()?;
-    let Some(key_file) = &beacon.key_file else { return Some(Key::ephemeral()) };
+    let Some(key_file) = &beacon.key_file else { return stand_in(context, None) };
     let path = context.base_dir.join(&key_file.value);
     if path.exists() {
-        return Some(Key::load(&path).unwrap_or_else(|why| {
-            context.wrong(&key_file.place, why);
-            Key::ephemeral()
-        }));
+        return match Key::load(&path) {
+            Ok(key) => Some(key),
+            Err(why) => {
+                context.wrong(&key_file.place, why);
+                stand_in(context, None)
+            }
+        };
     }
     if beacon.listen.is_empty() {
         let message = format!("{} does not exist; copy it from where the beacon runs", path.display());
         context.wrong(&key_file.place, message);
     }
-    Some(Key::ephemeral())
+    stand_in(context, Some(&key_file.place))
+}
+
+/// A key that no beacon has.
+fn stand_in(context: &Context<'_>, place: Option<&Place>) -> Option<Key> {
+    match Key::generate().and_then(|text| Key::from_text(text.expose())) {
+        Ok(key) => Some(key),
+        Err(why) => {
+            place.into_iter().for_each(|place| context.wrong(place, why.clone()));
+            None
+        }
+    }
 }
 
 /// The beacon with its key, which is made now if it must be: nothing is written for a file that is wrong.

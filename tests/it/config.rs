@@ -153,9 +153,9 @@ fn the_office_vantage() {
     let Probe::Http(http) = &open.probe else { panic!() };
     assert_eq!(http.via.as_ref().unwrap().proxy.to_string(), "proxy.example.com:3128");
     assert_eq!(http.headers[0].0, "X-Token");
-    assert_eq!(http.headers[0].1.reveal(), "hunter2!");
-    assert!(plan.masks.iter().any(|m| m.reveal() == "hunter2!"), "what the environment gave is masked");
-    assert!(plan.masks.iter().all(|m| m.reveal() != "office-1"), "a vantage is a name, not a secret");
+    assert_eq!(http.headers[0].1.expose(), "hunter2!");
+    assert!(plan.masks.iter().any(|m| m.expose() == "hunter2!"), "what the environment gave is masked");
+    assert!(plan.masks.iter().all(|m| m.expose() != "office-1"), "a vantage is a name, not a secret");
     assert_eq!(open.labels.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>(), ["team=platform", "tier=1"]);
 
     let egress = &plan.checks[1];

@@ -1,3 +1,13 @@
 //! The tests that need no privilege, in one binary.
 #[cfg(test)]
+mod beacon;
+#[cfg(test)]
 mod config;
+#[cfg(test)]
+mod exporter;
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod proxy;
+#[cfg(test)]
+mod report;

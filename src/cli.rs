@@ -1,0 +1,188 @@
+//! The contract with the shell: commands, flags and exit codes (SPEC section 5).
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::duration;
+use crate::report::Format;
+
+/// Every selected check holds, or is unproven and allowed to be while at least one holds; for the other commands: done.
+pub const EXIT_HOLDS: u8 = 0;
+/// At least one check is violated.
+pub const EXIT_VIOLATED: u8 = 1;
+/// Usage or configuration error; nothing was probed. `clap` uses the same code.
+pub const EXIT_USAGE: u8 = 2;
+/// None is violated, at least one is unproven.
+pub const EXIT_UNPROVEN: u8 = 3;
+/// Nothing ran: no check selected.
+pub const EXIT_NOTHING: u8 = 4;
+/// The report could not be written.
+pub const EXIT_REPORT: u8 = 5;
+
+/// Proves that what must not be reachable is not reachable, and that the one allowed way still works.
+#[derive(Debug, Parser)]
+#[command(name = "mustnot", version, propagate_version = true, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// What holds for every command.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 holds, 1 violated, 2 usage or configuration, 3 unproven, 4 nothing selected, 5 report not written";
+
+/// Flags of all commands.
+#[derive(Debug, Args)]
+pub struct Common {
+    /// The configuration
+    #[arg(long, alias = "config.file", global = true, value_name = "FILE", default_value = "probes.toml")]
+    pub config: PathBuf,
+    /// How log lines are written to standard error
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+    /// The least important log lines to write
+    #[arg(long, global = true, value_enum, default_value_t = LogLevel::Info)]
+    pub log_level: LogLevel,
+}
+
+/// A form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// How important a log line must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogLevel {
+    /// Failures of the monitor itself.
+    Error,
+    /// What should not be so.
+    Warn,
+    /// What happens.
+    Info,
+    /// What happens inside.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Probe on intervals until told to stop; serve metrics, status page and API; run the embedded proxy and beacon
+    Run(Run),
+    /// The gate: one round, a report, an exit code
+    Check(Check),
+    /// One ad-hoc check from flags alone
+    Probe(Probe),
+    /// Run only the embedded proxy
+    Proxy,
+    /// Run only the beacon
+    Beacon,
+    /// Look at the configuration
+    #[command(subcommand)]
+    Config(Config),
+}
+
+/// `mustnot run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// Where metrics, status page and API are served, instead of `[web] listen`
+    #[arg(long, alias = "web.listen-address", value_name = "ADDRESS:PORT")]
+    pub listen: Option<std::net::SocketAddr>,
+}
+
+/// `mustnot check`.
+#[derive(Debug, Args)]
+pub struct Check {
+    /// Run only this check, or every check with this tag (repeatable); its witnesses run too
+    #[arg(long, value_name = "NAME|tag:TAG")]
+    pub only: Vec<String>,
+    /// The form of the report: text, json or junit
+    #[arg(long, default_value = "text", value_parser = parse_format)]
+    pub format: Format,
+    /// Where the report is written, instead of standard output
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// How many rounds; the worst of a check's records counts
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub rounds: u32,
+    /// Try what is violated or unproven again until then, after a deployment
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    pub settle: Option<Duration>,
+    /// What is not done by then is unproven
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    pub deadline: Option<Duration>,
+    /// This check, or every check with this tag, may be unproven (repeatable)
+    #[arg(long, value_name = "NAME|tag:TAG")]
+    pub allow_unproven: Vec<String>,
+}
+
+/// `mustnot probe`.
+#[derive(Debug, Args)]
+pub struct Probe {
+    /// tcp, tls, http, egress-ip, peer or open-proxy
+    pub kind: String,
+    /// host:port, or a URL for http, egress-ip and peer
+    pub target: String,
+    /// open, blocked, or outcomes such as refused,timeout; for egress-ip the addresses, as ip:203.0.113.10,203.0.113.11
+    #[arg(long, default_value = "open")]
+    pub expect: String,
+    /// A positive check that shows that this place can reach anything, as KIND:TARGET (repeatable)
+    #[arg(long, value_name = "KIND:TARGET")]
+    pub witness: Vec<String>,
+    /// The proofs that a block must have: vantage, port, target; or none
+    #[arg(long, value_delimiter = ',')]
+    pub require: Vec<String>,
+    /// The address to bind
+    #[arg(long)]
+    pub source: Option<String>,
+    /// One attempt
+    #[arg(long, value_name = "DURATION")]
+    pub timeout: Option<String>,
+    /// Attempts at each address
+    #[arg(long)]
+    pub attempts: Option<u32>,
+    /// ipv4, ipv6 or both
+    #[arg(long, value_delimiter = ',')]
+    pub families: Vec<String>,
+    /// Who resolves names: IP or IP:PORT
+    #[arg(long)]
+    pub resolver: Option<String>,
+    /// The proxy to go through, as http://host:port
+    #[arg(long)]
+    pub via: Option<String>,
+    /// Our beacon's URL, for open-proxy (repeatable)
+    #[arg(long, value_name = "URL")]
+    pub beacon: Vec<String>,
+    /// The beacon's key
+    #[arg(long, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+    /// Any other key of a check, as KEY=VALUE in TOML (repeatable): --set 'body_contains="ok"'
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// What this place is called in the report
+    #[arg(long, default_value = "here")]
+    pub vantage: String,
+    /// The form of the report: text, json or junit
+    #[arg(long, default_value = "text", value_parser = parse_format)]
+    pub format: Format,
+}
+
+/// `mustnot config`.
+#[derive(Debug, Subcommand)]
+pub enum Config {
+    /// Validate the configuration and hint at what could be proven better
+    Check,
+}
+
+fn parse_format(text: &str) -> Result<Format, String> {
+    text.parse().map_err(|e| format!("{e}"))
+}

@@ -1,0 +1,95 @@
+//! Commands: each reads the plan, puts the parts together and gives an exit code. Thin.
+
+use std::path::Path;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::cli::{Cli, Command, Common, Config, EXIT_HOLDS, EXIT_USAGE, LogFormat, LogLevel};
+use crate::config::{self, Keys, Loaded};
+
+mod check;
+mod console;
+mod neighbours;
+mod probe;
+mod run;
+mod services;
+
+/// Runs the command and gives its exit code.
+pub fn run(cli: Cli) -> u8 {
+    start_log(&cli.common);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => return usage(&format!("cannot start: {e}; see `ulimit -n` and `ulimit -u`")),
+    };
+    let file = &cli.common.config;
+    runtime.block_on(async {
+        match cli.command {
+            Command::Run(args) => run::run(file, &args).await,
+            Command::Check(args) => check::check(file, &args).await,
+            Command::Probe(args) => probe::probe(&args).await,
+            Command::Proxy => neighbours::proxy(file).await,
+            Command::Beacon => neighbours::beacon(file).await,
+            Command::Config(Config::Check) => config_check(file),
+        }
+    })
+}
+
+fn config_check(file: &Path) -> u8 {
+    let Ok(Loaded { plan, hints, .. }) = load(file, Keys::Read) else { return EXIT_USAGE };
+    let inverted = plan.checks.iter().filter(|c| c.expectation.is_inverted()).count();
+    for hint in &hints {
+        console::say(&format!("hint: {hint}"));
+    }
+    let positive = plan.checks.len() - inverted;
+    console::say(&format!("{}: ok: {} checks ({inverted} inverted, {positive} positive)", file.display(), plan.checks.len()));
+    EXIT_HOLDS
+}
+
+/// The plan, or every problem on standard error.
+fn load(file: &Path, keys: Keys) -> Result<Loaded, ()> {
+    config::load(file, keys).map_err(|problems| {
+        eprintln!("{problems}");
+        if !file.exists() {
+            eprintln!("hint: name another file with --config FILE");
+        }
+    })
+}
+
+fn usage(what: &str) -> u8 {
+    eprintln!("mustnot: {what}");
+    EXIT_USAGE
+}
+
+/// A receiver that says true once SIGTERM or SIGINT came.
+fn stop_on_signal() -> Result<watch::Receiver<bool>, String> {
+    let cannot = |e: std::io::Error| format!("cannot listen for signals: {e}");
+    let mut term = signal(SignalKind::terminate()).map_err(cannot)?;
+    let mut int = signal(SignalKind::interrupt()).map_err(cannot)?;
+    let (tell, stop) = watch::channel(false);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+        let _ = tell.send(true);
+        // The channel must outlive the stop: its end means stop, too.
+        std::future::pending::<()>().await;
+    });
+    Ok(stop)
+}
+
+fn start_log(common: &Common) {
+    let level = match common.log_level {
+        LogLevel::Error => tracing::Level::ERROR,
+        LogLevel::Warn => tracing::Level::WARN,
+        LogLevel::Info => tracing::Level::INFO,
+        LogLevel::Debug => tracing::Level::DEBUG,
+        LogLevel::Trace => tracing::Level::TRACE,
+    };
+    let log = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false);
+    match common.log_format {
+        LogFormat::Text => log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        LogFormat::Json => log.json().init(),
+    }
+}

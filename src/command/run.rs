@@ -1,0 +1,76 @@
+//! `mustnot run`: probe on intervals until told to stop.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::console::{Console, Show, say};
+use super::services::Services;
+use super::{load, stop_on_signal, usage};
+use crate::cli::{self, EXIT_HOLDS, EXIT_USAGE};
+use crate::config::{Keys, Loaded};
+use crate::engine::Engine;
+use crate::history::Board;
+use crate::metrics::Metrics;
+use crate::plan::Plan;
+use crate::state::State;
+use crate::web::{self, Web};
+
+/// Runs until SIGTERM or SIGINT.
+pub async fn run(file: &Path, args: &cli::Run) -> u8 {
+    let Ok(Loaded { mut plan, created_key, .. }) = load(file, Keys::Create) else { return EXIT_USAGE };
+    if let Some(key) = created_key {
+        say(&format!("made the beacon key {}; other monitors of this beacon need a copy", key.display()));
+    }
+    plan.web = args.listen.or(plan.web);
+    match serve(Arc::new(plan), file).await {
+        Ok(()) => EXIT_HOLDS,
+        Err(why) => usage(&why),
+    }
+}
+
+async fn serve(plan: Arc<Plan>, file: &Path) -> Result<(), String> {
+    crate::net::raise_descriptor_limit();
+    let stop = stop_on_signal()?;
+    let state = plan.state_dir.as_deref().map(State::open).transpose()?;
+    let board = Arc::new(Board::new(Engine::about(&plan)));
+    let metrics = Arc::new(Metrics::new(&plan.vantage, Arc::clone(&board))?);
+    let web = match plan.web {
+        Some(address) => Some(Web::bind(address).await?),
+        None => None,
+    };
+    let services = Services::start(&plan).await;
+    if !services.failed.is_empty() {
+        return Err(services.failed.join("\nmustnot: "));
+    }
+    if let Some(stats) = &services.proxy {
+        stats.register(metrics.registry()).map_err(|e| format!("cannot register the proxy's metrics: {e}"))?;
+    }
+    say(&format!(
+        "mustnot {} at vantage \"{}\", {} checks of {}",
+        env!("CARGO_PKG_VERSION"),
+        plan.vantage,
+        plan.checks.len(),
+        file.display()
+    ));
+    let mut web_task = None;
+    if let Some(web) = web {
+        let address = web.address();
+        say(&format!(
+            "  status      http://{address}/\n  metrics     http://{address}/metrics\n  API         http://{address}/api/v1/checks"
+        ));
+        let state = web::State::new(&plan.vantage, Arc::clone(&board), Arc::clone(&metrics));
+        web_task = Some(tokio::spawn(web.run(state, stop.clone())));
+    }
+    services.lines.iter().for_each(|line| say(&format!("  {line}")));
+
+    let console = Arc::new(Console::new(metrics, Show::Changes));
+    let engine = Engine::new(Arc::clone(&plan), board, console, state);
+    engine.run(stop, plan.shutdown_grace).await;
+
+    services.stop(plan.shutdown_grace).await;
+    if let Some(task) = web_task {
+        let _ = tokio::time::timeout(plan.shutdown_grace, task).await;
+    }
+    say("stopped");
+    Ok(())
+}

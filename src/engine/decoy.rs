@@ -1,0 +1,59 @@
+//! Decoys: an attempt to reach an address where nobody is. Who answers there answers for everybody.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::future::join_all;
+use tokio::sync::Mutex as Turn;
+use tokio::time::Instant;
+
+use super::Engine;
+use crate::clock::Moment;
+use crate::net::connect;
+use crate::observation::{Evidence, Observation, Outcome};
+use crate::plan::{Check, DECOY_TIMEOUT};
+use crate::witness::{DecoyKey, DecoyRun, Decoys};
+
+/// One decoy run at a time for each key, shared by all who need it.
+#[derive(Debug, Default)]
+pub(super) struct Turns(Mutex<BTreeMap<DecoyKey, Arc<Turn<()>>>>);
+
+impl Engine {
+    /// Makes sure that a decoy run lies beside every observation of the check and of its witnesses that an interceptor could have made.
+    pub(super) async fn hear_decoys(&self, check: &Check, seen: &[Observation]) {
+        let mut needed: BTreeMap<DecoyKey, Moment> = BTreeMap::new();
+        let mut need = |one: &Observation| {
+            if let Some(key) = Decoys::key_for(one) {
+                let latest = needed.entry(key).or_insert(one.ended);
+                *latest = one.ended.max(*latest);
+            }
+        };
+        seen.iter().for_each(&mut need);
+        for witness in &check.witnesses {
+            let Some(runner) = self.runners.get(*witness) else { continue };
+            let timeline = runner.timeline();
+            timeline.newest().iter().flat_map(|run| run.seen()).for_each(&mut need);
+        }
+        join_all(needed.into_iter().map(|(key, at)| self.run_decoy(key, at))).await;
+    }
+
+    async fn run_decoy(&self, key: DecoyKey, at: Moment) {
+        let turn = {
+            let mut turns = self.decoy_turns.0.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(turns.entry(key).or_default())
+        };
+        let _turn = turn.lock().await;
+        let half = self.plan.witness_window / 2;
+        if self.decoys.lock().unwrap_or_else(PoisonError::into_inner).ran_since(key, at - half) {
+            return;
+        }
+        let (family, source, port) = key;
+        let to = SocketAddr::new(self.plan.decoy_of(family), port);
+        let started = Moment::now();
+        let dialled = connect::dial(to, source, Instant::now() + DECOY_TIMEOUT, &mut Evidence::default()).await;
+        let connected = matches!(dialled, Ok(_) | Err(Outcome::Reset));
+        let run = DecoyRun { key, started, ended: Moment::now(), connected };
+        self.decoys.lock().unwrap_or_else(PoisonError::into_inner).push(run);
+    }
+}

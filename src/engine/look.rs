@@ -1,0 +1,185 @@
+//! Looking: find every address of a check, and try each as often as the plan says.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::time::{Instant, sleep_until};
+
+use super::Engine;
+use crate::clock::{Moment, Wall};
+use crate::net::own_addresses;
+use crate::net::resolve::Answer;
+use crate::observation::{Attempt, Family, Observation, Outcome, Stage, Subject};
+use crate::plan::{ATTEMPT_SPACING, Check};
+use crate::probe::Approach;
+use crate::target::Host;
+
+/// The most addresses of one name that are looked at; more is `unproven` for want of coverage.
+const MAX_ADDRESSES: usize = 64;
+
+/// What there is to look at.
+#[derive(Debug, Clone, Default)]
+pub struct Found {
+    /// Every subject, and the way to it.
+    pub subjects: Vec<(Subject, Approach)>,
+    /// What could not even be found: names that did not resolve, sinkholes.
+    pub lost: Vec<Observation>,
+    /// Subjects past the bound, which are not looked at.
+    pub left_out: usize,
+}
+
+/// What was seen.
+#[derive(Debug, Clone, Default)]
+pub struct Looked {
+    /// What there was to look at.
+    pub found: Found,
+    /// One observation each.
+    pub seen: Vec<Observation>,
+    /// How many there had to be.
+    pub planned: usize,
+}
+
+impl Engine {
+    /// Finds every address of every family of the check, and those that linger.
+    pub(super) async fn find(&self, number: usize, check: &Check) -> Found {
+        let hop = check.probe.first_hop();
+        let mut found = Found::default();
+        let mut addresses = match &hop.host {
+            Host::Ip(ip) => vec![*ip],
+            Host::Name(name) => self.resolve(check, name, &mut found).await,
+        };
+        let lingering = self.with_memory(number, |memory| {
+            let sockets: Vec<_> = addresses.iter().map(|ip| SocketAddr::new(*ip, hop.port)).collect();
+            memory.given(&sockets, Moment::now());
+            memory.lingering(self.plan.linger, Moment::now())
+        });
+        for address in lingering {
+            if address.port() == hop.port && !addresses.contains(&address.ip()) && hop.host.ip().is_none() {
+                addresses.push(address.ip());
+            }
+        }
+        found.left_out = addresses.len().saturating_sub(MAX_ADDRESSES);
+        addresses.truncate(MAX_ADDRESSES);
+        for ip in addresses {
+            let to = SocketAddr::new(ip, hop.port);
+            found.subjects.extend(check.probe.subjects(to, check.source, check.timeout, check.resolver));
+        }
+        found
+    }
+
+    /// The addresses of the name; what is wrong with it is lost and said.
+    async fn resolve(&self, check: &Check, name: &str, found: &mut Found) -> Vec<IpAddr> {
+        let answers = check.resolver.addresses(name, &check.families, check.timeout).await;
+        let lose = |outcome, what: String, family: Option<Family>| {
+            let address = family.map_or(name.to_string(), |f| format!("{name} ({f})"));
+            let subject = Subject { family, source: check.source, ..nowhere(address) };
+            Observation::without_attempt(subject, outcome, Stage::Dns, what, Moment::now(), Wall::now())
+        };
+        let mut addresses: Vec<IpAddr> = Vec::new();
+        let (mut failed, mut exists) = (false, false);
+        for (family, answer) in answers {
+            match answer {
+                Answer::Addresses(given) => addresses.extend(given),
+                Answer::NoData => exists = true,
+                Answer::NxDomain => {}
+                Answer::Failed(why) => {
+                    failed = true;
+                    found.lost.push(lose(Outcome::ResolveError, why, Some(family)));
+                }
+            }
+        }
+        if addresses.is_empty() && !failed {
+            let outcome = if exists { Outcome::NoData } else { Outcome::NxDomain };
+            let as_tested = if check.expectation.accepts(outcome) { outcome } else { Outcome::ResolveError };
+            let what = if exists { "it exists, but has no address of these families" } else { "it does not exist (NXDOMAIN)" };
+            found.lost.push(lose(as_tested, format!("{} says that {what}", check.resolver), None));
+        }
+        addresses.sort_unstable();
+        addresses.dedup();
+        let own = own_addresses();
+        let (sunk, real): (Vec<IpAddr>, Vec<IpAddr>) = addresses.into_iter().partition(|ip| is_sinkhole(*ip, &own));
+        for ip in sunk {
+            let what = format!(
+                "its name gives {ip}, which is no address of a target but of this host (a sinkhole?); write the address itself if it is meant"
+            );
+            found.lost.push(lose(Outcome::LocalError, what, Some(Family::of(ip))));
+        }
+        real
+    }
+
+    /// Looks at all that was found; `each` hears of every observation as it is made.
+    pub(super) async fn look<F>(&self, _number: usize, check: &Check, found: Found, each: impl Fn(Observation) -> F) -> Looked
+    where
+        F: Future<Output = ()>,
+    {
+        let looks = found.subjects.iter().map(|(subject, approach)| async {
+            let seen = self.observe(check, subject, approach).await;
+            each(seen.clone()).await;
+            seen
+        });
+        let mut seen = join_all(looks).await;
+        let lost = found.lost.clone();
+        for one in &lost {
+            each(one.clone()).await;
+        }
+        seen.extend(lost);
+        let planned = found.subjects.len() + found.lost.len() + found.left_out;
+        Looked { found, seen, planned: planned.max(1) }
+    }
+
+    /// All attempts at one subject, each a fresh connection, spaced and overlapping as the plan says, until one settles the matter.
+    pub(super) async fn observe(&self, check: &Check, subject: &Subject, approach: &Approach) -> Observation {
+        self.listener.looking(1);
+        let _looking = Looking(Arc::clone(&self.listener));
+        let started_at = Wall::now();
+        let stagger = check.attempt_stagger();
+        let mut under_way = FuturesUnordered::new();
+        let mut attempts: Vec<Attempt> = Vec::new();
+        let (mut started, mut last_start, mut settled) = (0, Instant::now(), None);
+        let mut next_start = last_start;
+        while settled.is_none() && (started < check.attempts || !under_way.is_empty()) {
+            tokio::select! {
+                biased;
+                Some(attempt) = under_way.next(), if !under_way.is_empty() => {
+                    let attempt: Attempt = attempt;
+                    if check.expectation.settled_by(attempt.outcome) {
+                        settled = Some(attempts.len());
+                    }
+                    attempts.push(attempt);
+                    if under_way.is_empty() {
+                        next_start = next_start.min(last_start + ATTEMPT_SPACING);
+                    }
+                }
+                () = sleep_until(next_start), if started < check.attempts => {
+                    started += 1;
+                    last_start = Instant::now();
+                    next_start = last_start + stagger;
+                    under_way.push(check.probe.attempt(approach));
+                }
+            }
+        }
+        Observation::of(subject.clone(), attempts, settled, started_at)
+    }
+}
+
+/// Counts an observation as made, however it ends.
+struct Looking(Arc<dyn super::Listener>);
+
+impl Drop for Looking {
+    fn drop(&mut self) {
+        self.0.looking(-1);
+    }
+}
+
+/// An unspecified address, loopback, or one of this host's own.
+fn is_sinkhole(ip: IpAddr, own: &[IpAddr]) -> bool {
+    let ip = crate::target::fold_mapped(ip);
+    ip.is_unspecified() || ip.is_loopback() || own.contains(&ip)
+}
+
+/// A subject that cannot be dialled.
+pub fn nowhere(address: String) -> Subject {
+    Subject { address, named: None, family: None, dialled: None, reached: None, source: None, via: false, technique: None }
+}

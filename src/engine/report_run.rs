@@ -1,0 +1,103 @@
+//! From a judged run to its record: sorted, bounded, and told in words.
+
+use std::sync::Arc;
+
+use crate::clock::{Moment, Wall};
+use crate::memory::Memory;
+use crate::observation::{Family, Outcome};
+use crate::plan::Check;
+use crate::reason;
+use crate::record::{About, DenialChanged, Exposure, MAX_OBSERVATIONS, Record, Seen, WitnessRecord};
+use crate::verdict::{Folded, Judged, Verdict};
+
+/// What readers need to know of the check.
+pub(super) fn about(check: &Check) -> About {
+    About {
+        name: check.name.clone(),
+        kind: check.probe.kind(),
+        target: check.target.clone(),
+        expect: check.expect.clone(),
+        severity: check.severity.token(),
+        runbook: check.runbook.clone(),
+        description: check.description.clone(),
+        labels: check.labels.clone(),
+        tags: check.tags.clone(),
+        inverted: check.expectation.is_inverted(),
+        stale_after: check.stale_after(),
+    }
+}
+
+/// The record of one run.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one call site a kind of record; a struct of these would be built and taken apart on the next line"
+)]
+pub(super) fn record(
+    check: &Check,
+    vantage: &str,
+    judged: &[Judged],
+    folded: Folded,
+    denial_changed: Vec<DenialChanged>,
+    memory: &Memory,
+    began: Moment,
+    started_at: Wall,
+) -> Record {
+    let reason = reason::sentence(check, vantage, &folded.verdict, judged, folded.decisive);
+    let decisive = folded.decisive.and_then(|at| judged.get(at));
+    let holds = matches!(folded.verdict, Verdict::Holds(_));
+    let mut ranked: Vec<&Judged> = judged.iter().collect();
+    ranked.sort_by_key(|j| std::cmp::Reverse(j.verdict.rank()));
+    Record {
+        about: Arc::new(about(check)),
+        cause: folded.verdict.cause(),
+        verdict: folded.verdict,
+        reason,
+        reproduce: if holds { None } else { decisive.and_then(|j| reason::reproduce(check, &j.seen)) },
+        proofs: folded.proofs,
+        not_covered: Family::BOTH.into_iter().filter(|f| !check.families.contains(f)).collect(),
+        started_at,
+        duration: Moment::now().since(began),
+        exposure: if check.expectation.is_inverted() { memory.exposure } else { Exposure::default() },
+        denial_changed,
+        observations: ranked.into_iter().take(MAX_OBSERVATIONS).map(seen).collect(),
+        witnesses: witnesses(check, judged),
+        began,
+    }
+}
+
+fn seen(one: &Judged) -> Seen {
+    let o = &one.seen;
+    let uneven = o.attempts.windows(2).any(|w| matches!(w, [a, b] if a != b));
+    Seen {
+        address: o.subject.address.clone(),
+        verdict: one.verdict.clone(),
+        cause: one.verdict.cause(),
+        outcome: o.outcome,
+        stage: o.stage,
+        elapsed_ms: (o.elapsed.as_secs_f64() * 10_000.0).round() / 10.0,
+        attempts: o.attempts.len(),
+        attempt_outcomes: if uneven { o.attempts.clone() } else { Vec::<Outcome>::new() },
+        technique: o.subject.technique,
+        proofs: one.proofs,
+        evidence: o.evidence.clone(),
+        reached: o.subject.reached,
+    }
+}
+
+/// Each named witness over the whole run: proven where it was so around every observation.
+fn witnesses(check: &Check, judged: &[Judged]) -> Vec<WitnessRecord> {
+    let named = |at: usize| {
+        let testimonies: Vec<_> = judged.iter().filter_map(|j| j.witnesses.get(at)).collect();
+        let name = testimonies.first().map(|(name, _)| name.clone())?;
+        let proven: Vec<_> = testimonies.iter().filter_map(|(_, t)| t.as_ref().ok()).collect();
+        let why = testimonies.iter().find_map(|(_, t)| t.as_ref().err()).map(ToString::to_string);
+        Some(WitnessRecord {
+            name,
+            proven: why.is_none(),
+            before: proven.iter().map(|p| p.before()).min(),
+            after: proven.iter().map(|p| p.after()).max(),
+            why,
+        })
+    };
+    (0..check.witnesses.len()).filter_map(named).collect()
+}

@@ -1,0 +1,132 @@
+//! Runners: a positive check runs when its own turn or an inverted check asks for it, one run at a time, shared by all who ask.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Mutex as Turn;
+
+use super::Engine;
+use super::look::{Found, Looked};
+use crate::clock::{Moment, Wall};
+use crate::observation::{Observation, Subject};
+use crate::plan::{Check, WITNESS_SPACING};
+use crate::probe::Approach;
+use crate::target::HostPort;
+use crate::witness::{Timeline, WitnessRun};
+
+/// How long a run waits for others who want one too.
+const GATHERING: Duration = Duration::from_millis(50);
+/// The most pinned addresses that one run tunnels to.
+const MAX_PINS: usize = 64;
+
+/// The runs of one positive check.
+#[derive(Debug, Default)]
+pub(super) struct Runner {
+    turn: Turn<()>,
+    runs: Mutex<Runs>,
+}
+
+#[derive(Debug, Default)]
+struct Runs {
+    timeline: Timeline,
+    /// Addresses that the next run shall tunnel to, besides the target as written.
+    wanted: BTreeSet<SocketAddr>,
+    /// Addresses that the newest run was told to tunnel to.
+    pinned: BTreeSet<SocketAddr>,
+    newest: Option<Looked>,
+    newest_started: Option<Moment>,
+}
+
+impl Runner {
+    /// The runs so far.
+    pub(super) fn timeline(&self) -> Timeline {
+        self.with(|runs| runs.timeline.clone())
+    }
+
+    fn with<T>(&self, change: impl FnOnce(&mut Runs) -> T) -> T {
+        change(&mut self.runs.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Engine {
+    /// Makes sure that the witness has a run that can stand before an observation that is about to be made.
+    pub(super) async fn run_before(&self, number: usize, now: Moment, pins: &[SocketAddr]) {
+        let Some(runner) = self.runners.get(number) else { return };
+        let half = self.plan.witness_window / 2;
+        let fresh = runner.with(|runs| {
+            let newest = runs.timeline.newest();
+            let alive = newest.is_some_and(|run| now.since(run.ended()) <= half && run.seen().iter().any(|o| self.opened(number, o)));
+            alive && pins.iter().all(|pin| runs.pinned.contains(pin))
+        });
+        if !fresh {
+            self.runner_looks(number, now, pins).await;
+        }
+    }
+
+    fn opened(&self, number: usize, seen: &Observation) -> bool {
+        self.plan.checks.get(number).is_some_and(|check| check.expectation.accepts(seen.outcome))
+    }
+
+    /// A run of the positive check that began at or after `since` and tunnelled to every pin: the one that serves others, or a new one.
+    pub(super) async fn runner_looks(&self, number: usize, since: Moment, pins: &[SocketAddr]) -> Looked {
+        let (Some(runner), Some(check)) = (self.runners.get(number), self.plan.checks.get(number)) else { return Looked::default() };
+        runner.with(|runs| runs.wanted.extend(pins.iter().take(MAX_PINS)));
+        let _turn = runner.turn.lock().await;
+        let served = runner.with(|runs| {
+            let serves = runs.newest_started.is_some_and(|started| started >= since) && pins.iter().all(|pin| runs.pinned.contains(pin));
+            if serves { runs.newest.clone() } else { None }
+        });
+        if let Some(looked) = served {
+            return looked;
+        }
+        let last = runner.with(|runs| runs.newest_started);
+        let rest = last.map_or(Duration::ZERO, |last| WITNESS_SPACING.saturating_sub(Moment::now().since(last)));
+        tokio::time::sleep(rest.max(GATHERING)).await;
+        let pins = runner.with(|runs| std::mem::take(&mut runs.wanted));
+        let (started, started_at) = (Moment::now(), Wall::now());
+        let looked = self.run_positive(number, check, &pins).await;
+        let mut all_seen = looked.0.seen.clone();
+        all_seen.extend(looked.1);
+        let run = WitnessRun::new(started, Moment::now(), started_at, all_seen, &check.expectation);
+        let up = run.seen().iter().any(|o| self.opened(number, o));
+        self.listener.witness(&check.name, up);
+        runner.with(|runs| {
+            runs.timeline.push(Arc::new(run));
+            runs.pinned = pins;
+            runs.newest = Some(looked.0.clone());
+            runs.newest_started = Some(started);
+        });
+        looked.0
+    }
+
+    /// The check's own observations, and those of the pinned addresses, which count for proofs only.
+    async fn run_positive(&self, number: usize, check: &Check, pins: &BTreeSet<SocketAddr>) -> (Looked, Vec<Observation>) {
+        let found = self.find(number, check).await;
+        let pinned = pinned(&found, pins);
+        let own = self.look(number, check, found, |_| std::future::ready(()));
+        let extra = futures_util::future::join_all(pinned.iter().map(|(subject, approach)| self.observe(check, subject, approach)));
+        futures_util::future::join(own, extra).await
+    }
+
+    /// The addresses of `found` that the witness must tunnel to, so that it can show the proof `target` for them: it goes
+    /// through a proxy, to the same host and port (SPEC 2.3).
+    pub(super) fn pins(&self, check: &Check, witness: usize, found: &Found) -> Vec<SocketAddr> {
+        let Some(witness) = self.plan.checks.get(witness) else { return Vec::new() };
+        if witness.probe.via().is_none() || witness.probe.target() != check.probe.target() {
+            return Vec::new();
+        }
+        found.subjects.iter().filter(|(subject, _)| !subject.via).filter_map(|(subject, _)| subject.reached).collect()
+    }
+}
+
+/// For each pin a subject like the first one found, tunnelled to the very address, with the name in SNI and Host.
+fn pinned(found: &Found, pins: &BTreeSet<SocketAddr>) -> Vec<(Subject, Approach)> {
+    let Some((subject, approach)) = found.subjects.first() else { return Vec::new() };
+    let pin = |to: &SocketAddr| {
+        let subject = Subject { address: to.to_string(), reached: Some(*to), ..subject.clone() };
+        (subject, Approach { tunnel_to: Some(HostPort::from(*to)), ..approach.clone() })
+    };
+    pins.iter().map(pin).collect()
+}

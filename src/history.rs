@@ -1,0 +1,130 @@
+//! History: the newest record of every check, and recent ones; those that did not hold outlive the ring.
+
+use std::cmp::Reverse;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::clock::{Moment, Wall};
+use crate::record::{About, Record};
+use crate::verdict::Verdict;
+
+/// Recent records that are kept of each check.
+const RECENT: usize = 32;
+/// Records that did not hold that are kept of each check besides.
+const FAILURES: usize = 16;
+
+/// The board that the engine writes and the readers read. Reading never waits for a probe.
+#[derive(Debug)]
+pub struct Board {
+    checks: Vec<Mutex<Entry>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    about: Arc<About>,
+    newest: Arc<Record>,
+    ran: bool,
+    recent: VecDeque<Arc<Record>>,
+    failures: VecDeque<Arc<Record>>,
+    last_holds: Option<Wall>,
+}
+
+/// What a reader sees of one check at one moment.
+#[derive(Debug, Clone)]
+pub struct Reading {
+    /// The check.
+    pub about: Arc<About>,
+    /// Its newest record, as judged now.
+    pub record: Arc<Record>,
+    /// The record is not stale.
+    pub fresh: bool,
+    /// A run was finished.
+    pub ran: bool,
+    /// When it last held.
+    pub last_holds: Option<Wall>,
+}
+
+impl Board {
+    /// A board on which every check is pending.
+    pub fn new(checks: Vec<Arc<About>>) -> Board {
+        let (at, wall) = (Moment::now(), Wall::now());
+        let entry = |about: Arc<About>| {
+            let newest = Arc::new(Record::pending(Arc::clone(&about), at, wall));
+            Mutex::new(Entry { about, newest, ran: false, recent: VecDeque::new(), failures: VecDeque::new(), last_holds: None })
+        };
+        Board { checks: checks.into_iter().map(entry).collect() }
+    }
+
+    /// Shows a violation before its run is done. The finished record follows by [`Board::publish`].
+    pub fn announce(&self, check: usize, record: Record) {
+        self.with(check, |entry| entry.newest = Arc::new(record));
+    }
+
+    /// Puts a finished run's record on the board.
+    pub fn publish(&self, check: usize, record: Record) {
+        self.with(check, |entry| {
+            let record = Arc::new(record);
+            if matches!(record.verdict, Verdict::Holds(_)) {
+                entry.last_holds = Some(record.started_at);
+            } else {
+                push(&mut entry.failures, Arc::clone(&record), FAILURES);
+            }
+            push(&mut entry.recent, Arc::clone(&record), RECENT);
+            entry.ran = true;
+            entry.newest = record;
+        });
+    }
+
+    /// Every check as it stands at `now`, in the order of the file.
+    pub fn read(&self, now: Moment) -> Vec<Reading> {
+        self.checks.iter().map(|entry| reading(&entry.lock().unwrap_or_else(PoisonError::into_inner), now)).collect()
+    }
+
+    /// One check's recent records of all its targets, the newest first, and the older ones that did not hold.
+    pub fn recent(&self, name: &str) -> Option<Vec<Arc<Record>>> {
+        let mut kept: Option<Vec<Arc<Record>>> = None;
+        for entry in &self.checks {
+            let entry = entry.lock().unwrap_or_else(PoisonError::into_inner);
+            if entry.about.name == name {
+                kept.get_or_insert_default().extend(entry.kept());
+            }
+        }
+        if let Some(records) = &mut kept {
+            records.sort_by_key(|r| Reverse(r.began));
+        }
+        kept
+    }
+
+    /// Whether every check has run once.
+    pub fn all_ran(&self) -> bool {
+        self.checks.iter().all(|entry| entry.lock().unwrap_or_else(PoisonError::into_inner).ran)
+    }
+
+    fn with(&self, check: usize, change: impl FnOnce(&mut Entry)) {
+        if let Some(entry) = self.checks.get(check) {
+            change(&mut entry.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+}
+
+impl Entry {
+    /// The ring, and what the ring has lost of the records that did not hold.
+    fn kept(&self) -> impl Iterator<Item = Arc<Record>> {
+        let oldest = self.recent.front().map(|r| r.began);
+        let older = self.failures.iter().filter(move |r| oldest.is_some_and(|o| r.began < o));
+        self.recent.iter().chain(older).cloned()
+    }
+}
+
+fn reading(entry: &Entry, now: Moment) -> Reading {
+    let fresh = entry.newest.is_fresh(now);
+    let record = if fresh { Arc::clone(&entry.newest) } else { Arc::new(entry.newest.as_read(now)) };
+    Reading { about: Arc::clone(&entry.about), record, fresh, ran: entry.ran, last_holds: entry.last_holds }
+}
+
+fn push(ring: &mut VecDeque<Arc<Record>>, record: Arc<Record>, bound: usize) {
+    ring.push_back(record);
+    while ring.len() > bound {
+        ring.pop_front();
+    }
+}

@@ -1,0 +1,416 @@
+//! Metrics: every name, help and label that `/metrics` shows, in one file. Records in, text out (SPEC section 7).
+//!
+//! What a record says is computed when it is scraped, from the board, so that a wedged engine leaves nothing green behind
+//! and a removed check leaves no series. Only what adds up over runs is kept here.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+use nix::sys::resource::{Resource, getrlimit};
+use prometheus::core::Collector;
+use prometheus::process_collector::ProcessCollector;
+use prometheus::proto::{self, LabelPair, MetricFamily, MetricType};
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntGauge, Registry, TextEncoder};
+
+use crate::clock::{Moment, Wall};
+use crate::history::{Board, Reading};
+use crate::observation::{Class, Outcome, Stage};
+use crate::record::{About, Record, Seen};
+use crate::verdict::Verdict;
+use crate::witness::Proof;
+
+/// What [`Metrics::text`] is (Prometheus exposition format 0.0.4).
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Labels that no check may give itself: those of our own, and those that Datadog reserves.
+const TAKEN_LABELS: [&str; 10] = ["vantage", "check", "kind", "target", "expect", "severity", "host", "env", "service", "cluster"];
+
+/// Bounds of the histograms, in seconds. None is a whole number: `le="1"` and `le="1.0"` are one to some readers and two to
+/// others. A time-out of 5, 10 or 30 s falls into a bucket of its own, just past it.
+const BUCKETS: [f64; 15] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.5, 2.5, 5.5, 10.5, 30.5];
+
+/// One metric: its name, its help, its type.
+struct Family(&'static str, &'static str, MetricType);
+
+use MetricType::{COUNTER, GAUGE, HISTOGRAM};
+
+const VERDICT: Family =
+    Family("mustnot_check_verdict", "The check's verdict as judged at this scrape: 1 for the present one, 0 for the others.", GAUGE);
+const CAUSE: Family = Family("mustnot_check_cause", "Why the verdict is what it is; the present cause only.", GAUGE);
+const PROOF: Family = Family("mustnot_check_proof", "Whether the last run has this proof; 0 once it is stale.", GAUGE);
+const INFO: Family = Family("mustnot_check_info", "What the check is about, with its own labels.", GAUGE);
+const RUNS: Family = Family("mustnot_check_runs_total", "Finished runs, by verdict.", COUNTER);
+const DURATION: Family = Family("mustnot_check_duration_seconds", "How long the last run took.", GAUGE);
+const STALE_AFTER: Family = Family("mustnot_check_stale_after_seconds", "How old a run may grow before the verdict is unproven.", GAUGE);
+const LAST_RUN: Family = Family("mustnot_check_last_run_timestamp_seconds", "When the last run started.", GAUGE);
+const LAST_HOLDS: Family = Family("mustnot_check_last_holds_timestamp_seconds", "When the last run that held started.", GAUGE);
+const OUTCOMES: Family = Family("mustnot_probe_outcomes_total", "Attempts, by outcome and by how deep the observation got.", COUNTER);
+const PROBE_DURATION: Family = Family("mustnot_probe_duration_seconds", "Time of the attempt that decided an observation.", HISTOGRAM);
+const DENIAL_CHANGED: Family =
+    Family("mustnot_denial_changed_total", "Addresses still blocked, but by other means than in the run before.", COUNTER);
+const WITNESS_UP: Family = Family("mustnot_witness_up", "Whether the witness's last run got through.", GAUGE);
+const CERTIFICATE: Family =
+    Family("mustnot_tls_certificate_expiry_timestamp_seconds", "When the first of the certificates seen in the last run expires.", GAUGE);
+const TECHNIQUE: Family =
+    Family("mustnot_open_proxy_technique", "Whether the technique got through; its worst present outcome only.", GAUGE);
+const VIA_OVERHEAD: Family =
+    Family("mustnot_via_overhead_seconds", "How long the proxy took to grant the slowest tunnel of the last run.", GAUGE);
+const LAG: Family = Family("mustnot_scheduler_lag_seconds", "How much later than planned runs started.", HISTOGRAM);
+const IN_FLIGHT: Family = Family("mustnot_probes_in_flight", "Probes under way.", GAUGE);
+const CHECKS: Family = Family("mustnot_checks", "Checks in the configuration, one a target.", GAUGE);
+const RELOAD_OK: Family =
+    Family("mustnot_config_last_reload_successful", "Whether the last configuration that was read is in force.", GAUGE);
+const RELOADED_AT: Family =
+    Family("mustnot_config_last_reload_success_timestamp_seconds", "When the configuration in force was read.", GAUGE);
+const BUILD: Family = Family("mustnot_build_info", "What this program is.", GAUGE);
+const FD_USED: Family = Family("mustnot_fd_used", "File descriptors in use.", GAUGE);
+const FD_LIMIT: Family = Family("mustnot_fd_limit", "File descriptors that may be in use.", GAUGE);
+
+/// The counters that outlive a run, and the way to scrape them with all that the board says.
+#[derive(Debug)]
+pub struct Metrics {
+    vantage: String,
+    board: RwLock<Arc<Board>>,
+    registry: Registry,
+    tallies: Mutex<HashMap<Key, Tally>>,
+    witnesses: Mutex<BTreeMap<String, bool>>,
+    probe_duration: HistogramVec,
+    lag: Histogram,
+    in_flight: IntGauge,
+    configured_at: RwLock<Wall>,
+}
+
+/// A check's name and target.
+type Key = (String, String);
+
+/// What adds up over the runs of one check on one target. Bounded by the closed set of outcomes.
+#[derive(Debug, Clone, Default)]
+struct Tally {
+    runs: BTreeMap<&'static str, u64>,
+    outcomes: BTreeMap<(Outcome, Stage), u64>,
+    denial_changed: u64,
+}
+
+impl Metrics {
+    /// Metrics of the checks on this board, with `vantage` on every series.
+    ///
+    /// # Errors
+    /// Where two metrics have one name: a bug of ours.
+    pub fn new(vantage: &str, board: Arc<Board>) -> Result<Metrics, String> {
+        let bug = |e: prometheus::Error| format!("cannot set up the metrics: {e}; this is a bug, please report it");
+        let constant = HashMap::from([("vantage".to_owned(), vantage.to_owned())]);
+        let registry = Registry::new_custom(None, Some(constant)).map_err(bug)?;
+        let options = |f: &Family| HistogramOpts::new(f.0, f.1).buckets(BUCKETS.to_vec());
+        let probe_duration = HistogramVec::new(options(&PROBE_DURATION), &["kind", "stage"]).map_err(bug)?;
+        let lag = Histogram::with_opts(options(&LAG)).map_err(bug)?;
+        let in_flight = IntGauge::new(IN_FLIGHT.0, IN_FLIGHT.1).map_err(bug)?;
+        let collectors: [Box<dyn Collector>; 4] =
+            [Box::new(probe_duration.clone()), Box::new(lag.clone()), Box::new(in_flight.clone()), Box::new(ProcessCollector::for_self())];
+        for collector in collectors {
+            registry.register(collector).map_err(bug)?;
+        }
+        Ok(Metrics {
+            vantage: vantage.to_owned(),
+            board: RwLock::new(board),
+            registry,
+            tallies: Mutex::default(),
+            witnesses: Mutex::default(),
+            probe_duration,
+            lag,
+            in_flight,
+            configured_at: RwLock::new(Wall::now()),
+        })
+    }
+
+    /// Counts a finished run; once for each record that is published.
+    pub fn observe(&self, record: &Record) {
+        for seen in &record.observations {
+            let elapsed = (seen.elapsed_ms / 1000.0).max(0.0);
+            self.probe_duration.with_label_values(&[record.about.kind, &seen.stage.to_string()]).observe(elapsed);
+        }
+        let changed = u64::try_from(record.denial_changed.len()).unwrap_or(u64::MAX);
+        let mut tallies = lock(&self.tallies);
+        let tally = tallies.entry(key(&record.about)).or_default();
+        *tally.runs.entry(record.verdict.token()).or_default() += 1;
+        tally.denial_changed = tally.denial_changed.saturating_add(changed);
+        for seen in &record.observations {
+            for (outcome, times) in attempts(seen) {
+                *tally.outcomes.entry((outcome, seen.stage)).or_default() += times;
+            }
+        }
+    }
+
+    /// Says how much later than planned a run started.
+    pub fn scheduler_lag(&self, lag: Duration) {
+        self.lag.observe(lag.as_secs_f64());
+    }
+
+    /// The gauge of probes under way; clones of it are the same gauge.
+    pub fn probes_in_flight(&self) -> IntGauge {
+        self.in_flight.clone()
+    }
+
+    /// Says whether a witness's last run got through.
+    pub fn witness_up(&self, name: &str, up: bool) {
+        lock(&self.witnesses).insert(name.to_owned(), up);
+    }
+
+    /// Follows another board after a reload: what stayed keeps its counters, what is gone leaves no series.
+    pub fn follow(&self, board: Arc<Board>) {
+        let readings = board.read(Moment::now());
+        let kept: BTreeSet<Key> = readings.iter().map(|r| key(&r.about)).collect();
+        let names: BTreeSet<&str> = readings.iter().map(|r| r.about.name.as_str()).collect();
+        lock(&self.tallies).retain(|key, _| kept.contains(key));
+        lock(&self.witnesses).retain(|name, _| names.contains(name.as_str()));
+        *self.board.write().unwrap_or_else(PoisonError::into_inner) = board;
+        *self.configured_at.write().unwrap_or_else(PoisonError::into_inner) = Wall::now();
+    }
+
+    /// Where others register metrics of their own, such as the embedded proxy; they get the `vantage` too.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Everything as of now, sorted by name; a metric without a series is left out.
+    pub fn gather(&self) -> Vec<MetricFamily> {
+        let board = Arc::clone(&self.board.read().unwrap_or_else(PoisonError::into_inner));
+        let readings = board.read(Moment::now());
+        let mut families = self.registry.gather();
+        families.extend(self.of_checks(&readings));
+        families.extend(self.of_counters(&readings));
+        families.extend(self.of_program(&readings));
+        families.retain(|f| !f.get_metric().is_empty());
+        families.sort_by(|a, b| a.name().cmp(b.name()));
+        families
+    }
+
+    /// Everything as of now, as [`CONTENT_TYPE`].
+    ///
+    /// # Errors
+    /// Where a registered collector gives what cannot be written.
+    pub fn text(&self) -> Result<String, String> {
+        TextEncoder::new().encode_to_string(&self.gather()).map_err(|e| format!("cannot write the metrics: {e}"))
+    }
+
+    /// What the board says of every check.
+    fn of_checks(&self, readings: &[Reading]) -> Vec<MetricFamily> {
+        let each = |family, show: &dyn Fn(&Reading, &mut Series<'_>)| {
+            let mut series = self.series(family);
+            readings.iter().for_each(|r| show(r, &mut series));
+            series.done()
+        };
+        let own_labels: BTreeSet<&str> =
+            readings.iter().flat_map(|r| r.about.labels.keys()).map(String::as_str).filter(|l| is_usable_label(l)).collect();
+        vec![
+            each(&VERDICT, &|r, s| {
+                let a = &r.about;
+                for token in Verdict::TOKENS {
+                    let labels =
+                        [("check", &*a.name), ("kind", a.kind), ("target", &a.target), ("severity", a.severity), ("verdict", token)];
+                    s.add(flag(r.record.verdict.token() == token), &labels);
+                }
+            }),
+            each(&CAUSE, &|r, s| {
+                let cause = r.record.cause.to_string();
+                s.add(1.0, &[("check", &r.about.name), ("target", &r.about.target), ("cause", &cause)]);
+            }),
+            each(&PROOF, &|r, s| {
+                for proof in Proof::ALL {
+                    let labels = [("check", r.about.name.as_str()), ("target", &r.about.target), ("proof", proof.token())];
+                    s.add(flag(r.record.proofs.has(proof)), &labels);
+                }
+            }),
+            each(&INFO, &|r, s| {
+                let a = &r.about;
+                let mut labels =
+                    vec![("check", &*a.name), ("kind", a.kind), ("target", &a.target), ("expect", &a.expect), ("severity", a.severity)];
+                labels.extend(own_labels.iter().map(|l| (*l, a.labels.get(*l).map_or("", String::as_str))));
+                s.add(1.0, &labels);
+            }),
+            each(&STALE_AFTER, &|r, s| s.add_of(&r.about, Some(r.about.stale_after.as_secs_f64()))),
+            each(&DURATION, &|r, s| s.add_of(&r.about, r.ran.then(|| r.record.duration.as_secs_f64()))),
+            each(&LAST_RUN, &|r, s| s.add_of(&r.about, r.ran.then(|| r.record.started_at.unix_seconds()))),
+            each(&LAST_HOLDS, &|r, s| s.add_of(&r.about, r.last_holds.map(Wall::unix_seconds))),
+            each(&CERTIFICATE, &|r, s| {
+                let first = r.record.observations.iter().filter_map(|o| o.evidence.certificate_expires).min();
+                s.add_of(&r.about, first.map(|at| at as f64));
+            }),
+            each(&VIA_OVERHEAD, &|r, s| {
+                let slowest = r.record.observations.iter().filter_map(|o| o.evidence.via_overhead_ms).reduce(f64::max);
+                s.add_of(&r.about, slowest.filter(|_| r.fresh).map(|ms| ms / 1000.0));
+            }),
+            each(&TECHNIQUE, &techniques),
+        ]
+    }
+
+    /// What adds up; from the first scrape, and for checks on the board only.
+    fn of_counters(&self, readings: &[Reading]) -> Vec<MetricFamily> {
+        let (mut runs, mut outcomes, mut changed) = (self.series(&RUNS), self.series(&OUTCOMES), self.series(&DENIAL_CHANGED));
+        for reading in readings {
+            let about = &reading.about;
+            // One short lock a check, so that the engine never waits for a whole scrape.
+            let tally = lock(&self.tallies).get(&key(about)).cloned().unwrap_or_default();
+            let (check, target) = (("check", about.name.as_str()), ("target", about.target.as_str()));
+            for token in Verdict::TOKENS {
+                runs.add(tally.runs.get(token).copied().unwrap_or(0) as f64, &[check, target, ("verdict", token)]);
+            }
+            for ((outcome, stage), times) in &tally.outcomes {
+                outcomes.add(*times as f64, &[check, target, ("outcome", &outcome.to_string()), ("stage", &stage.to_string())]);
+            }
+            changed.add(tally.denial_changed as f64, &[check, target]);
+        }
+        vec![runs.done(), outcomes.done(), changed.done()]
+    }
+
+    /// What is true of the whole program.
+    fn of_program(&self, readings: &[Reading]) -> Vec<MetricFamily> {
+        let one = |family, value: Option<f64>| {
+            let mut series = self.series(family);
+            value.iter().for_each(|v| series.add(*v, &[]));
+            series.done()
+        };
+        let mut build = self.series(&BUILD);
+        let rustversion = env!("MUSTNOT_RUSTC");
+        build.add(1.0, &[("version", env!("CARGO_PKG_VERSION")), ("revision", env!("MUSTNOT_REVISION")), ("rustversion", rustversion)]);
+        let mut witnesses = self.series(&WITNESS_UP);
+        for (name, up) in lock(&self.witnesses).iter() {
+            witnesses.add(flag(*up), &[("witness", name)]);
+        }
+        let limit = getrlimit(Resource::RLIMIT_NOFILE).ok().map(|(soft, _)| soft as f64);
+        let configured_at = *self.configured_at.read().unwrap_or_else(PoisonError::into_inner);
+        vec![
+            build.done(),
+            witnesses.done(),
+            one(&CHECKS, Some(readings.len() as f64)),
+            one(&RELOAD_OK, Some(1.0)),
+            one(&RELOADED_AT, Some(configured_at.unix_seconds())),
+            one(&FD_USED, fd_used(limit)),
+            one(&FD_LIMIT, limit),
+        ]
+    }
+
+    fn series(&self, family: &'static Family) -> Series<'_> {
+        Series { family, vantage: &self.vantage, metrics: Vec::new() }
+    }
+}
+
+/// Whether a check's own label can be shown as one: a legal name (Prometheus data model) that is not taken.
+/// A label that cannot is left out of `mustnot_check_info`; a configuration that has one should be refused.
+pub fn is_usable_label(name: &str) -> bool {
+    let legal = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    let begins = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && !name.starts_with("__");
+    legal && begins && !TAKEN_LABELS.contains(&name)
+}
+
+/// The series of one metric, while they are gathered.
+struct Series<'a> {
+    family: &'static Family,
+    vantage: &'a str,
+    metrics: Vec<proto::Metric>,
+}
+
+impl Series<'_> {
+    /// A value with these labels, and the vantage.
+    fn add(&mut self, value: f64, labels: &[(&str, &str)]) {
+        let labels = labels.iter().copied().chain([("vantage", self.vantage)]).map(|(name, value)| {
+            let mut pair = LabelPair::default();
+            pair.set_name(name.to_owned());
+            pair.set_value(value.to_owned());
+            pair
+        });
+        let mut metric = proto::Metric::from_label(labels.collect());
+        if self.family.2 == COUNTER {
+            let mut counter = proto::Counter::default();
+            counter.set_value(value);
+            metric.set_counter(counter);
+        } else {
+            let mut gauge = proto::Gauge::default();
+            gauge.set_value(value);
+            metric.set_gauge(gauge);
+        }
+        self.metrics.push(metric);
+    }
+
+    /// A value of a check on a target, where it has one.
+    fn add_of(&mut self, about: &About, value: Option<f64>) {
+        if let Some(value) = value {
+            self.add(value, &[("check", &about.name), ("target", &about.target)]);
+        }
+    }
+
+    fn done(self) -> MetricFamily {
+        let mut family = MetricFamily::default();
+        family.set_name(self.family.0.to_owned());
+        family.set_help(self.family.1.to_owned());
+        family.set_field_type(self.family.2);
+        family.set_metric(self.metrics);
+        family
+    }
+}
+
+/// One series a technique: a record has its worst observations first, so the first of each technique is its worst.
+/// Nothing once it is stale: an old "did not get through" would be a green gauge left behind.
+fn techniques(reading: &Reading, series: &mut Series<'_>) {
+    let mut shown = BTreeSet::new();
+    for seen in reading.record.observations.iter().filter(|_| reading.fresh) {
+        let Some(technique) = seen.technique else { continue };
+        if shown.insert(technique) {
+            let (check, target) = (("check", reading.about.name.as_str()), ("target", reading.about.target.as_str()));
+            let outcome = seen.outcome.to_string();
+            series.add(flag(seen.outcome.class() == Class::Open), &[check, target, ("technique", technique), ("outcome", &outcome)]);
+        }
+    }
+}
+
+/// The outcome of every attempt: each where they differ, else the same so many times.
+fn attempts(seen: &Seen) -> Vec<(Outcome, u64)> {
+    match seen.attempt_outcomes.is_empty() {
+        true => vec![(seen.outcome, u64::try_from(seen.attempts).unwrap_or(u64::MAX))],
+        false => seen.attempt_outcomes.iter().map(|o| (*o, 1)).collect(),
+    }
+}
+
+/// Open file descriptors, less the one that counts them (proc(5), `/proc/self/fd`). Where not even that one can be had,
+/// all are in use.
+fn fd_used(limit: Option<f64>) -> Option<f64> {
+    match fs::read_dir("/proc/self/fd") {
+        Ok(entries) => Some(entries.count().saturating_sub(1) as f64),
+        Err(e) if e.raw_os_error() == Some(libc::EMFILE) => limit,
+        Err(_) => None,
+    }
+}
+
+fn flag(yes: bool) -> f64 {
+    if yes { 1.0 } else { 0.0 }
+}
+
+fn key(about: &About) -> Key {
+    (about.name.clone(), about.target.clone())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_bucket_bound_is_a_whole_number() {
+        assert!(BUCKETS.iter().all(|b| b.fract() != 0.0));
+        assert!(BUCKETS.is_sorted());
+    }
+
+    #[test]
+    fn a_label_is_usable_on_one_side_of_the_border_only() {
+        for good in ["team", "_team", "Team2"] {
+            assert!(is_usable_label(good), "{good}");
+        }
+        for bad in ["", "2team", "te-am", "__team", "tëam", "host", "env", "vantage", "check"] {
+            assert!(!is_usable_label(bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! HTTP/1.1 as a client that trusts nothing: bounded heads and bodies, interim responses skipped, every byte kept apart.
+
+use std::io;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, timeout_at};
+
+use super::tls;
+use crate::observation::{Evidence, Outcome};
+
+/// The longest head that is read (RFC 9112 leaves the bound to the recipient).
+const MAX_HEAD: usize = 32 * 1024;
+/// The most header lines that are read.
+const MAX_HEADERS: usize = 100;
+/// The most interim responses (RFC 9110 section 15.2) before a final one.
+const MAX_INTERIM: usize = 8;
+/// The longest body that is read.
+pub const MAX_BODY: usize = 1024 * 1024;
+
+/// A final response head.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// The status, 200 to 599.
+    pub status: u16,
+    /// Names in lower case, values as sent.
+    pub headers: Vec<(String, String)>,
+    /// Bytes that were read behind the head.
+    pub rest: Vec<u8>,
+}
+
+impl Head {
+    /// The first header of that (lower-case) name.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+    }
+}
+
+/// Sends a request and reads the final response head, until `deadline`. A request that could not be sent whole may still have been answered.
+///
+/// # Errors
+/// `reset`, `closed` or `mute` before a byte came, `bad-http` for anything that is not a final head, `tls-refused` on a late alert.
+pub async fn exchange<S>(stream: &mut S, request: &[u8], deadline: Instant, evidence: &mut Evidence) -> Result<Head, Outcome>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let sent = send(stream, request, deadline).await;
+    match (read_head(stream, Vec::new(), deadline, evidence).await, sent) {
+        (Err(Outcome::Closed | Outcome::Mute), Err(Some(error))) => Err(tls::refusal(&error, evidence)),
+        (read, _) => read,
+    }
+}
+
+/// Sends all of it, until `deadline`.
+///
+/// # Errors
+/// The error, or none where the deadline passed.
+pub async fn send<S: AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8], deadline: Instant) -> Result<(), Option<io::Error>> {
+    let write = async {
+        stream.write_all(bytes).await?;
+        stream.flush().await
+    };
+    timeout_at(deadline, write).await.map_err(|_| None)?.map_err(Some)
+}
+
+/// Reads the final response head; `read` is what was read already.
+///
+/// # Errors
+/// As [`exchange`].
+pub async fn read_head<S>(stream: &mut S, mut read: Vec<u8>, deadline: Instant, evidence: &mut Evidence) -> Result<Head, Outcome>
+where
+    S: AsyncRead + Unpin,
+{
+    let mut interim = 0;
+    loop {
+        match parse(&read) {
+            Parsed::Final(head) => {
+                evidence.status = Some(head.status);
+                note_head(&read, evidence);
+                return Ok(head);
+            }
+            Parsed::Interim(length) if interim < MAX_INTERIM => {
+                interim += 1;
+                read.drain(..length);
+            }
+            Parsed::Partial if read.len() < MAX_HEAD => {
+                if let Err(outcome) = more(stream, &mut read, deadline, evidence).await {
+                    note_head(&read, evidence);
+                    return Err(if read.is_empty() { outcome } else { Outcome::BadHttp });
+                }
+            }
+            Parsed::Partial | Parsed::Interim(_) | Parsed::Bad => {
+                note_head(&read, evidence);
+                return Err(Outcome::BadHttp);
+            }
+        }
+    }
+}
+
+/// Reads on into `read`, at least one byte.
+///
+/// # Errors
+/// `closed` at the end, `mute` at the deadline, else what the failure means.
+pub async fn more<S>(stream: &mut S, read: &mut Vec<u8>, deadline: Instant, evidence: &mut Evidence) -> Result<(), Outcome>
+where
+    S: AsyncRead + Unpin,
+{
+    match timeout_at(deadline, stream.read_buf(read)).await {
+        Err(_) => Err(Outcome::Mute),
+        Ok(Ok(0)) => Err(Outcome::Closed),
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(tls::refusal(&error, evidence)),
+    }
+}
+
+/// Reads the body of an answer to a request that was not HEAD, at most [`MAX_BODY`]; what came before a failure is kept (RFC 9112 section 6).
+pub async fn read_body<S>(stream: &mut S, head: &Head, deadline: Instant) -> Vec<u8>
+where
+    S: AsyncRead + Unpin,
+{
+    if matches!(head.status, 204 | 304) {
+        return Vec::new();
+    }
+    let chunked = head.header("transfer-encoding").is_some_and(|v| v.to_ascii_lowercase().contains("chunked"));
+    let length = head.header("content-length").and_then(|v| v.trim().parse::<usize>().ok());
+    let wanted = length.unwrap_or(MAX_BODY).min(MAX_BODY);
+    let mut raw = head.rest.clone();
+    let mut unused = Evidence::default();
+    loop {
+        let done = if chunked { dechunk(&raw).1 } else { raw.len() >= wanted };
+        if done || raw.len() >= MAX_BODY || more(stream, &mut raw, deadline, &mut unused).await.is_err() {
+            break;
+        }
+    }
+    if chunked {
+        return dechunk(&raw).0;
+    }
+    raw.truncate(wanted);
+    raw
+}
+
+/// What the chunks hold so far (RFC 9112 section 7.1), and whether the last one was seen or no chunk can follow.
+fn dechunk(raw: &[u8]) -> (Vec<u8>, bool) {
+    let mut body = Vec::new();
+    let mut rest = raw;
+    loop {
+        match httparse::parse_chunk_size(rest) {
+            Ok(httparse::Status::Complete((at, size))) => {
+                let size = usize::try_from(size).unwrap_or(usize::MAX);
+                let after = rest.get(at..).unwrap_or_default();
+                body.extend_from_slice(after.get(..size.min(after.len())).unwrap_or_default());
+                match after.get(size..).and_then(|r| r.strip_prefix(b"\r\n")) {
+                    _ if size == 0 => return (body, true),
+                    Some(next) => rest = next,
+                    None => return (body, false),
+                }
+            }
+            Ok(httparse::Status::Partial) => return (body, false),
+            Err(_) => return (body, true),
+        }
+    }
+}
+
+enum Parsed {
+    Partial,
+    Interim(usize),
+    Final(Head),
+    Bad,
+}
+
+fn parse(read: &[u8]) -> Parsed {
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut response = httparse::Response::new(&mut headers);
+    let length = match response.parse(read) {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) => return Parsed::Partial,
+        Err(_) => return Parsed::Bad,
+    };
+    match response.code {
+        Some(100..=199) => Parsed::Interim(length),
+        Some(status @ 200..=599) => {
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            let headers = response.headers.iter().map(|h| (h.name.to_ascii_lowercase(), text(h.value))).collect();
+            Parsed::Final(Head { status, headers, rest: read.get(length..).unwrap_or_default().to_vec() })
+        }
+        _ => Parsed::Bad,
+    }
+}
+
+/// Keeps the start of what was answered, with control characters made visible.
+pub fn note_head(read: &[u8], evidence: &mut Evidence) {
+    if read.is_empty() {
+        return;
+    }
+    let head = read.windows(4).position(|w| w == b"\r\n\r\n").and_then(|end| read.get(..end)).unwrap_or(read);
+    let kept = head.get(..head.len().min(Evidence::MAX_HEAD)).unwrap_or_default();
+    let text = String::from_utf8_lossy(kept).replace("\r\n", "\n");
+    evidence.head = Some(text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect());
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    async fn read(sent: &[u8]) -> (Result<Head, Outcome>, Vec<u8>) {
+        let mut stream = sent;
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let head = read_head(&mut stream, Vec::new(), deadline, &mut Evidence::default()).await;
+        let body = match &head {
+            Ok(head) => read_body(&mut stream, head, deadline).await,
+            Err(_) => Vec::new(),
+        };
+        (head, body)
+    }
+
+    #[tokio::test]
+    async fn interim_heads_are_skipped() {
+        let (head, body) = read(
+            b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 403 No\r\nContent-Length: 2\r\n\r\nnoXX",
+        )
+        .await;
+        assert_eq!(head.map(|h| h.status), Ok(403));
+        assert_eq!(body, b"no");
+    }
+
+    #[tokio::test]
+    async fn chunks_are_joined() {
+        let (_, body) = read(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;x=y\r\nhello\r\n1\r\n!\r\n0\r\n\r\n").await;
+        assert_eq!(body, b"hello!");
+        let (_, cut) = read(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel").await;
+        assert_eq!(cut, b"hel");
+    }
+
+    #[tokio::test]
+    async fn what_is_not_a_final_head_is_bad_http() {
+        for bad in [
+            &b"SSH-2.0-OpenSSH_9.2\r\n"[..],
+            b"HTTP/1.1 200 OK\r\n",
+            b"HTTP/1.1 600 X\r\n\r\n",
+            b"HTTP/1.1 099 X\r\n\r\n",
+            b"\x15\x03\x01\x00\x02\x02\x46",
+        ] {
+            assert_eq!(read(bad).await.0, Err(Outcome::BadHttp), "{bad:?}");
+        }
+        assert_eq!(read(b"").await.0, Err(Outcome::Closed));
+        let endless = b"HTTP/1.1 100 Continue\r\n\r\n".repeat(MAX_INTERIM + 1);
+        assert_eq!(read(&endless).await.0, Err(Outcome::BadHttp));
+    }
+}

@@ -1,0 +1,202 @@
+//! Kind `open-proxy`: the ways to make a proxy relay for a stranger, believed only when our beacon signed (docs/techniques.md).
+
+use std::net::SocketAddr;
+
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+
+use super::fetch::Fetch;
+use super::{Approach, Ended, OpenProxy, Technique, dial, tunnel};
+use crate::clock::Wall;
+use crate::net::http;
+use crate::observation::{Authentication, Evidence, Outcome, Stage};
+use crate::target::Url;
+use crate::token::{Answer, Finding, LogAnswer, Nonce, Question};
+
+/// The most that is read of an answer: the longest signed line is far shorter, and an error page goes on for long.
+const MAX_ANSWER: usize = 64 * 1024;
+
+/// Tries one technique once; afterwards the beacon's log is asked whether the request came through all the same.
+pub async fn attempt(probe: &OpenProxy, approach: &Approach, deadline: Instant, evidence: &mut Evidence) -> Ended {
+    let technique = approach.technique.unwrap_or(Technique::Connect);
+    evidence.technique = Some(technique.id());
+    let stream = match dial(approach, deadline, evidence).await {
+        Ok(stream) => stream,
+        // RST straight after accept is how a proxy denies at TCP level.
+        Err((outcome, stage)) => return (tunnel::of_silence(outcome), stage),
+    };
+    let ours = evidence.local_address;
+    let outcome = match (technique, &approach.beacon) {
+        (Technique::AllowedDestination, _) => allowed_destination(probe, stream, deadline, evidence).await,
+        (_, Some(beacon)) => relay(probe, technique, beacon, stream, approach, deadline, evidence).await,
+        (_, None) => Outcome::Internal,
+    };
+    match (evidence.beacon_saw, ours) {
+        // Nothing stood between: our own client went around the proxy.
+        (Some(seen), Some(ours)) if seen == ours => (Outcome::Internal, Stage::Proxy),
+        _ => (outcome, Stage::Proxy),
+    }
+}
+
+/// Brings a nonce to the beacon by one technique, and believes nothing but the signature.
+async fn relay(
+    probe: &OpenProxy,
+    technique: Technique,
+    beacon: &Url,
+    mut stream: TcpStream,
+    approach: &Approach,
+    deadline: Instant,
+    evidence: &mut Evidence,
+) -> Outcome {
+    let nonce = match Nonce::mint(&probe.key, Wall::now().unix_millis()) {
+        Ok(nonce) => nonce,
+        Err(why) => return local(evidence, why),
+    };
+    evidence.nonce = Some(nonce.to_string());
+    let answered = match technique {
+        Technique::Connect => connect(probe, beacon, &nonce, &mut stream, deadline, evidence).await,
+        _ => get(probe, technique, beacon, &nonce, &mut stream, deadline, evidence).await,
+    };
+    if answered == Outcome::Relayed {
+        return answered;
+    }
+    drop(stream);
+    match ask_log(probe, beacon, &nonce, approach).await {
+        Ok(Finding::Known(seen)) => {
+            evidence.beacon_log = Some("known".into());
+            evidence.beacon_saw = seen.first().map(|s| s.peer);
+            evidence.authenticated = Some(Authentication::Beacon);
+            Outcome::RelayedBlind
+        }
+        Ok(Finding::Unknown) => {
+            evidence.beacon_log = Some("unknown".into());
+            answered
+        }
+        Ok(Finding::Forgotten) => {
+            local(evidence, format!("the log of {beacon} does not reach back to the nonce (a restart?), so {answered} proves nothing"))
+        }
+        Err(why) => local(
+            evidence,
+            format!("the proxy's answer was {answered}, but the log of {beacon} could not be asked whether it relayed: {why}"),
+        ),
+    }
+}
+
+fn local(evidence: &mut Evidence, why: String) -> Outcome {
+    evidence.beacon_log = Some(why.clone());
+    evidence.detail = Some(why);
+    Outcome::LocalError
+}
+
+/// OP-01: a tunnel to the beacon, then the bare nonce.
+async fn connect(
+    probe: &OpenProxy,
+    beacon: &Url,
+    nonce: &Nonce,
+    stream: &mut TcpStream,
+    deadline: Instant,
+    evidence: &mut Evidence,
+) -> Outcome {
+    let to = &beacon.authority;
+    let request = format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\nUser-Agent: {}\r\n\r\n", super::USER_AGENT);
+    evidence.request = Some(format!("CONNECT {to} HTTP/1.1"));
+    let head = match http::exchange(stream, request.as_bytes(), deadline, evidence).await {
+        Ok(head) => head,
+        Err(Outcome::BadHttp) => return Outcome::NotRelayed,
+        Err(outcome) => return tunnel::of_silence(outcome),
+    };
+    if !(200..=299).contains(&head.status) {
+        return tunnel::of_answer(&head);
+    }
+    if http::send(stream, format!("{nonce}\n").as_bytes(), deadline).await.is_err() {
+        return Outcome::NotRelayed;
+    }
+    signed(probe, nonce, head.rest, stream, deadline, evidence).await;
+    if evidence.beacon_saw.is_some() { Outcome::Relayed } else { Outcome::NotRelayed }
+}
+
+/// OP-02 and OP-09: a GET for the nonce, in absolute or in origin form (RFC 9112 section 3.2).
+async fn get(
+    probe: &OpenProxy,
+    technique: Technique,
+    beacon: &Url,
+    nonce: &Nonce,
+    stream: &mut TcpStream,
+    deadline: Instant,
+    evidence: &mut Evidence,
+) -> Outcome {
+    let (host, path) = (beacon.host_header(), format!("{}/{nonce}", beacon.path.trim_end_matches('/')));
+    let target = if technique == Technique::AbsoluteGet { format!("http://{host}{path}") } else { path };
+    evidence.request = Some(format!("GET {target} HTTP/1.1"));
+    let request =
+        format!("GET {target} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {}\r\nAccept: */*\r\nConnection: close\r\n\r\n", super::USER_AGENT);
+    // A request that could not be sent whole may still be answered.
+    let _ = http::send(stream, request.as_bytes(), deadline).await;
+    let (read, end) = signed(probe, nonce, Vec::new(), stream, deadline, evidence).await;
+    if evidence.beacon_saw.is_some() {
+        return Outcome::Relayed;
+    }
+    http::note_head(&read, evidence);
+    match http::read_head(&mut read.as_slice(), Vec::new(), deadline, evidence).await {
+        Ok(head) => tunnel::of_answer(&head),
+        Err(_) if read.is_empty() => tunnel::of_silence(end),
+        Err(_) => Outcome::NotRelayed,
+    }
+}
+
+/// Reads until the beacon's signed line stands somewhere in the answer, the stream ends or the deadline passes.
+/// Gives what was read and how it ended; a signed line goes into the evidence.
+async fn signed(
+    probe: &OpenProxy,
+    nonce: &Nonce,
+    mut read: Vec<u8>,
+    stream: &mut TcpStream,
+    deadline: Instant,
+    evidence: &mut Evidence,
+) -> (Vec<u8>, Outcome) {
+    loop {
+        let text = String::from_utf8_lossy(&read);
+        if let Some(answer) = text.lines().find_map(|line| Answer::verify(&probe.key, line, nonce).ok()) {
+            evidence.beacon_saw = Some(answer.peer);
+            evidence.authenticated = Some(Authentication::Beacon);
+            return (read, Outcome::Relayed);
+        }
+        if read.len() >= MAX_ANSWER {
+            return (read, Outcome::NotRelayed);
+        }
+        if let Err(end) = http::more(stream, &mut read, deadline, evidence).await {
+            return (read, end);
+        }
+    }
+}
+
+/// OP-07: a tunnel to a destination that the proxy allows, proven by that host's verified certificate.
+async fn allowed_destination(probe: &OpenProxy, mut stream: TcpStream, deadline: Instant, evidence: &mut Evidence) -> Outcome {
+    let Some(to) = &probe.allowed_destination else { return Outcome::Internal };
+    let via = super::Via { proxy: probe.target.clone(), auth: None };
+    match tunnel::open(&mut stream, &via, to, deadline, evidence).await {
+        Ok(()) => {}
+        Err(Outcome::BadHttp) => return Outcome::NotRelayed,
+        Err(outcome) => return outcome,
+    }
+    match probe.tls.shake(stream, &to.host, deadline, evidence).await {
+        Ok(_) => Outcome::Tunnelled,
+        Err(_) => Outcome::NotRelayed,
+    }
+}
+
+/// Asks the beacon's log, directly and from our own source, whether it has seen the nonce.
+async fn ask_log(probe: &OpenProxy, beacon: &Url, nonce: &Nonce, approach: &Approach) -> Result<Finding, String> {
+    let deadline = Instant::now() + approach.timeout;
+    let question = Question::ask(&probe.key, nonce, Wall::now().unix_millis())?;
+    let to: SocketAddr = super::first_address(&beacon.authority, approach, deadline).await?;
+    let approach = Approach { to, tunnel_to: None, ..approach.clone() };
+    let url = Url { path: format!("{}/log/{question}", beacon.path.trim_end_matches('/')), ..beacon.clone() };
+    let fetch = Fetch { url: &url, via: None, tls: None, method: "GET", headers: &[], body: true };
+    let mut asked = Evidence::default();
+    let fetched = timeout_at(deadline, fetch.run(&approach, deadline, &mut asked)).await.map_err(|_| "no answer in time".to_string())?;
+    let (_, body) = fetched.map_err(|(outcome, stage)| asked.detail.unwrap_or_else(|| format!("{to} {outcome} at stage {stage}")))?;
+    let text = String::from_utf8_lossy(&body);
+    let answer = text.lines().find_map(|line| LogAnswer::verify(&probe.key, line, &question).ok());
+    answer.map(|a| a.finding).ok_or_else(|| format!("{to} gave no signed answer (another server, or another key)"))
+}

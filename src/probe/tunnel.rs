@@ -1,0 +1,94 @@
+//! Tunnels: asking a proxy for one (RFC 9110 section 9.3.6), and what its answers mean.
+
+use std::time::Instant as Stopwatch;
+
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::Via;
+use crate::net::http::{self, Head};
+use crate::observation::{Evidence, Outcome};
+use crate::target::HostPort;
+
+/// Asks the proxy at the other end of `stream` for a tunnel to `to`.
+///
+/// # Errors
+/// The outcome at stage `proxy` (SPEC section 8).
+pub async fn open(stream: &mut TcpStream, via: &Via, to: &HostPort, deadline: Instant, evidence: &mut Evidence) -> Result<(), Outcome> {
+    let mut request = format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\nUser-Agent: {}\r\n", super::USER_AGENT);
+    evidence.request = Some(format!("CONNECT {to} HTTP/1.1"));
+    if let Some((user, password)) = &via.auth {
+        request.push_str(&format!("Proxy-Authorization: {}\r\n", super::basic_auth(user, password)));
+    }
+    request.push_str("\r\n");
+    let started = Stopwatch::now();
+    let head = http::exchange(stream, request.as_bytes(), deadline, evidence).await.map_err(|outcome| of_silence(outcome))?;
+    if !(200..=299).contains(&head.status) {
+        return Err(of_answer(&head));
+    }
+    evidence.via_overhead_ms = Some(started.elapsed().as_secs_f64() * 1000.0);
+    // What the proxy wrote belongs to the tunnel; the target's own answer will stand here.
+    (evidence.status, evidence.head) = (None, None);
+    if head.rest.is_empty() {
+        return Ok(());
+    }
+    evidence.detail = Some("bytes came through the tunnel before anything was sent".into());
+    Err(Outcome::BadHttp)
+}
+
+/// What a proxy's answer that is no grant means.
+pub fn of_answer(head: &Head) -> Outcome {
+    let squid = head.header("x-squid-error").unwrap_or_default();
+    match head.status {
+        _ if squid.starts_with("ERR_CONNECT_FAIL") || squid.starts_with("ERR_DNS_FAIL") => Outcome::AclPassed,
+        _ if squid.starts_with("ERR_ACCESS_DENIED") || squid.starts_with("ERR_CACHE_ACCESS_DENIED") => Outcome::Denied,
+        403 | 407 => Outcome::Denied,
+        400 | 405 | 501 | 505 => Outcome::NotUnderstood,
+        502..=504 => Outcome::GatewayError,
+        _ => Outcome::NotRelayed,
+    }
+}
+
+/// What the end of a connection without an answer means: RST or FIN after accept is a denial.
+pub fn of_silence(outcome: Outcome) -> Outcome {
+    match outcome {
+        Outcome::Reset | Outcome::Closed => Outcome::Denied,
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, squid: Option<&str>) -> Outcome {
+        let headers = squid.map(|s| ("x-squid-error".to_string(), s.to_string())).into_iter().collect();
+        of_answer(&Head { status, headers, rest: Vec::new() })
+    }
+
+    #[test]
+    fn answers_cell_by_cell() {
+        let cells = [
+            (403, None, Outcome::Denied),
+            (407, None, Outcome::Denied),
+            (400, None, Outcome::NotUnderstood),
+            (405, None, Outcome::NotUnderstood),
+            (501, None, Outcome::NotUnderstood),
+            (505, None, Outcome::NotUnderstood),
+            (502, None, Outcome::GatewayError),
+            (503, None, Outcome::GatewayError),
+            (504, None, Outcome::GatewayError),
+            (503, Some("ERR_CONNECT_FAIL 111"), Outcome::AclPassed),
+            (503, Some("ERR_DNS_FAIL 0"), Outcome::AclPassed),
+            (403, Some("ERR_ACCESS_DENIED 0"), Outcome::Denied),
+            (302, Some("ERR_ACCESS_DENIED 0"), Outcome::Denied),
+            (302, None, Outcome::NotRelayed),
+            (200, None, Outcome::NotRelayed),
+            (404, None, Outcome::NotRelayed),
+            (500, None, Outcome::NotRelayed),
+        ];
+        for (status, squid, outcome) in cells {
+            assert_eq!(answer(status, squid), outcome, "{status} {squid:?}");
+        }
+    }
+}

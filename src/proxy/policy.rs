@@ -1,0 +1,631 @@
+//! The policy: who may use the proxy, for what, and to where. The only maker of [`Vetted`] addresses.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use ipnet::IpNet;
+
+use crate::net::resolve::{Answer, Resolver};
+use crate::observation::Family;
+use crate::proxy::address;
+use crate::proxy::own::{Own, of_this_host};
+use crate::proxy::request::{Malformed, Method, Request};
+use crate::target::{Host, HostPort, PortSet, fold_mapped, parse_cidr};
+
+/// The rules, complete.
+#[derive(Debug)]
+pub struct Policy {
+    /// Who may use the proxy.
+    pub allow_from: Vec<IpNet>,
+    /// The ports that CONNECT may name.
+    pub connect_ports: PortSet,
+    /// Destinations that are refused, whatever else is said.
+    pub deny_to: Vec<Destination>,
+    /// The only destinations, unless empty.
+    pub allow_to: Vec<Destination>,
+    /// Special-purpose addresses that may be reached all the same.
+    pub allow_private: Vec<IpNet>,
+    /// Where this process itself listens.
+    pub own: Own,
+    /// Where names are asked.
+    pub resolver: Resolver,
+    /// The families that can be dialled, and so are asked for.
+    pub families: Vec<Family>,
+    /// How long a name may take to resolve.
+    pub resolve_limit: Duration,
+}
+
+/// A destination as a rule names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// `example.com`: this name and no other.
+    Name(String),
+    /// `.example.com`: this name and all below it.
+    Suffix(String),
+    /// A network, or one address.
+    Net(IpNet),
+}
+
+/// Why a request ended as it did. `Display` is the metric label, the log field and the response header alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// The client may not use this proxy.
+    Source,
+    /// The head is not a request.
+    Parse,
+    /// The method is not CONNECT.
+    Method,
+    /// The port is not allowed.
+    Port,
+    /// The destination's name is not allowed.
+    Name,
+    /// An address of the destination is not allowed.
+    Address,
+    /// Too many connections.
+    Limit,
+    /// Allowed.
+    Allow,
+    /// The name gave no address.
+    Resolve,
+    /// The name was not resolved in time.
+    ResolveTimeout,
+    /// The destination could not be reached.
+    Connect,
+    /// The destination did not answer in time.
+    ConnectTimeout,
+}
+
+/// An address that the policy has judged and let pass. Only [`Policy`] can make one, and only for one can be dialled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Vetted(SocketAddr);
+
+impl Vetted {
+    /// The address, to dial or to show.
+    pub fn address(&self) -> SocketAddr {
+        self.0
+    }
+}
+
+/// Leave to dial.
+#[derive(Debug)]
+pub struct Permit {
+    /// The entry of `allow_from` that let the client in.
+    pub source: IpNet,
+    /// The addresses to try, in order.
+    pub addresses: Vec<Vetted>,
+}
+
+/// A request that goes no further.
+#[derive(Debug)]
+pub struct Refused {
+    /// Why.
+    pub reason: Reason,
+    /// What is known of the request.
+    pub heard: Heard,
+}
+
+/// What was heard of a request by the time that it was decided.
+#[derive(Debug)]
+pub enum Heard {
+    /// Not a byte was read.
+    Nothing,
+    /// Something that is no request.
+    Malformed(Malformed),
+    /// A request.
+    Request(Box<Request>),
+}
+
+impl Policy {
+    /// Decides one connection. The first rule that matches decides:
+    ///
+    /// 1. `source`: the client is in no entry of `allow_from`; `head` is not even polled, so not a byte is read.
+    /// 2. `parse`: the head is not whole in time, too long, not HTTP/1, or its authority is not plainly `host:port`.
+    /// 3. `method`: anything but CONNECT.
+    /// 4. `port`: the port is not in `connect_ports`.
+    /// 5. `name`: the name is in `deny_to`; or `allow_to` has only names, and this is none of them (an address literal is judged at 6).
+    /// 6. `address`: any address of the destination is refused by [`Policy::vet`]. Names are resolved here, once; one that gives no
+    ///    address ends as `resolve`.
+    /// 7. `limit`: the connection has no seat. A name is then not resolved and so not judged at 6: who has no seat shall cost nothing.
+    /// 8. `allow`.
+    ///
+    /// # Errors
+    /// The reason, and what is known of the request.
+    pub async fn decide(
+        &self,
+        client: IpAddr,
+        seated: bool,
+        head: impl Future<Output = Result<Request, Malformed>>,
+    ) -> Result<(Request, Permit), Refused> {
+        // 1. source
+        let Some(source) = self.source(client) else {
+            return Err(Refused { reason: Reason::Source, heard: Heard::Nothing });
+        };
+        // 2. parse
+        let request = match head.await {
+            Ok(request) => request,
+            Err(malformed) => return Err(Refused { reason: Reason::Parse, heard: Heard::Malformed(malformed) }),
+        };
+        let refuse = |reason, request| Err(Refused { reason, heard: Heard::Request(Box::new(request)) });
+        // 3. method
+        let to = match &request.method {
+            Method::Connect(to) => to.clone(),
+            Method::Other(_) => return refuse(Reason::Method, request),
+        };
+        // 4. port
+        if !self.connect_ports.contains(to.port) {
+            return refuse(Reason::Port, request);
+        }
+        // 5. name
+        let named = match self.name(&to.host) {
+            NameRule::Refused => return refuse(Reason::Name, request),
+            NameRule::Allowed => true,
+            NameRule::Unsaid => false,
+        };
+        // 6. address
+        let addresses = match &to.host {
+            Host::Ip(ip) => vec![*ip],
+            Host::Name(name) if seated => match self.resolve(name).await {
+                Ok(addresses) => addresses,
+                Err(reason) => return refuse(reason, request),
+            },
+            Host::Name(_) => Vec::new(),
+        };
+        let addresses = match self.vet(&addresses, &to, named) {
+            Ok(addresses) => addresses,
+            Err(address) => {
+                tracing::debug!(%client, %to, %address, "an address of the destination is not allowed");
+                return refuse(Reason::Address, request);
+            }
+        };
+        // 7. limit
+        if !seated {
+            return refuse(Reason::Limit, request);
+        }
+        // 8. allow
+        Ok((request, Permit { source, addresses }))
+    }
+
+    /// The entry of `allow_from` that lets the client in.
+    pub fn source(&self, client: IpAddr) -> Option<IpNet> {
+        let client = fold_mapped(client);
+        self.allow_from.iter().find(|net| net.contains(&client)).copied()
+    }
+
+    fn name(&self, host: &Host) -> NameRule {
+        let Host::Name(name) = host else { return NameRule::Unsaid };
+        if self.deny_to.iter().any(|rule| rule.names(name)) {
+            return NameRule::Refused;
+        }
+        if self.allow_to.iter().any(|rule| rule.names(name)) {
+            return NameRule::Allowed;
+        }
+        let some_net = self.allow_to.iter().any(|rule| matches!(rule, Destination::Net(_)));
+        if self.allow_to.is_empty() || some_net { NameRule::Unsaid } else { NameRule::Refused }
+    }
+
+    /// Every address that the name has now, in the families that can be dialled; the search list of `resolv.conf` is not followed,
+    /// since the name that was judged must be the name that is asked for.
+    async fn resolve(&self, name: &str) -> Result<Vec<IpAddr>, Reason> {
+        let asked = tokio::time::Instant::now();
+        let absolute = format!("{name}.");
+        // apart, so that a server that is silent for one family does not hide the other
+        let each = self.families.chunks(1).map(|family| self.resolver.addresses(&absolute, family, self.resolve_limit));
+        let answers = join_all(each).await.into_iter().flatten();
+        let addresses: Vec<IpAddr> = answers
+            .flat_map(|(_, answer)| match answer {
+                Answer::Addresses(addresses) => addresses,
+                Answer::NoData | Answer::NxDomain | Answer::Failed(_) => Vec::new(),
+            })
+            .collect();
+        if !addresses.is_empty() {
+            return Ok(addresses);
+        }
+        // the resolver gives up by itself; its last question's time-out and the whole one's fall together
+        let timed_out = asked.elapsed() >= self.resolve_limit.mul_f64(0.9);
+        Err(if timed_out { Reason::ResolveTimeout } else { Reason::Resolve })
+    }
+
+    /// Judges every address of a destination, `named` where `allow_to` has its name. One that is refused refuses them all. The first rule that matches decides:
+    ///
+    /// 1. refused: it, or an IPv4 address hidden in it, is in a network of `deny_to`;
+    /// 2. refused: this process listens there;
+    /// 3. refused: it, or an IPv4 address hidden in it, is special-purpose, and `allow_private` does not list it;
+    /// 4. refused: `allow_to` has neither the name nor a network that holds it;
+    /// 5. vetted.
+    ///
+    /// # Errors
+    /// The address that was refused.
+    pub fn vet(&self, addresses: &[IpAddr], to: &HostPort, named: bool) -> Result<Vec<Vetted>, IpAddr> {
+        addresses.iter().map(|ip| self.vet_one(*ip, to.port, named).ok_or(*ip)).collect()
+    }
+
+    fn vet_one(&self, ip: IpAddr, port: u16, named: bool) -> Option<Vetted> {
+        let forms = address::forms(ip);
+        let address = SocketAddr::new(fold_mapped(ip), port);
+        // 1.
+        if self.deny_to.iter().any(|rule| forms.iter().any(|form| rule.holds(*form))) {
+            return None;
+        }
+        // 2.
+        if forms.iter().any(|form| self.own.answers_at(SocketAddr::new(*form, port), of_this_host)) {
+            return None;
+        }
+        // 3.
+        if address::refused(ip, &self.allow_private).is_some() {
+            return None;
+        }
+        // 4.
+        let listed = named || self.allow_to.is_empty() || self.allow_to.iter().any(|rule| rule.holds(address.ip()));
+        // 5.
+        listed.then_some(Vetted(address))
+    }
+}
+
+/// What `deny_to` and `allow_to` say of a name.
+enum NameRule {
+    Refused,
+    Allowed,
+    Unsaid,
+}
+
+impl Destination {
+    fn names(&self, name: &str) -> bool {
+        match self {
+            Destination::Name(own) => own == name,
+            Destination::Suffix(own) => name == own || name.strip_suffix(own.as_str()).is_some_and(|below| below.ends_with('.')),
+            Destination::Net(_) => false,
+        }
+    }
+
+    fn holds(&self, ip: IpAddr) -> bool {
+        match self {
+            Destination::Net(net) => net.contains(&ip),
+            Destination::Name(_) | Destination::Suffix(_) => false,
+        }
+    }
+}
+
+impl FromStr for Destination {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.contains('/') {
+            return plain_net(parse_cidr(text)?).map(Destination::Net);
+        }
+        if let Some(below) = text.strip_prefix("*.") {
+            return Err(format!("\"{text}\" has a wildcard; write .{below}"));
+        }
+        if let Some(domain) = text.strip_prefix('.') {
+            return match domain.parse()? {
+                Host::Name(name) => Ok(Destination::Suffix(name)),
+                Host::Ip(ip) => Err(format!("\"{text}\" is an address behind a dot; write {ip}")),
+            };
+        }
+        match text.parse()? {
+            Host::Name(name) => Ok(Destination::Name(name)),
+            Host::Ip(ip) => plain_net(IpNet::from(ip)).map(Destination::Net),
+        }
+    }
+}
+
+/// A network that can match: mapped IPv4 addresses are folded before they are judged, so no rule may be written in that form.
+///
+/// # Errors
+/// What to write instead.
+pub fn plain_net(net: IpNet) -> Result<IpNet, String> {
+    let mapped = IpNet::V6(ipnet::Ipv6Net::new_assert(std::net::Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96));
+    if mapped.contains(&net) {
+        let v4 = fold_mapped(net.addr());
+        return Err(format!("\"{net}\" is an IPv4 network in IPv6 form; write {v4}/{}", net.prefix_len().saturating_sub(96)));
+    }
+    Ok(net)
+}
+
+impl Reason {
+    /// Every reason, in the order of decision.
+    pub const ALL: [Reason; 12] = [
+        Reason::Source,
+        Reason::Parse,
+        Reason::Method,
+        Reason::Port,
+        Reason::Name,
+        Reason::Address,
+        Reason::Limit,
+        Reason::Allow,
+        Reason::Resolve,
+        Reason::ResolveTimeout,
+        Reason::Connect,
+        Reason::ConnectTimeout,
+    ];
+
+    /// The status of the response.
+    pub fn status(self) -> u16 {
+        match self {
+            Reason::Allow => 200,
+            Reason::Parse => 400,
+            Reason::Source | Reason::Method | Reason::Port | Reason::Name | Reason::Address => 403,
+            Reason::Limit => 503,
+            Reason::Resolve | Reason::Connect => 502,
+            Reason::ResolveTimeout | Reason::ConnectTimeout => 504,
+        }
+    }
+
+    /// `allow`, `deny`, or `error` where the destination let us down.
+    pub fn decision(self) -> &'static str {
+        match self {
+            Reason::Allow => "allow",
+            Reason::Source | Reason::Parse | Reason::Method | Reason::Port | Reason::Name | Reason::Address | Reason::Limit => "deny",
+            Reason::Resolve | Reason::ResolveTimeout | Reason::Connect | Reason::ConnectTimeout => "error",
+        }
+    }
+
+    /// The label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Reason::Source => "source",
+            Reason::Parse => "parse",
+            Reason::Method => "method",
+            Reason::Port => "port",
+            Reason::Name => "name",
+            Reason::Address => "address",
+            Reason::Limit => "limit",
+            Reason::Allow => "allow",
+            Reason::Resolve | Reason::ResolveTimeout => "resolve",
+            Reason::Connect | Reason::ConnectTimeout => "connect",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.label())
+    }
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Destination::Name(name) => f.write_str(name),
+            Destination::Suffix(name) => write!(f, ".{name}"),
+            Destination::Net(net) => net.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy() -> Policy {
+        Policy {
+            allow_from: vec!["10.0.0.0/8".parse().unwrap()],
+            connect_ports: PortSet::parse(["443"]).unwrap(),
+            deny_to: vec![],
+            allow_to: vec![],
+            allow_private: vec![],
+            own: Own::new([]),
+            resolver: Resolver::At("127.0.0.1:1".parse().unwrap()),
+            families: vec![Family::V4],
+            resolve_limit: Duration::from_millis(300),
+        }
+    }
+
+    fn rules(texts: &[&str]) -> Vec<Destination> {
+        texts.iter().map(|t| t.parse().unwrap()).collect()
+    }
+
+    async fn reason(policy: &Policy, client: &str, seated: bool, head: &str) -> Reason {
+        let read = async { crate::proxy::request::read(&mut head.as_bytes(), 1024, Duration::from_secs(1)).await };
+        match policy.decide(client.parse().unwrap(), seated, read).await {
+            Ok(_) => Reason::Allow,
+            Err(refused) => refused.reason,
+        }
+    }
+
+    #[tokio::test]
+    async fn the_first_rule_that_matches_decides() {
+        let mut policy = policy();
+        policy.deny_to = rules(&["denied.example"]);
+        // each head is wrong in everything from its own rule on
+        let cells = [
+            ("192.0.2.1", false, "garbage\r\n\r\n", Reason::Source),
+            ("10.0.0.1", false, "garbage\r\n\r\n", Reason::Parse),
+            ("::ffff:10.0.0.1", false, "garbage\r\n\r\n", Reason::Parse),
+            ("10.0.0.1", false, "GET 127.0.0.1:22 HTTP/1.1\r\n\r\n", Reason::Method),
+            ("10.0.0.1", false, "CONNECT 127.0.0.1:22 HTTP/1.1\r\n\r\n", Reason::Port),
+            ("10.0.0.1", false, "CONNECT denied.example:443 HTTP/1.1\r\n\r\n", Reason::Name),
+            ("10.0.0.1", false, "CONNECT 127.0.0.1:443 HTTP/1.1\r\n\r\n", Reason::Address),
+            ("10.0.0.1", false, "CONNECT 1.1.1.1:443 HTTP/1.1\r\n\r\n", Reason::Limit),
+            ("10.0.0.1", false, "CONNECT other.example:443 HTTP/1.1\r\n\r\n", Reason::Limit),
+            ("10.0.0.1", true, "CONNECT 1.1.1.1:443 HTTP/1.1\r\n\r\n", Reason::Allow),
+        ];
+        for (client, seated, head, expected) in cells {
+            assert_eq!(reason(&policy, client, seated, head).await, expected, "{client} {head:?}");
+        }
+        let failed = reason(&policy, "10.0.0.1", true, "CONNECT other.example:443 HTTP/1.1\r\n\r\n").await;
+        assert_eq!(failed.label(), "resolve");
+    }
+
+    #[tokio::test]
+    async fn a_stranger_is_refused_before_a_byte_is_read() {
+        let never = std::future::poll_fn(|_| -> std::task::Poll<Result<Request, Malformed>> { panic!("the head was polled") });
+        let refused = policy().decide("192.0.2.1".parse().unwrap(), true, never).await.unwrap_err();
+        assert_eq!(refused.reason, Reason::Source);
+        assert!(matches!(refused.heard, Heard::Nothing));
+    }
+
+    fn vet(policy: &Policy, addresses: &[&str], named: bool) -> Result<Vec<String>, String> {
+        let ips: Vec<IpAddr> = addresses.iter().map(|a| a.parse().unwrap()).collect();
+        let vetted = policy.vet(&ips, &"a.example:443".parse().unwrap(), named);
+        vetted.map(|v| v.iter().map(|v| v.address().to_string()).collect()).map_err(|ip| ip.to_string())
+    }
+
+    #[test]
+    fn one_refused_address_refuses_the_whole_answer() {
+        let policy = policy();
+        assert_eq!(vet(&policy, &["1.1.1.1", "8.8.8.8"], false).unwrap(), ["1.1.1.1:443", "8.8.8.8:443"]);
+        for bad in ["10.0.0.1", "::ffff:10.0.0.1", "64:ff9b::a9fe:a9fe", "fd00:ec2::254", "::1"] {
+            assert_eq!(vet(&policy, &["1.1.1.1", bad], false), Err(bad.parse::<IpAddr>().unwrap().to_string()), "{bad}");
+            assert!(vet(&policy, &[bad, "1.1.1.1"], false).is_err(), "{bad}");
+        }
+        assert_eq!(vet(&policy, &["::ffff:1.1.1.1"], false).unwrap(), ["1.1.1.1:443"]);
+    }
+
+    /// A DNS server that gives each name's addresses, flips `flip.test` after its first answer, and counts the questions.
+    async fn dns() -> (Resolver, std::sync::Arc<std::sync::atomic::AtomicUsize>) {
+        let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let at = socket.local_addr().unwrap();
+        let asked = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let count = asked.clone();
+        tokio::spawn(async move {
+            let mut query = [0; 512];
+            loop {
+                let (length, from) = socket.recv_from(&mut query).await.unwrap();
+                let before = count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                let end = 12 + query[12..length].iter().position(|b| *b == 0).unwrap() + 5;
+                let v6 = query[end - 3] == 28;
+                let name = String::from_utf8_lossy(&query[13..end - 5]).to_lowercase();
+                let addresses: &[&str] = match (name.split('\u{4}').next().unwrap(), v6) {
+                    ("public", false) => &["1.1.1.1", "8.8.8.8"],
+                    ("public", true) => &["2606:4700::1111"],
+                    ("mixed", false) => &["1.1.1.1", "10.0.0.1"],
+                    ("family", false) | ("mapped", false) => &["1.1.1.1"],
+                    ("family", true) => &["fd00:ec2::254"],
+                    ("mapped", true) => &["::ffff:169.254.169.254"],
+                    ("flip", false) if before == 0 => &["1.1.1.1"],
+                    ("flip", false) => &["127.0.0.1"],
+                    _ => &[],
+                };
+                let mut answer = query[..end].to_vec();
+                answer[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, addresses.len() as u8, 0, 0, 0, 0]);
+                for ip in addresses {
+                    let data = match ip.parse::<IpAddr>().unwrap() {
+                        IpAddr::V4(v4) => v4.octets().to_vec(),
+                        IpAddr::V6(v6) => v6.octets().to_vec(),
+                    };
+                    answer.extend_from_slice(&[0xc0, 12, 0, query[end - 3], 0, 1, 0, 0, 0, 0, 0, data.len() as u8]);
+                    answer.extend_from_slice(&data);
+                }
+                socket.send_to(&answer, from).await.unwrap();
+            }
+        });
+        (Resolver::At(at), asked)
+    }
+
+    #[tokio::test]
+    async fn one_refused_address_in_dns_refuses_the_name_and_a_name_is_asked_for_once() {
+        let (resolver, asked) = dns().await;
+        let policy = Policy { resolver, families: Family::BOTH.to_vec(), resolve_limit: Duration::from_secs(5), ..policy() };
+        let ask =
+            async |policy: &Policy, host: &str| reason(policy, "10.0.0.1", true, &format!("CONNECT {host}:443 HTTP/1.1\r\n\r\n")).await;
+        for (host, expected) in [
+            ("public.test", Reason::Allow),
+            ("mixed.test", Reason::Address),
+            ("family.test", Reason::Address),
+            ("mapped.test", Reason::Address),
+            ("empty.test", Reason::Resolve),
+        ] {
+            assert_eq!(ask(&policy, host).await, expected, "{host}");
+        }
+        // a family that is not dialled is not asked for, so what it holds does not matter
+        let v4 = Policy { families: vec![Family::V4], ..policy };
+        assert_eq!(ask(&v4, "family.test").await, Reason::Allow);
+
+        let (resolver, flipping) = dns().await;
+        let v4 = Policy { resolver, ..v4 };
+        let head = "CONNECT flip.test:443 HTTP/1.1\r\n\r\n";
+        let read = async { crate::proxy::request::read(&mut head.as_bytes(), 1024, Duration::from_secs(1)).await };
+        let (_, permit) = v4.decide("10.0.0.1".parse().unwrap(), true, read).await.unwrap();
+        assert_eq!(permit.addresses, [Vetted("1.1.1.1:443".parse().unwrap())], "what was judged is what is dialled");
+        assert_eq!(flipping.load(std::sync::atomic::Ordering::SeqCst), 1);
+        assert_eq!(ask(&v4, "flip.test").await, Reason::Address);
+        assert!(asked.load(std::sync::atomic::Ordering::SeqCst) >= 11);
+    }
+
+    #[tokio::test]
+    async fn a_resolver_that_is_silent_is_a_timeout() {
+        let mute = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let policy = Policy { resolver: Resolver::At(mute.local_addr().unwrap()), ..policy() };
+        assert_eq!(reason(&policy, "10.0.0.1", true, "CONNECT a.test:443 HTTP/1.1\r\n\r\n").await, Reason::ResolveTimeout);
+    }
+
+    #[test]
+    fn private_destinations_both_sides_of_allow_private() {
+        let mut policy = policy();
+        assert!(vet(&policy, &["10.1.0.0"], false).is_err());
+        policy.allow_private = vec!["10.1.0.0/16".parse().unwrap()];
+        assert!(vet(&policy, &["10.1.0.0"], false).is_ok());
+        assert!(vet(&policy, &["::ffff:10.1.255.255"], false).is_ok());
+        assert!(vet(&policy, &["10.2.0.0"], false).is_err());
+    }
+
+    #[test]
+    fn own_listeners_are_refused_even_where_private_is_allowed() {
+        let mut policy = policy();
+        policy.allow_private = vec!["127.0.0.0/8".parse().unwrap()];
+        policy.own = Own::new(["127.0.0.1:443".parse().unwrap()]);
+        assert!(vet(&policy, &["127.0.0.1"], false).is_err());
+        assert!(vet(&policy, &["127.0.0.2"], false).is_ok());
+        policy.own = Own::new(["0.0.0.0:443".parse().unwrap()]);
+        assert!(vet(&policy, &["127.0.0.2"], false).is_err());
+        policy.own = Own::new(["0.0.0.0:8443".parse().unwrap()]);
+        assert!(vet(&policy, &["127.0.0.2"], false).is_ok());
+    }
+
+    #[test]
+    fn deny_to_and_allow_to_for_addresses() {
+        let mut policy = policy();
+        policy.deny_to = rules(&["8.8.8.0/24", "a.example"]);
+        assert!(vet(&policy, &["8.8.8.8"], true).is_err());
+        assert!(vet(&policy, &["64:ff9b::808:808"], true).is_err());
+        assert!(vet(&policy, &["8.8.4.4"], false).is_ok());
+        policy.allow_to = rules(&["9.9.9.9", "b.example"]);
+        assert!(vet(&policy, &["9.9.9.9"], false).is_ok());
+        assert!(vet(&policy, &["9.9.9.10"], false).is_err());
+        assert!(vet(&policy, &["9.9.9.10"], true).is_ok());
+        assert!(vet(&policy, &["8.8.8.8"], true).is_err());
+        assert!(vet(&policy, &["127.0.0.1"], true).is_err());
+    }
+
+    #[tokio::test]
+    async fn names_are_judged_before_they_are_resolved() {
+        let mut policy = policy();
+        let ask =
+            async |policy: &Policy, host: &str| reason(policy, "10.0.0.1", false, &format!("CONNECT {host}:443 HTTP/1.1\r\n\r\n")).await;
+        policy.deny_to = rules(&[".bad.example.com"]);
+        policy.allow_to = rules(&["exact.example", ".example.com"]);
+        for host in ["exact.example", "EXACT.example.", "example.com", "a.b.example.com", "notbad.example.com"] {
+            assert_eq!(ask(&policy, host).await, Reason::Limit, "{host}");
+        }
+        for host in ["a.exact.example", "xexample.com", "example.com.evil", "bad.example.com", "a.BAD.example.com.", "localhost"] {
+            assert_eq!(ask(&policy, host).await, Reason::Name, "{host}");
+        }
+        assert_eq!(ask(&policy, "1.1.1.1").await, Reason::Address);
+        policy.allow_to = rules(&["exact.example", "1.1.1.0/24"]);
+        assert_eq!(ask(&policy, "other.example").await, Reason::Limit);
+        assert_eq!(ask(&policy, "1.1.1.1").await, Reason::Limit);
+        assert_eq!(ask(&policy, "1.1.2.1").await, Reason::Address);
+    }
+
+    #[test]
+    fn destinations_say_what_to_write_instead() {
+        for text in ["example.com", ".example.com", "10.0.0.0/8", "2001:db8::/32"] {
+            assert_eq!(text.parse::<Destination>().unwrap().to_string(), text);
+        }
+        assert_eq!("10.0.0.1".parse::<Destination>().unwrap().to_string(), "10.0.0.1/32");
+        let bad = [
+            ("*.example.com", "\"*.example.com\" has a wildcard; write .example.com"),
+            (".10.0.0.1", "\".10.0.0.1\" is an address behind a dot; write 10.0.0.1"),
+            ("10.0.0.1/8", "\"10.0.0.1/8\" has bits set behind its prefix; write 10.0.0.0/8"),
+            ("::ffff:10.0.0.0/104", "\"::ffff:10.0.0.0/104\" is an IPv4 network in IPv6 form; write 10.0.0.0/8"),
+            ("", "the host is empty; write a name or an address"),
+            (".", "the host is empty; write a name or an address"),
+        ];
+        for (text, message) in bad {
+            assert_eq!(text.parse::<Destination>(), Err(message.to_string()), "{text}");
+        }
+    }
+}

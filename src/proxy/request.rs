@@ -1,0 +1,308 @@
+//! One request head: read within bounds, parsed once, and refused where it is anything but plain.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+use crate::target::HostPort;
+
+/// The most header lines a head may have.
+pub const MAX_HEADERS: usize = 64;
+/// How much of what a client sent is kept for the log; longer is cut.
+const KEPT: usize = 256;
+/// How much is read at once.
+const CHUNK: usize = 4096;
+
+/// A request whose head is whole and well-formed.
+#[derive(Debug)]
+pub struct Request {
+    /// What is asked for.
+    pub method: Method,
+    /// The request target as typed, for the log; bounded, without user, password and query.
+    pub target: Vec<u8>,
+    /// The `User-Agent`, for the log; bounded.
+    pub user_agent: Vec<u8>,
+    /// The minor version: HTTP/1.0 or HTTP/1.1.
+    pub minor: u8,
+    /// What came behind the head, to be forwarded once a tunnel stands.
+    pub early: Vec<u8>,
+}
+
+/// The method, with what it needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Method {
+    /// CONNECT and its authority (RFC 9110 section 9.3.6).
+    Connect(HostPort),
+    /// Any other; methods are case-sensitive (RFC 9110 section 9.1), so `connect` is one of these.
+    Other(String),
+}
+
+/// Why there is no request.
+#[derive(Debug)]
+pub struct Malformed {
+    /// What is wrong, in words.
+    pub why: String,
+    /// The first line of what was sent, for the log; bounded, without user, password and query.
+    pub begin: Vec<u8>,
+    /// Whether the client closed without a word, as a load balancer's health check does.
+    pub silent: bool,
+}
+
+/// Reads one head of at most `max_head` bytes within `limit`.
+///
+/// # Errors
+/// What is wrong with it; a head that is not whole in time is malformed too.
+pub async fn read(from: &mut (impl AsyncRead + Unpin), max_head: usize, limit: Duration) -> Result<Request, Malformed> {
+    let mut seen = Vec::new();
+    let read = tokio::time::timeout(limit, read_whole(from, max_head, &mut seen)).await;
+    let (why, in_time) = match read {
+        Ok(Ok(request)) => return Ok(request),
+        Ok(Err(why)) => (why, true),
+        Err(_) => (format!("the request head was not whole within {limit:?}"), false),
+    };
+    let silent = seen.is_empty() && in_time;
+    Err(Malformed { why, begin: loggable(&seen), silent })
+}
+
+async fn read_whole(from: &mut (impl AsyncRead + Unpin), max_head: usize, seen: &mut Vec<u8>) -> Result<Request, String> {
+    let mut chunk = [0; CHUNK];
+    loop {
+        let room = max_head.saturating_sub(seen.len()).min(CHUNK);
+        if room == 0 {
+            return Err(format!("the request head is longer than {max_head} bytes"));
+        }
+        let part = chunk.get_mut(..room).unwrap_or_default();
+        let count = from.read(part).await.map_err(|e| format!("the connection failed: {e}"))?;
+        if count == 0 {
+            return Err("the connection ended within the request head".into());
+        }
+        seen.extend_from_slice(part.get(..count).unwrap_or_default());
+        if let Some(request) = parse(seen)? {
+            return Ok(request);
+        }
+    }
+}
+
+/// Parses what has come so far; nothing, where the head is not yet whole.
+///
+/// # Errors
+/// What makes it no request that this proxy would answer with anything but 400.
+pub fn parse(bytes: &[u8]) -> Result<Option<Request>, String> {
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut head = httparse::Request::new(&mut headers);
+    let length = match head.parse(bytes) {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(httparse::Error::TooManyHeaders) => return Err(format!("the head has more than {MAX_HEADERS} header lines")),
+        Err(error) => return Err(format!("the head is not HTTP/1: {error}")),
+    };
+    let (Some(method), Some(target), Some(minor)) = (head.method, head.path, head.version) else {
+        return Err("the request line is not whole".into());
+    };
+    let named = |name: &'static str| head.headers.iter().filter(move |h| h.name.eq_ignore_ascii_case(name)).map(|h| h.value);
+    // what a Host says decides nothing, so it may differ or be missing; two are a sign of somebody who wants two readers to differ
+    if named("host").nth(1).is_some() {
+        return Err("the head has more than one Host (RFC 9112 section 3.2)".into());
+    }
+    let kind = match method {
+        "CONNECT" => {
+            if named("transfer-encoding").next().is_some() {
+                return Err("a CONNECT has no body, so no Transfer-Encoding".into());
+            }
+            // some clients say that there is no body (WinHTTP); once is enough
+            if !matches!(named("content-length").collect::<Vec<_>>().as_slice(), [] | [b"0"]) {
+                return Err("a CONNECT has no body, so no Content-Length".into());
+            }
+            Method::Connect(target.parse()?)
+        }
+        other => Method::Other(other.chars().take(KEPT).collect()),
+    };
+    let mut user_agent = named("user-agent").next().unwrap_or_default().to_vec();
+    user_agent.truncate(KEPT);
+    let early = bytes.get(length..).unwrap_or_default().to_vec();
+    Ok(Some(Request { method: kind, target: loggable(target.as_bytes()), user_agent, minor, early }))
+}
+
+/// The first line of `bytes`, as far as it may stand in a log: no header (which may carry credentials), no query, no user and password.
+fn loggable(bytes: &[u8]) -> Vec<u8> {
+    let line = bytes.split(|b| matches!(b, b'\r' | b'\n')).find(|line| !line.is_empty()).unwrap_or_default();
+    let line = line.split(|b| *b == b'?').next().unwrap_or_default();
+    let Some(at) = line.iter().rposition(|b| *b == b'@') else {
+        return line.iter().take(KEPT).copied().collect();
+    };
+    let (before, after) = line.split_at(at);
+    let slashes = before.windows(2).position(|pair| pair == b"//").map(|i| i + 2);
+    let begin = slashes.or_else(|| before.iter().position(|b| *b == b' ').map(|i| i + 1)).unwrap_or(0);
+    before.iter().take(begin).chain(b"***").chain(after).take(KEPT).copied().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connect(authority: &str) -> Result<String, String> {
+        let head = format!("CONNECT {authority} HTTP/1.1\r\n\r\n");
+        match parse(head.as_bytes())?.ok_or("partial")?.method {
+            Method::Connect(to) => Ok(to.to_string()),
+            Method::Other(other) => Err(other),
+        }
+    }
+
+    #[test]
+    fn authorities_both_sides_of_the_border() {
+        let good = [
+            ("example.com:443", "example.com:443"),
+            ("EXAMPLE.com.:443", "example.com:443"),
+            ("192.0.2.1:1", "192.0.2.1:1"),
+            ("[::1]:65535", "[::1]:65535"),
+            ("[::ffff:127.0.0.1]:443", "[::ffff:127.0.0.1]:443"),
+            ("1.example:443", "1.example:443"),
+        ];
+        for (typed, read) in good {
+            assert_eq!(connect(typed), Ok(read.to_string()), "{typed}");
+        }
+        let bad = [
+            "",
+            "example.com",
+            "example.com:",
+            ":443",
+            "example.com:0",
+            "example.com:007",
+            "example.com:65536",
+            "example.com:99999",
+            "example.com:4294967739",
+            "example.com:-1",
+            "example.com:+443",
+            "example.com:https",
+            "example.com:443x",
+            "example.com:443:443",
+            "example.com:443/",
+            "example.com:443@evil",
+            "user@example.com:443",
+            "user:pass@example.com:443",
+            "http://example.com:443",
+            "http://example.com:443/",
+            "/",
+            "*",
+            "[example.com]:443",
+            "[[example.com]]:443",
+            "[127.0.0.1]:443",
+            "[::1]",
+            "[::1]443",
+            "::1:443",
+            "[fe80::1%25eth0]:443",
+            "[fe80::1%eth0]:443",
+            "127.1:443",
+            "127.0.0.1.:443",
+            "127.0.0.01:443",
+            "0x7f.1:443",
+            "0x7f000001:443",
+            "017700000001:443",
+            "2130706433:443",
+            "0:443",
+            "a..b:443",
+            "..:443",
+            "%31.2.3.4:443",
+            "example.com%00:443",
+            "example.com\t:443",
+            "example.com :443",
+            "ex\u{b9}mple.com:443",
+            "example\u{3002}com:443",
+            "\u{ff11}27.0.0.1:443",
+            "a b:443",
+            "example.com:443 HTTP/1.1 x",
+        ];
+        for typed in bad {
+            assert!(connect(typed).is_err(), "{typed:?} was read as {:?}", connect(typed));
+        }
+    }
+
+    #[test]
+    fn heads_both_sides_of_the_border() {
+        let line = "CONNECT a.example:443 HTTP/1.1\r\n";
+        let many = |n: usize| (0..n).map(|i| format!("x{i}: y\r\n")).collect::<String>();
+        let good = [
+            "CONNECT a.example:443 HTTP/1.0\r\n\r\n".to_string(),
+            format!("{line}\r\n"),
+            format!("{line}Host: other.example\r\n\r\n"),
+            format!("{line}Content-Length: 0\r\n\r\n"),
+            format!("{line}{}\r\n", many(MAX_HEADERS)),
+            "CONNECT a.example:443 HTTP/1.1\nHost: a\n\n".to_string(),
+        ];
+        for head in good {
+            assert!(matches!(parse(head.as_bytes()), Ok(Some(_))), "{head:?}");
+        }
+        let bad = [
+            format!("{line}Host: a\r\nHost: a\r\n\r\n"),
+            format!("{line}Content-Length: 1\r\n\r\n"),
+            format!("{line}Content-Length: 0\r\nContent-Length: 0\r\n\r\n"),
+            format!("{line}Transfer-Encoding: chunked\r\n\r\n"),
+            format!("{line}{}\r\n", many(MAX_HEADERS + 1)),
+            format!("{line}X: a\r\n folded: b\r\n\r\n"),
+            format!("{line}X : a\r\n\r\n"),
+            format!("{line}X: a\0b\r\n\r\n"),
+            format!("{line}X: a\rb\r\n\r\n"),
+            "CONNECT a.example:443\r\n\r\n".to_string(),
+            "CONNECT a.example:443 HTTP/2.0\r\n\r\n".to_string(),
+            "CONNECT  a.example:443 HTTP/1.1\r\n\r\n".to_string(),
+            "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_string(),
+            "\x16\x03\x01\x02\x00\x01\x00\x01\u{fc}\x03\x03".to_string(),
+            "\x05\x01\x00".to_string(),
+            "PROXY TCP4 10.0.0.1 10.0.0.2 1 2\r\nCONNECT a.example:443 HTTP/1.1\r\n\r\n".to_string(),
+        ];
+        for head in bad {
+            assert!(parse(head.as_bytes()).is_err(), "{head:?}");
+        }
+    }
+
+    #[test]
+    fn every_cut_of_a_head_waits_for_more_and_the_rest_is_early() {
+        let whole = b"CONNECT a.example:443 HTTP/1.1\r\nUser-Agent: t/1\r\n\r\nearly\r\n\r\n";
+        let end = whole.len() - b"early\r\n\r\n".len();
+        for cut in 0..end {
+            assert!(matches!(parse(&whole[..cut]), Ok(None)), "{cut}");
+        }
+        let request = parse(whole).unwrap().unwrap();
+        assert_eq!(request.early, b"early\r\n\r\n");
+        assert_eq!(request.user_agent, b"t/1");
+        assert_eq!(request.minor, 1);
+    }
+
+    #[test]
+    fn the_log_gets_one_line_without_secrets() {
+        for (sent, kept) in [
+            ("CONNECT bad HTTP/1.1\r\nProxy-Authorization: Basic c2VjcmV0\r\n\r\n", "CONNECT bad HTTP/1.1"),
+            ("\r\n\nCONNECT bad\nX: secret", "CONNECT bad"),
+            ("CONNECT user:secret@h:443 HTTP/1.1", "CONNECT ***@h:443 HTTP/1.1"),
+            ("user:secret@h:443", "***@h:443"),
+            ("http://user:secret@h/path?token=secret", "http://***@h/path"),
+            ("", ""),
+        ] {
+            assert_eq!(String::from_utf8_lossy(&loggable(sent.as_bytes())), kept);
+        }
+        assert_eq!(loggable(&[b'x'; 1000]).len(), KEPT);
+    }
+
+    #[test]
+    fn methods_are_case_sensitive() {
+        for method in ["connect", "Connect", "GET", "TRACE"] {
+            let request = parse(format!("{method} a.example:443 HTTP/1.1\r\n\r\n").as_bytes()).unwrap().unwrap();
+            assert_eq!(request.method, Method::Other(method.into()));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_head_may_be_as_long_as_allowed_and_no_longer() {
+        let pad = |total: usize| {
+            let frame = "CONNECT a.example:443 HTTP/1.1\r\nx: \r\n\r\n".len();
+            format!("CONNECT a.example:443 HTTP/1.1\r\nx: {}\r\n\r\n", "y".repeat(total - frame))
+        };
+        let limit = Duration::from_secs(5);
+        assert!(read(&mut pad(16384).as_bytes(), 16384, limit).await.is_ok());
+        let refused = read(&mut pad(16385).as_bytes(), 16384, limit).await.unwrap_err();
+        assert_eq!(refused.why, "the request head is longer than 16384 bytes");
+        assert!(!refused.silent);
+        assert!(read(&mut b"".as_slice(), 16384, limit).await.unwrap_err().silent);
+        assert!(!read(&mut b"C".as_slice(), 16384, limit).await.unwrap_err().silent);
+    }
+}

@@ -1,0 +1,224 @@
+//! Reasons: a judged run as a sentence for somebody who was asleep a minute ago, and the line that repeats it by hand.
+
+use std::time::Duration;
+
+use crate::observation::{Observation, Outcome, Stage};
+use crate::plan::Check;
+use crate::probe::Probe;
+use crate::verdict::{Cause, Judged, Verdict};
+use crate::witness::Proof;
+
+/// The sentence for a run: what happened, to whom, seen from where, and what to do.
+pub fn sentence(check: &Check, vantage: &str, verdict: &Verdict, judged: &[Judged], decisive: Option<usize>) -> String {
+    let Some(one) = decisive.and_then(|at| judged.get(at)) else {
+        return format!(
+            "{} of {} was looked at from {vantage}, less than the plan demands; run it again with more time.",
+            count(judged.len()),
+            check.target
+        );
+    };
+    let from = seen_from(check, vantage);
+    let what = happened(&one.seen, check);
+    let others = judged.iter().filter(|j| j.verdict.rank() == one.verdict.rank()).count().saturating_sub(1);
+    let more = if others == 0 { String::new() } else { format!(" (and {others} more like it)") };
+    match verdict.cause() {
+        Cause::AsExpected => format!("{what}{more}{}", alive(one)),
+        Cause::Open => format!("{what}{more}, {from}; it must be closed there. Close it, or correct the check."),
+        Cause::NotOpen => format!("{what}{more}, {from}; {} is expected. See whether the target or the way to it is broken.", check.expect),
+        Cause::OtherDenial => other_denial(&what, &more, &from, check, one),
+        Cause::NoWitness => format!("{what}{more}, {from}, but nothing proves {}. {}", missing(check, one), remedy(check, one)),
+        Cause::WitnessFailed => {
+            format!("{what}{more}, {from}, but {}. Until that works this proves nothing: mend the way to the witness first.", failed(one))
+        }
+        Cause::Local => format!("{what}{more}: the fault is on this side ({vantage}), and says nothing about {}.", check.target),
+        Cause::Intercepted => format!(
+            "{} answered, {from}, but so did an address where nobody is: something in between (a SASE client, a sidecar, a captive portal) answers for everybody. Take this monitor out of its way.",
+            one.seen.subject.address
+        ),
+        Cause::Resolve => {
+            format!("{what}{more}: no verdict without an address. Mend the resolver of {vantage}, or set `resolver` or `families`.")
+        }
+        Cause::Coverage => format!("{what}{more}, but fewer attempts were made than the plan demands. Give it more time."),
+        Cause::Latched => format!(
+            "it was seen open before and no run has held since; now {what}{more}, {from}. It stays violated until a run proves it closed."
+        ),
+        Cause::Pending | Cause::Stale => format!("{what}{more}."),
+    }
+}
+
+fn other_denial(what: &str, more: &str, from: &str, check: &Check, one: &Judged) -> String {
+    let outcomes: Vec<String> = one.seen.attempts.iter().map(Outcome::to_string).collect();
+    let uneven = outcomes.windows(2).any(|w| matches!(w, [a, b] if a != b));
+    match (&one.verdict, uneven) {
+        (Verdict::Unproven(_), true) => {
+            format!(
+                "{what}{more}, {from}, but its attempts disagree ({}); {} is expected every time. See whether one of several backends is off.",
+                outcomes.join(", "),
+                check.expect
+            )
+        }
+        (Verdict::Unproven(_), false) => {
+            format!("{what}{more}, {from}, which neither shows that it is open nor that it is closed. Look at the target's own log.")
+        }
+        _ => format!("{what}{more}, {from}; closed, but not as demanded ({}). See who denies there now.", check.expect),
+    }
+}
+
+fn seen_from(check: &Check, vantage: &str) -> String {
+    match check.source {
+        Some(source) => format!("seen from {vantage} ({source})"),
+        None => format!("seen from {vantage}"),
+    }
+}
+
+fn count(n: usize) -> String {
+    if n == 0 { "nothing".into() } else { format!("only {n} address{}", if n == 1 { "" } else { "es" }) }
+}
+
+/// Which witnesses vouched for a block.
+fn alive(one: &Judged) -> String {
+    let names: Vec<&str> = one.witnesses.iter().filter(|(_, t)| t.is_ok()).map(|(name, _)| name.as_str()).collect();
+    if names.is_empty() { String::new() } else { format!(", while {} got through before and after", names.join(", ")) }
+}
+
+fn missing(check: &Check, one: &Judged) -> String {
+    let wanted = check.require.without(one.proofs);
+    if wanted.is_empty() {
+        return "that the way there was alive".into();
+    }
+    let say = |proof| match proof {
+        Proof::Vantage => "that this monitor could get out by the same family and source",
+        Proof::Port => "that it could get out to this port",
+        Proof::Target => "that the target was alive at this very address",
+    };
+    wanted.iter().map(say).collect::<Vec<_>>().join(", nor ")
+}
+
+fn remedy(check: &Check, one: &Judged) -> String {
+    let family = one.seen.subject.family.map_or("the same family".to_string(), |f| f.to_string());
+    match check.require.without(one.proofs).iter().next() {
+        Some(Proof::Vantage) => format!("Name a direct witness that is reached by {family} from the same source."),
+        Some(Proof::Port) => format!("Name a direct witness on the same port by {family}."),
+        Some(Proof::Target) => format!("Name a witness that reaches {} by the allowed way.", one.seen.subject.address),
+        None => "Name a witness.".into(),
+    }
+}
+
+fn failed(one: &Judged) -> String {
+    let failed: Vec<String> = one
+        .witnesses
+        .iter()
+        .filter_map(|(name, t)| t.as_ref().err().map(|lapse| format!("witness {name} is not proven: {lapse}")))
+        .collect();
+    if failed.is_empty() { "no witness is proven".into() } else { failed.join("; ") }
+}
+
+/// What happened to one address, as the start of a sentence.
+pub fn happened(seen: &Observation, check: &Check) -> String {
+    let who = match (&check.probe.via(), seen.stage) {
+        (Some(via), Stage::Tcp | Stage::Proxy) => format!("the proxy {} (on the way to {})", via.proxy, seen.subject.address),
+        _ => seen.subject.address.clone(),
+    };
+    let e = &seen.evidence;
+    let detail = e.detail.as_ref().map_or(String::new(), |d| format!(": {d}"));
+    let took = format!("{:.0} ms", elapsed(seen).as_secs_f64() * 1000.0);
+    let request = e.request.as_deref().map_or(String::new(), |r| format!(" to \"{}\"", r.trim_end_matches(" HTTP/1.1")));
+    let technique = e.technique.map_or(String::new(), |t| format!(" ({t})"));
+    let saw = e.beacon_saw.map_or(String::new(), |a| format!(" from {a}"));
+    let icmp = e.icmp.last().map_or(String::new(), |i| {
+        let sender = i.sender.map_or("somebody".to_string(), |s| s.to_string());
+        format!(" (ICMP {}/{} from {sender})", i.kind, i.code)
+    });
+    match seen.outcome {
+        Outcome::Connected => format!("{who} accepted a TCP connection after {took}"),
+        Outcome::TlsEstablished => format!("{who} completed a TLS handshake after {took}"),
+        Outcome::TlsUntrusted => {
+            format!("{who} speaks TLS, but not so that it can be trusted: {}", e.tls_error.as_deref().unwrap_or("unknown certificate"))
+        }
+        Outcome::NotTls => format!("{who} answered with something that is not TLS"),
+        Outcome::BadHttp => format!("{who} answered with something that is not HTTP"),
+        Outcome::Status(code) => format!("{who} answered {code}{request}"),
+        Outcome::Mismatch => format!("{who} answered, but not as the check says{detail}"),
+        Outcome::Relayed => format!("{who} relayed a stranger's request to our beacon{saw}{technique}"),
+        Outcome::RelayedBlind => {
+            format!("{who} relayed a stranger's request: our beacon saw it{saw}, though the answer did not come back{technique}")
+        }
+        Outcome::Tunnelled => format!("{who} granted a tunnel{request}, proven by that host's certificate{technique}"),
+        Outcome::AclPassed => format!("{who} tried to connect for us{request}: its source ACL let us in{technique}"),
+        Outcome::Egress => format!("the beacon {} saw us{saw}, as expected", seen.subject.address),
+        Outcome::EgressOther => format!("the beacon {} saw us{saw}, which is none of the egress addresses", seen.subject.address),
+        Outcome::QueryTrue => format!("the peer {who} confirms it{detail}"),
+        Outcome::QueryFalse => format!("the peer {who} denies it{detail}"),
+        Outcome::Refused if icmp.is_empty() => format!("{who} refused the connection (RST after {took})"),
+        Outcome::Refused => format!("{who} refused the connection{icmp}"),
+        Outcome::Prohibited => format!("the way to {who} is administratively prohibited{icmp}"),
+        Outcome::Unreachable => format!("{who} is unreachable{icmp}"),
+        Outcome::Timeout => format!(
+            "{who} gave no answer to {} SYNs in each of {} attempts",
+            seen.fewest_syns.or(e.syns_sent).unwrap_or(0),
+            seen.attempts.len()
+        ),
+        Outcome::Reset => format!("{who} accepted the connection and reset it at stage {}", seen.stage),
+        Outcome::Closed => format!("{who} accepted the connection and closed it at stage {} without an answer", seen.stage),
+        Outcome::Mute => format!("{who} accepted the connection and then said nothing at stage {} until the deadline", seen.stage),
+        Outcome::TlsRefused => format!("{who} refused the TLS handshake ({})", e.tls_alert.as_deref().unwrap_or("alert")),
+        Outcome::NxDomain => format!("{who} does not exist in DNS"),
+        Outcome::NoData => format!("{who} has no address in DNS"),
+        Outcome::Denied => {
+            format!("{who} denied{request}{}{technique}", e.status.map_or(" by closing the connection".into(), |s| format!(" with {s}")))
+        }
+        Outcome::NotRelayed => {
+            format!("{who} answered{request}{}, and relayed nothing{technique}", e.status.map_or(String::new(), |s| format!(" with {s}")))
+        }
+        Outcome::NotUnderstood => {
+            format!("{who} did not understand{request}{}{technique}", e.status.map_or(String::new(), |s| format!(" ({s})")))
+        }
+        Outcome::GatewayError => {
+            format!("{who} answered{request}{}: it may have tried{technique}", e.status.map_or(String::new(), |s| format!(" with {s}")))
+        }
+        Outcome::LocalError => format!("{who} could not be tried{detail}"),
+        Outcome::ResolveError => format!("{who} did not resolve{detail}"),
+        Outcome::Internal => format!("{who}: a bug in mustnot{detail}; please report it"),
+    }
+}
+
+/// How long the deciding attempt took, as near as an observation knows: the whole of it where there was one attempt.
+fn elapsed(seen: &Observation) -> Duration {
+    seen.elapsed
+}
+
+/// A command that repeats the observation by hand.
+pub fn reproduce(check: &Check, seen: &Observation) -> Option<String> {
+    let to = seen.subject.dialled?;
+    let wait = check.timeout.as_secs().max(1);
+    let source = |flag: &str| check.source.map_or(String::new(), |s| format!(" {flag} {s}"));
+    let curl = format!("curl -sS -o /dev/null -D - --path-as-is --max-time {wait}{}", source("--interface"));
+    let pin = |host: &crate::target::HostPort| match host.host.ip() {
+        Some(_) => String::new(),
+        None => format!(" --resolve '{}:{}:{}'", host.host, host.port, crate::target::Host::Ip(to.ip())),
+    };
+    Some(match &check.probe {
+        Probe::Tcp(_) => format!("nc -vz -w {wait}{} {} {}", source("-s"), to.ip(), to.port()),
+        Probe::Tls(tls) => format!("openssl s_client -connect {to} -servername {} </dev/null", tls.target.host),
+        Probe::Http(http) => match &http.via {
+            Some(via) => format!("{curl} -X {} -p -x 'http://{}' '{}'", http.method, via.proxy, http.url),
+            None => format!("{curl} -X {}{} '{}'", http.method, pin(&http.url.authority), http.url),
+        },
+        Probe::EgressIp(egress) => match &egress.via {
+            Some(via) => format!("{curl} -p -x 'http://{}' '{}'", via.proxy, egress.url),
+            None => format!("{curl} '{}'", egress.url),
+        },
+        Probe::Peer(peer) => {
+            format!("curl -sS --max-time {wait} '{}://{}/api/v1/checks/{}'", peer.url.scheme, peer.url.authority, peer.check)
+        }
+        Probe::OpenProxy(suite) => {
+            let beacon = suite.beacons.first().map_or(String::new(), |b| b.to_string());
+            match seen.subject.technique {
+                Some("OP-01") => format!("{curl} -p -x 'http://{to}' '{beacon}'"),
+                Some("OP-07") => format!("{curl} -x 'http://{to}' 'https://{}/'", suite.allowed_destination.as_ref()?),
+                Some("OP-09") => format!("{curl} -H 'Host: {}' 'http://{to}/'", suite.beacons.first()?.host_header()),
+                _ => format!("{curl} -x 'http://{to}' '{beacon}'"),
+            }
+        }
+    })
+}

@@ -1,0 +1,213 @@
+//! Records: one judged run with its evidence. The only type that readers see: bounded, redacted, serialisable.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+
+use crate::clock::{Moment, Wall};
+use crate::observation::{Evidence, Family, Outcome, Stage};
+use crate::verdict::{Cause, Verdict, when_read};
+use crate::witness::ProofSet;
+
+/// The most observations that one record carries; what is worst comes first.
+pub const MAX_OBSERVATIONS: usize = 256;
+
+/// What a reader needs to know of a check, before and after it ran.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct About {
+    /// Unique name.
+    pub name: String,
+    /// The kind's token.
+    pub kind: &'static str,
+    /// The target as written.
+    pub target: String,
+    /// `expect` as written.
+    pub expect: String,
+    /// `critical`, `warning` or `info`.
+    pub severity: &'static str,
+    /// Where to read what to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runbook: Option<String>,
+    /// What the check is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// The user's own labels.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Words to select it by.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+    /// What it accepts is all closed.
+    #[serde(skip)]
+    pub inverted: bool,
+    /// How old its record may grow before it proves nothing.
+    #[serde(skip)]
+    pub stale_after: Duration,
+}
+
+/// One judged run.
+#[derive(Debug, Clone, Serialize)]
+pub struct Record {
+    /// The check that ran.
+    #[serde(flatten)]
+    pub about: Arc<About>,
+    /// What the run came to.
+    pub verdict: Verdict,
+    /// Why.
+    pub cause: Cause,
+    /// The same as a sentence: what happened, to whom, seen from where, and what to do.
+    pub reason: String,
+    /// A line that repeats the decisive observation by hand, for a verdict that does not hold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reproduce: Option<String>,
+    /// What every one of its observations has.
+    pub proofs: ProofSet,
+    /// Families that the check leaves out.
+    pub not_covered: Vec<Family>,
+    /// Wall time of the start.
+    pub started_at: Wall,
+    /// From start to end.
+    #[serde(serialize_with = "as_millis", rename = "duration_ms")]
+    pub duration: Duration,
+    /// When it was seen open, and closed.
+    pub exposure: Exposure,
+    /// Still blocked, but by other means than in the run before.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub denial_changed: Vec<DenialChanged>,
+    /// What was seen, the worst first, at most [`MAX_OBSERVATIONS`].
+    pub observations: Vec<Seen>,
+    /// What its witnesses showed.
+    pub witnesses: Vec<WitnessRecord>,
+    /// The start by the clock that freshness is judged by.
+    #[serde(skip)]
+    pub began: Moment,
+}
+
+/// The exposure window of an inverted check, over all its runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Exposure {
+    /// First seen open since it last held.
+    pub first_open: Option<Wall>,
+    /// Last seen open.
+    pub last_open: Option<Wall>,
+    /// Last seen closed as demanded.
+    pub last_closed: Option<Wall>,
+}
+
+/// A block that is still a block, by other means.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DenialChanged {
+    /// The address.
+    pub address: String,
+    /// How it was blocked in the run before.
+    pub from: Outcome,
+    /// How it is blocked now.
+    pub to: Outcome,
+}
+
+/// One judged observation.
+#[derive(Debug, Clone, Serialize)]
+pub struct Seen {
+    /// The address as dialled, or the name where a proxy resolves it.
+    pub address: String,
+    /// What it came to.
+    pub verdict: Verdict,
+    /// Why.
+    pub cause: Cause,
+    /// What happened on the wire.
+    pub outcome: Outcome,
+    /// How deep it got.
+    pub stage: Stage,
+    /// The deciding attempt's time, in milliseconds.
+    pub elapsed_ms: f64,
+    /// How many attempts were made.
+    pub attempts: usize,
+    /// Their outcomes, where they differ.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub attempt_outcomes: Vec<Outcome>,
+    /// The technique of a suite.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub technique: Option<&'static str>,
+    /// What the witnesses have shown for it.
+    pub proofs: ProofSet,
+    /// What shows it.
+    pub evidence: Evidence,
+    /// The address that was really reached, where one was; peers compare it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reached: Option<SocketAddr>,
+}
+
+/// What one witness showed for a run.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct WitnessRecord {
+    /// The witness check.
+    pub name: String,
+    /// Whether it was proven around every observation.
+    pub proven: bool,
+    /// When the run before the first observation started.
+    pub before: Option<Wall>,
+    /// When the run after the last observation started.
+    pub after: Option<Wall>,
+    /// Why it is not proven.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+impl Record {
+    /// Whether the record still says something at `now` (SPEC 2.4).
+    pub fn is_fresh(&self, now: Moment) -> bool {
+        now.since(self.began) <= self.about.stale_after
+    }
+
+    /// The record as judged when it is read: a stale one proves nothing (SPEC 2.4). A check that never ran stays `pending`.
+    #[must_use]
+    pub fn as_read(&self, now: Moment) -> Record {
+        let mut read = self.clone();
+        if self.is_fresh(now) || self.cause == Cause::Pending {
+            return read;
+        }
+        read.verdict = when_read(&self.verdict, self.about.inverted, self.began, self.about.stale_after, now);
+        read.cause = read.verdict.cause();
+        read.proofs = ProofSet::NONE;
+        read.reason = format!(
+            "no run of {} for {:.0} s, longer than the {:.0} s that its record is good for; before that: {}. See whether the monitor is overloaded, stopped or suspended.",
+            self.about.name,
+            now.since(self.began).as_secs_f64(),
+            self.about.stale_after.as_secs_f64(),
+            self.reason.trim_end_matches('.')
+        );
+        read
+    }
+
+    /// The record of a check that has not run yet.
+    pub fn pending(about: Arc<About>, at: Moment, wall: Wall) -> Record {
+        Record::without_observation(about, Cause::Pending, "it has not run yet".into(), at, wall)
+    }
+
+    /// The record of a run that came to nothing.
+    pub fn without_observation(about: Arc<About>, cause: Cause, reason: String, began: Moment, started_at: Wall) -> Record {
+        Record {
+            about,
+            verdict: Verdict::Unproven(cause),
+            cause,
+            reason,
+            reproduce: None,
+            proofs: ProofSet::NONE,
+            not_covered: Vec::new(),
+            started_at,
+            duration: Duration::ZERO,
+            exposure: Exposure::default(),
+            denial_changed: Vec::new(),
+            observations: Vec::new(),
+            witnesses: Vec::new(),
+            began,
+        }
+    }
+}
+
+fn as_millis<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,317 @@
+//! Reports: what a round of checks came to, as text, JSON or JUnit. One format, one file, one function.
+
+use std::collections::BTreeSet;
+use std::fmt::{self, Write as _};
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::clock::Wall;
+use crate::observation::Evidence;
+use crate::record::{Record, Seen};
+use crate::verdict::{Cause, Verdict};
+use crate::witness::{Proof, ProofSet};
+
+mod json;
+mod junit;
+mod text;
+
+pub use json::{json, json_of_one};
+pub use junit::junit;
+pub use text::text;
+
+/// The layout of the JSON report; it grows when a field changes its meaning or goes.
+pub const SCHEMA: u32 = 1;
+
+/// What a round of checks came to.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// Where the monitor stands.
+    pub vantage: String,
+    /// Wall time of the start.
+    pub started_at: Wall,
+    /// From start to end.
+    pub duration: Duration,
+    /// One record a check and target, in the order of the file.
+    pub records: Vec<Record>,
+}
+
+/// How many checks came to what.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    /// Checks that hold.
+    pub holds: usize,
+    /// Checks that are violated.
+    pub violated: usize,
+    /// Checks of which neither could be shown.
+    pub unproven: usize,
+}
+
+/// What a report comes to, and so the exit code of `mustnot check` (SPEC section 5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Conclusion {
+    /// Every check holds, or is unproven and allowed to be while at least one holds.
+    Holds,
+    /// At least one is violated.
+    Violated,
+    /// None is violated, at least one is unproven.
+    Unproven,
+    /// No check was selected.
+    NothingRan,
+}
+
+/// What a format may be told besides the report.
+#[derive(Debug, Clone, Default)]
+pub struct Style {
+    /// Colour by ANSI sequences, in the text format only.
+    pub colour: bool,
+    /// Names of the checks that may be unproven.
+    pub allow_unproven: BTreeSet<String>,
+}
+
+/// A format that a report can be written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// For programs (SPEC section 6).
+    Json,
+    /// For CI servers.
+    Junit,
+}
+
+impl Report {
+    /// How many checks came to what.
+    pub fn summary(&self) -> Summary {
+        let count = |token| self.records.iter().filter(|r| r.verdict.token() == token).count();
+        Summary { holds: count("holds"), violated: count("violated"), unproven: count("unproven") }
+    }
+
+    /// What the report comes to; `allow_unproven` names the checks that may be unproven.
+    ///
+    /// 1. no check: nothing ran
+    /// 2. one is violated: violated
+    /// 3. one is unproven and may not be, or none holds: unproven
+    /// 4. else it holds
+    pub fn conclusion(&self, allow_unproven: &BTreeSet<String>) -> Conclusion {
+        let summary = self.summary();
+        let forbidden = |r: &Record| matches!(r.verdict, Verdict::Unproven(_)) && !allow_unproven.contains(&r.about.name);
+        match summary {
+            _ if self.records.is_empty() => Conclusion::NothingRan, // 1
+            Summary { violated: 1.., .. } => Conclusion::Violated,  // 2
+            _ if self.records.iter().any(forbidden) || summary.holds == 0 => Conclusion::Unproven, // 3
+            _ => Conclusion::Holds,                                 // 4
+        }
+    }
+
+    /// The records, the worst first; within a verdict the most severe, then by name and target.
+    pub fn worst_first(&self) -> Vec<&Record> {
+        let mut records: Vec<&Record> = self.records.iter().collect();
+        records.sort_by_cached_key(|r| {
+            (std::cmp::Reverse(r.verdict.rank()), severity_rank(r.about.severity), r.about.name.clone(), r.about.target.clone())
+        });
+        records
+    }
+}
+
+impl Conclusion {
+    /// The exit code of `mustnot check`.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Conclusion::Holds => 0,
+            Conclusion::Violated => 1,
+            Conclusion::Unproven => 3,
+            Conclusion::NothingRan => 4,
+        }
+    }
+}
+
+impl fmt::Display for Conclusion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Conclusion::Holds => "every check holds, or may be unproven",
+            Conclusion::Violated => "at least one check is violated",
+            Conclusion::Unproven => "nothing is violated, but not everything is proven",
+            Conclusion::NothingRan => "nothing ran: no check was selected",
+        })
+    }
+}
+
+impl Format {
+    /// Every format with its name.
+    const NAMES: [(Format, &'static str); 3] = [(Format::Text, "text"), (Format::Json, "json"), (Format::Junit, "junit")];
+    /// Formats that the specification knows and this version does not write.
+    const PLANNED: [&'static str; 2] = ["sarif", "github"];
+
+    /// Writes the report in this format.
+    pub fn render(self, report: &Report, style: &Style) -> String {
+        match self {
+            Format::Text => text(report, style),
+            Format::Json => json(report),
+            Format::Junit => junit(report, &style.allow_unproven),
+        }
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Format::NAMES.iter().find(|row| row.0 == *self).map_or("text", |row| row.1))
+    }
+}
+
+impl FromStr for Format {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Format, String> {
+        if let Some((format, _)) = Format::NAMES.iter().find(|row| row.1 == name) {
+            return Ok(*format);
+        }
+        let known = "write text, json or junit";
+        match Format::PLANNED.contains(&name) {
+            true => Err(format!("the format \"{name}\" is not built yet; {known}")),
+            false => Err(format!("there is no format \"{name}\"; {known}")),
+        }
+    }
+}
+
+/// Writes a report beside its place and renames it, so that nobody ever reads half of one. What is not a regular file
+/// (`/dev/stdout`, a pipe) is written to as it is, for a rename would replace it.
+///
+/// # Errors
+/// What failed, where, and what to do.
+pub fn write_report(path: &Path, text: &str) -> Result<(), String> {
+    let written = match fs::metadata(path) {
+        Ok(meta) if meta.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        Ok(meta) if !meta.is_file() => fs::OpenOptions::new().write(true).open(path).and_then(|mut f| f.write_all(text.as_bytes())),
+        Ok(_) => path.canonicalize().and_then(|real| replace(&real, text)),
+        Err(_) => replace(path, text),
+    };
+    written.map_err(|error| format!("cannot write the report to {}: {error}; {}", path.display(), remedy(&error)))
+}
+
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let beside = beside(path).ok_or(io::ErrorKind::InvalidFilename)?;
+    let written = File::create_new(&beside)
+        .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
+        .and_then(|()| fs::rename(&beside, path));
+    if written.is_err() {
+        // The first error is the one to tell; a leftover is only untidy.
+        let _ = fs::remove_file(&beside);
+    }
+    written
+}
+
+/// A hidden name in the same directory, for a rename works within one file system only. In a container every process
+/// may have the same number, so the time makes it unique.
+fn beside(path: &Path) -> Option<PathBuf> {
+    let name = path.file_name()?.to_string_lossy();
+    Some(path.with_file_name(format!(".{name}.{}-{}.tmp", std::process::id(), Wall::now().unix_millis())))
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => "create its directory first",
+        io::ErrorKind::IsADirectory | io::ErrorKind::InvalidFilename => "name a file in it",
+        io::ErrorKind::PermissionDenied => "choose a place where this user may write",
+        io::ErrorKind::ReadOnlyFilesystem => "choose a place on a writable file system",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "make room on that file system",
+        _ => "choose another --output",
+    }
+}
+
+/// What a cause means, for a reader who has never seen its token.
+pub fn meaning(cause: Cause) -> &'static str {
+    match cause {
+        Cause::AsExpected => "as the check demands",
+        Cause::Open => "it was let in where it must be kept out",
+        Cause::NotOpen => "it was kept out where it must get through",
+        Cause::OtherDenial => "closed, but not in the way that the check demands",
+        Cause::NoWitness => "no witness gives the proof that the check requires",
+        Cause::WitnessFailed => "a witness did not get through around it, so the block may be our own outage",
+        Cause::Local => "this monitor's own host failed, which says nothing about the target",
+        Cause::Intercepted => "something between answers for every address, even where nobody is",
+        Cause::Resolve => "the target's name did not resolve",
+        Cause::Coverage => "less was looked at than the check demands",
+        Cause::Pending => "it has not run yet",
+        Cause::Stale => "its last run is too long ago to say anything",
+        Cause::Latched => "it was violated before, and no run has held since",
+    }
+}
+
+/// Tokens of proofs, or `none`.
+pub(crate) fn proofs(proofs: ProofSet) -> String {
+    match proofs.is_empty() {
+        true => "none".into(),
+        false => proofs.iter().map(Proof::token).collect::<Vec<_>>().join(", "),
+    }
+}
+
+/// Rank of a severity's token, the worst first.
+pub(crate) fn severity_rank(token: &str) -> usize {
+    ["critical", "warning", "info"].iter().position(|s| *s == token).unwrap_or(usize::MAX)
+}
+
+/// One observation as a line: where, what, how deep, how often, why that counts as it does.
+pub(crate) fn seen_line(seen: &Seen) -> String {
+    let mut line = seen.address.clone();
+    if let Some(technique) = seen.technique {
+        let _ = write!(line, " {technique}");
+    }
+    let times = if seen.attempts == 1 { "1 attempt".to_owned() } else { format!("{} attempts", seen.attempts) };
+    let _ = write!(line, ": {} at {} after {:.1} ms, {times}", seen.outcome, seen.stage, seen.elapsed_ms);
+    if !seen.attempt_outcomes.is_empty() {
+        let each: Vec<String> = seen.attempt_outcomes.iter().map(ToString::to_string).collect();
+        let _ = write!(line, " ({})", each.join(", "));
+    }
+    let _ = write!(line, "; {} ({}); proofs: {}", seen.verdict.token(), seen.cause, proofs(seen.proofs));
+    line
+}
+
+/// Evidence as `name=value`, whatever its kind gives; of an answer's head only the first line.
+pub(crate) fn evidence_line(evidence: &Evidence) -> String {
+    let Ok(serde_json::Value::Object(fields)) = serde_json::to_value(evidence) else { return String::new() };
+    let shown = fields.into_iter().map(|(name, value)| match value {
+        serde_json::Value::String(text) => format!("{name}={}", text.lines().next().unwrap_or_default()),
+        other => format!("{name}={other}"),
+    });
+    shown.collect::<Vec<_>>().join(" ")
+}
+
+/// The text with everything visible: what the wire gave us must not steer a terminal (control characters) nor turn a
+/// line around (Unicode bidirectional controls, UAX 9).
+pub(crate) fn visible(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => out.extend(c.escape_unicode()),
+            c if c.is_control() => out.extend(c.escape_default()),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formats_read_back_and_others_say_what_to_write() {
+        for (format, name) in Format::NAMES {
+            assert_eq!(name.parse(), Ok(format));
+            assert_eq!(format.to_string(), name);
+        }
+        assert_eq!("sarif".parse::<Format>(), Err("the format \"sarif\" is not built yet; write text, json or junit".into()));
+        assert_eq!("github".parse::<Format>(), Err("the format \"github\" is not built yet; write text, json or junit".into()));
+        assert_eq!("JSON".parse::<Format>(), Err("there is no format \"JSON\"; write text, json or junit".into()));
+    }
+
+    #[test]
+    fn what_steers_a_terminal_is_shown_and_not_done() {
+        assert_eq!(visible("a\u{1b}[2Jb\r\n\u{202e}c é"), "a\\u{1b}[2Jb\\r\\n\\u{202e}c é");
+    }
+}

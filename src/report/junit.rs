@@ -1,0 +1,112 @@
+//! The JUnit report, for CI servers: a violation is a `failure`, unproven an `error`, unproven but allowed `skipped`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::text::details;
+use super::{Report, meaning, visible};
+use crate::record::Record;
+use crate::verdict::Verdict;
+
+/// The report as JUnit XML: one suite, one test case a check.
+pub fn junit(report: &Report, allow_unproven: &BTreeSet<String>) -> String {
+    let summary = report.summary();
+    let skipped = report.records.iter().filter(|r| is_skipped(r, allow_unproven)).count();
+    let counts = format!(
+        r#"tests="{}" failures="{}" errors="{}" skipped="{skipped}" time="{}""#,
+        report.records.len(),
+        summary.violated,
+        summary.unproven - skipped,
+        seconds(report.duration)
+    );
+    let mut out = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
+    let _ = writeln!(out, r#"<testsuites name="mustnot" {counts}>"#);
+    let _ = writeln!(out, r#"  <testsuite name="{}" {counts} timestamp="{}">"#, escaped(&report.vantage), report.started_at);
+    let _ = writeln!(out, "    <properties>");
+    for (name, value) in [("version", env!("CARGO_PKG_VERSION")), ("vantage", &report.vantage)] {
+        let _ = writeln!(out, r#"      <property name="{name}" value="{}"/>"#, escaped(value));
+    }
+    let _ = writeln!(out, "    </properties>");
+    let mut targets: BTreeMap<&str, usize> = BTreeMap::new();
+    for record in &report.records {
+        *targets.entry(&record.about.name).or_default() += 1;
+    }
+    for record in &report.records {
+        // One name may stand for several targets; a CI server needs to tell them apart.
+        let alone = targets.get(record.about.name.as_str()) == Some(&1);
+        let name = if alone { record.about.name.clone() } else { format!("{} [{}]", record.about.name, record.about.target) };
+        case(&mut out, &name, record, &report.vantage, is_skipped(record, allow_unproven));
+    }
+    out.push_str("  </testsuite>\n</testsuites>\n");
+    out
+}
+
+fn case(out: &mut String, name: &str, record: &Record, vantage: &str, skipped: bool) {
+    let _ = writeln!(
+        out,
+        r#"    <testcase name="{}" classname="mustnot.{}" time="{}">"#,
+        escaped(name),
+        escaped(record.about.kind),
+        seconds(record.duration)
+    );
+    let element = match record.verdict {
+        Verdict::Holds(_) => None,
+        Verdict::Violated(_) => Some("failure"),
+        Verdict::Unproven(_) if skipped => Some("skipped"),
+        Verdict::Unproven(_) => Some("error"),
+    };
+    let evidence = escaped(&details(record, vantage));
+    match element {
+        Some("skipped") => {
+            let message = format!("allowed to be unproven: {}", record.reason);
+            let _ = writeln!(out, r#"      <skipped message="{}"/>"#, escaped(&message));
+        }
+        Some(element) => {
+            let message = if record.reason.is_empty() { meaning(record.cause) } else { &record.reason };
+            let _ = writeln!(out, r#"      <{element} message="{}" type="{}">{evidence}</{element}>"#, escaped(message), record.cause);
+        }
+        None => {}
+    }
+    let _ = writeln!(out, "      <system-out>{evidence}</system-out>\n    </testcase>");
+}
+
+fn is_skipped(record: &Record, allow_unproven: &BTreeSet<String>) -> bool {
+    matches!(record.verdict, Verdict::Unproven(_)) && allow_unproven.contains(&record.about.name)
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{:.3}", duration.as_secs_f64())
+}
+
+/// Text for an element or an attribute in double quotes (XML 1.0, 2.4). What XML 1.0 has no way to write, escaped or not
+/// (2.2: most control characters, U+FFFE, U+FFFF), is shown as its number.
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for line in text.split_inclusive('\n') {
+        let (line, end) = line.strip_suffix('\n').map_or((line, ""), |line| (line, "\n"));
+        for c in visible(line).chars() {
+            match c {
+                '&' => out.push_str("&amp;"),
+                '<' => out.push_str("&lt;"),
+                '>' => out.push_str("&gt;"),
+                '"' => out.push_str("&quot;"),
+                '\u{fffe}' | '\u{ffff}' => out.extend(c.escape_unicode()),
+                c => out.push(c),
+            }
+        }
+        out.push_str(end);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_gets_out_of_an_attribute_or_an_element() {
+        assert_eq!(escaped("<a b=\"c\">&'</a>]]>"), "&lt;a b=&quot;c&quot;&gt;&amp;'&lt;/a&gt;]]&gt;");
+        assert_eq!(escaped("\u{0}\u{1b}[1m\r\u{fffe}\u{7f}\nnext"), "\\u{0}\\u{1b}[1m\\r\\u{fffe}\\u{7f}\nnext");
+    }
+}
