@@ -1,5 +1,7 @@
 //! The plan: what the configuration means. Complete and legal; nothing in it can be half right.
 
+pub mod build;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -13,6 +15,7 @@ use crate::net::resolve::Resolver;
 use crate::observation::Family;
 use crate::probe::Probe;
 use crate::proxy;
+use crate::secret::Secret;
 use crate::token::Key;
 use crate::verdict::{Claim, stale_after};
 use crate::witness::ProofSet;
@@ -49,6 +52,8 @@ pub struct Plan {
     pub state_dir: Option<PathBuf>,
     /// How long probes and tunnels may take to finish after SIGTERM.
     pub shutdown_grace: Duration,
+    /// What the environment gave, longest first: to be masked ([`crate::secret::mask`]) wherever the plan is shown.
+    pub masks: Vec<Secret>,
 }
 
 /// One claim about one target.

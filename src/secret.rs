@@ -4,6 +4,9 @@ use std::fmt;
 
 use ring::hmac;
 
+/// Values shorter than this are masked only where they stand alone: masking every "a" would leave nothing to read.
+const SHORT: usize = 4;
+
 /// A password, key or token. `Debug` shows `***`; there is neither `Display` nor `Serialize`.
 #[derive(Clone)]
 pub struct Secret(String);
@@ -29,10 +32,35 @@ impl Secret {
     }
 }
 
+impl PartialEq for Secret {
+    fn eq(&self, other: &Secret) -> bool {
+        self.matches(other.expose())
+    }
+}
+
+impl Eq for Secret {}
+
 impl From<String> for Secret {
     fn from(text: String) -> Secret {
         Secret(text)
     }
+}
+
+/// The text with every secret in it shown as `***`; `secrets` longest first.
+pub fn mask(text: &str, secrets: &[Secret]) -> String {
+    secrets.iter().map(Secret::expose).filter(|s| !s.is_empty()).fold(text.to_string(), |text, secret| {
+        let mut shown = String::with_capacity(text.len());
+        let mut rest = text.as_str();
+        while let Some((before, after)) = rest.split_once(secret) {
+            let inside = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
+            let begins = before.chars().next_back().or_else(|| shown.chars().next_back());
+            let alone = !inside(begins) && !inside(after.chars().next());
+            shown.push_str(before);
+            shown.push_str(if secret.len() >= SHORT || alone { "***" } else { secret });
+            rest = after;
+        }
+        shown + rest
+    })
 }
 
 impl fmt::Debug for Secret {
@@ -44,6 +72,12 @@ impl fmt::Debug for Secret {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn masks_long_values_anywhere_and_short_ones_alone() {
+        let secrets = [Secret::new("hunter2"), Secret::new("ab"), Secret::new("")];
+        assert_eq!(mask("xhunter2y \"ab\" cab ab:1 abab", &secrets), "x***y \"***\" cab ***:1 abab");
+    }
 
     #[test]
     fn debug_shows_nothing_and_matches_only_itself() {

@@ -110,7 +110,9 @@ pub async fn pass(plan: Arc<Plan>, gate: Gate<'_>) -> u8 {
         Some(path) => write_report(path, &text),
         None => {
             let mut out = std::io::stdout().lock();
-            out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|e| format!("cannot write the report to standard output: {e}"))
+            out.write_all(text.as_bytes())
+                .and_then(|()| out.flush())
+                .map_err(|e| format!("cannot write the report to standard output: {e}"))
         }
     };
     match written {
@@ -148,7 +150,13 @@ async fn rounds(engine: &Arc<Engine>, gate: &Gate<'_>, deadline: Option<Instant>
 /// Tries what does not hold again, until it does or the time is up.
 async fn settle(engine: &Arc<Engine>, gate: &Gate<'_>, until: Instant, deadline: Option<Instant>) {
     loop {
-        let again: Vec<usize> = gate.selected.iter().zip(newest(engine, &gate.selected)).filter(|(_, r)| !matches!(r.verdict, Verdict::Holds(_))).map(|(n, _)| *n).collect();
+        let again: Vec<usize> = gate
+            .selected
+            .iter()
+            .zip(newest(engine, &gate.selected))
+            .filter(|(_, r)| !matches!(r.verdict, Verdict::Holds(_)))
+            .map(|(n, _)| *n)
+            .collect();
         let over = Instant::now() + SETTLE_REST >= deadline.map_or(until, |d| d.min(until));
         if again.is_empty() || over {
             return;
@@ -172,9 +180,11 @@ enum Selection {
 
 /// The numbers of the checks that `only` names; all where it names none.
 fn select(checks: &[Arc<Check>], only: &[String]) -> Result<Vec<usize>, Selection> {
-    let selected: Vec<usize> = (0..checks.len()).filter(|n| only.is_empty() || checks.get(*n).is_some_and(|c| only.iter().any(|p| matches(c, p)))).collect();
+    let selected: Vec<usize> =
+        (0..checks.len()).filter(|n| only.is_empty() || checks.get(*n).is_some_and(|c| only.iter().any(|p| matches(c, p)))).collect();
     if selected.is_empty() {
-        let what = if only.is_empty() { "the configuration has no check".into() } else { format!("no check matches --only {}", only.join(", ")) };
+        let what =
+            if only.is_empty() { "the configuration has no check".into() } else { format!("no check matches --only {}", only.join(", ")) };
         return Err(Selection::Empty(what));
     }
     match only.iter().find(|p| !checks.iter().any(|c| matches(c, p))) {

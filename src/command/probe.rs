@@ -76,7 +76,8 @@ fn configuration(args: &cli::Probe) -> Result<String, String> {
     }
     text.push_str(&check);
     for (name, witness) in names.iter().zip(&args.witness) {
-        let (kind, target) = witness.split_once(':').ok_or_else(|| format!("--witness {witness}: write KIND:TARGET, such as tcp:example.com:443"))?;
+        let (kind, target) =
+            witness.split_once(':').ok_or_else(|| format!("--witness {witness}: write KIND:TARGET, such as tcp:example.com:443"))?;
         text.push_str(&section(name, kind, target, &quote("open")));
         text.push_str(&way);
     }

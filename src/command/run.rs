@@ -45,11 +45,19 @@ async fn serve(plan: Arc<Plan>, file: &Path) -> Result<(), String> {
     if let Some(stats) = &services.proxy {
         stats.register(metrics.registry()).map_err(|e| format!("cannot register the proxy's metrics: {e}"))?;
     }
-    say(&format!("mustnot {} at vantage \"{}\", {} checks of {}", env!("CARGO_PKG_VERSION"), plan.vantage, plan.checks.len(), file.display()));
+    say(&format!(
+        "mustnot {} at vantage \"{}\", {} checks of {}",
+        env!("CARGO_PKG_VERSION"),
+        plan.vantage,
+        plan.checks.len(),
+        file.display()
+    ));
     let mut web_task = None;
     if let Some(web) = web {
         let address = web.address();
-        say(&format!("  status      http://{address}/\n  metrics     http://{address}/metrics\n  API         http://{address}/api/v1/checks"));
+        say(&format!(
+            "  status      http://{address}/\n  metrics     http://{address}/metrics\n  API         http://{address}/api/v1/checks"
+        ));
         let state = web::State::new(&plan.vantage, Arc::clone(&board), Arc::clone(&metrics));
         web_task = Some(tokio::spawn(web.run(state, stop.clone())));
     }

@@ -1,0 +1,261 @@
+//! The keys that each section knows: the one table that the reader, its suggestions and the documentation's test share.
+
+use std::fmt;
+
+use super::reader::{Section, did_you_mean, listed};
+
+/// A kind of check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `tcp`
+    Tcp,
+    /// `tls`
+    Tls,
+    /// `http`
+    Http,
+    /// `egress-ip`
+    EgressIp,
+    /// `peer`
+    Peer,
+    /// `open-proxy`
+    OpenProxy,
+}
+
+/// The top level's own keys.
+pub const TOP: [&str; 6] = ["vantage", "witness_window", "linger", "decoy", "state_dir", "shutdown_grace"];
+/// The tables at the top level.
+pub const SECTIONS: [&str; 6] = ["defaults", "web", "beacon", "proxy", "admin_page", "check"];
+/// Keys of `[web]`.
+pub const WEB: [&str; 1] = ["listen"];
+/// Keys of `[beacon]`.
+pub const BEACON: [&str; 2] = ["listen", "key_file"];
+/// Keys of `[admin_page]`.
+pub const ADMIN_PAGE: [&str; 2] = ["listen", "allow_from"];
+/// Keys of `[proxy]`.
+pub const PROXY: [&str; 18] = [
+    "listen",
+    "egress",
+    "allow_from",
+    "connect_ports",
+    "http_ports",
+    "allow_private",
+    "deny_to",
+    "allow_to",
+    "header_timeout",
+    "connect_timeout",
+    "idle_timeout",
+    "half_open_timeout",
+    "lifetime",
+    "max_connections",
+    "max_per_client",
+    "max_head",
+    "access_log",
+    "access_log_format",
+];
+/// Keys of a check that may not stand in `[defaults]`.
+pub const IDENTITY: [&str; 4] = ["name", "kind", "target", "expect"];
+/// Keys of every check that may stand in `[defaults]`.
+pub const COMMON: [&str; 13] = [
+    "witness",
+    "require",
+    "interval",
+    "timeout",
+    "attempts",
+    "families",
+    "source",
+    "resolver",
+    "severity",
+    "runbook",
+    "description",
+    "labels",
+    "tags",
+];
+/// Keys of some kinds of check only.
+pub const OWN: [(&str, &[Kind]); 21] = [
+    ("via", &[Kind::Http, Kind::EgressIp]),
+    ("via_user", &[Kind::Http, Kind::EgressIp]),
+    ("via_password_file", &[Kind::Http, Kind::EgressIp]),
+    ("method", &[Kind::Http]),
+    ("headers", &[Kind::Http]),
+    ("body_contains", &[Kind::Http]),
+    ("follow_redirects", &[Kind::Http]),
+    ("server_name", &[Kind::Tls, Kind::Http, Kind::Peer, Kind::OpenProxy]),
+    ("ca_file", &[Kind::Tls, Kind::Http, Kind::Peer, Kind::OpenProxy]),
+    ("client_cert_file", &[Kind::Tls, Kind::Http, Kind::Peer]),
+    ("client_key_file", &[Kind::Tls, Kind::Http, Kind::Peer]),
+    ("alpn", &[Kind::Tls, Kind::Http, Kind::Peer]),
+    ("min_version", &[Kind::Tls, Kind::Http, Kind::Peer]),
+    ("max_version", &[Kind::Tls, Kind::Http, Kind::Peer]),
+    ("check", &[Kind::Peer]),
+    ("max_age", &[Kind::Peer]),
+    ("user", &[Kind::Peer]),
+    ("password_file", &[Kind::Peer]),
+    ("beacon", &[Kind::OpenProxy]),
+    ("techniques", &[Kind::OpenProxy]),
+    ("allowed_destination", &[Kind::OpenProxy]),
+];
+
+/// Tables that the specification knows and this version has not built.
+const UNBUILT_SECTIONS: [&str; 2] = ["drill", "alert"];
+/// The same of `[web]`.
+const UNBUILT_WEB: [&str; 4] = ["cert_file", "key_file", "client_ca_file", "basic_auth"];
+/// The same of `[proxy]`.
+const UNBUILT_PROXY: [&str; 5] = ["proxy_protocol_from", "egress_budget", "drain", "drain_lead", "health_listen"];
+/// The same of a check.
+const UNBUILT_CHECK: [&str; 17] = [
+    "targets",
+    "targets_from",
+    "variants",
+    "spoof",
+    "deny_location",
+    "template",
+    "allow_targets",
+    "via_method",
+    "payload",
+    "record",
+    "server",
+    "answers",
+    "ports",
+    "except",
+    "open",
+    "rate",
+    "query",
+];
+/// Kinds that the specification knows and this version has not built.
+const UNBUILT_KINDS: [&str; 5] = ["udp", "icmp", "dns", "ports", "promql"];
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Kind; 6] = [Kind::Tcp, Kind::Tls, Kind::Http, Kind::EgressIp, Kind::Peer, Kind::OpenProxy];
+
+    /// The token, as written in `kind`.
+    pub fn token(self) -> &'static str {
+        match self {
+            Kind::Tcp => "tcp",
+            Kind::Tls => "tls",
+            Kind::Http => "http",
+            Kind::EgressIp => "egress-ip",
+            Kind::Peer => "peer",
+            Kind::OpenProxy => "open-proxy",
+        }
+    }
+}
+
+impl std::str::FromStr for Kind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Kind, String> {
+        if let Some(kind) = Kind::ALL.into_iter().find(|k| k.token() == text) {
+            return Ok(kind);
+        }
+        if UNBUILT_KINDS.contains(&text) {
+            return Err(not_built(&format!("kind \"{text}\"")));
+        }
+        Err(format!("\"{text}\" is no kind; {}", did_you_mean(text, Kind::ALL.map(Kind::token))))
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.token())
+    }
+}
+
+/// What to say of something that a later version will have.
+pub fn not_built(what: &str) -> String {
+    format!("{what} is not built yet in version {}; leave it out", env!("CARGO_PKG_VERSION"))
+}
+
+/// Notes every unknown key at the top level.
+pub fn vet_top(top: &Section<'_, '_>) {
+    let known: Vec<&str> = TOP.into_iter().chain(SECTIONS).collect();
+    vet(top, &known, &UNBUILT_SECTIONS, |_| None);
+}
+
+/// Notes every unknown key of `[web]`.
+pub fn vet_web(web: &Section<'_, '_>) {
+    vet(web, &WEB, &UNBUILT_WEB, |_| None);
+}
+
+/// Notes every unknown key of `[beacon]`.
+pub fn vet_beacon(beacon: &Section<'_, '_>) {
+    vet(beacon, &BEACON, &[], |_| None);
+}
+
+/// Notes every unknown key of `[admin_page]`.
+pub fn vet_admin_page(page: &Section<'_, '_>) {
+    vet(page, &ADMIN_PAGE, &[], |_| None);
+}
+
+/// Notes every unknown key of `[proxy]`.
+pub fn vet_proxy(proxy: &Section<'_, '_>) {
+    vet(proxy, &PROXY, &UNBUILT_PROXY, |_| None);
+}
+
+/// Notes every unknown key of `[defaults]`.
+pub fn vet_defaults(defaults: &Section<'_, '_>) {
+    vet(defaults, &COMMON, &UNBUILT_CHECK, |key| {
+        let own = IDENTITY.contains(&key) || OWN.iter().any(|(k, _)| *k == key);
+        own.then(|| format!("\"{key}\" has no default; write it in each [[check]]"))
+    });
+}
+
+/// Notes every unknown key of a check; where its kind is unknown, the keys of every kind are let pass.
+pub fn vet_check(check: &Section<'_, '_>, kind: Option<Kind>) {
+    let own = OWN.iter().filter(|(_, kinds)| kind.is_none_or(|k| kinds.contains(&k))).map(|(key, _)| *key);
+    let known: Vec<&str> = IDENTITY.into_iter().chain(COMMON).chain(own).collect();
+    vet(check, &known, if kind.is_some() { &UNBUILT_CHECK } else { &[] }, |key| {
+        let Some(kind) = kind else { return UNBUILT_CHECK.contains(&key).then(String::new) };
+        let (_, kinds) = OWN.iter().find(|(k, _)| *k == key)?;
+        let kinds: Vec<&str> = kinds.iter().map(|k| k.token()).collect();
+        let (last, others) = kinds.split_last()?;
+        let kinds = if others.is_empty() { (*last).to_string() } else { format!("{} and {last}", others.join(", ")) };
+        Some(format!("\"{key}\" is for {kinds}, not for {kind}; leave it out"))
+    });
+}
+
+/// Notes what is unknown: first what `special` has to say (nothing, where that is empty), then what is not built, then
+/// what belongs elsewhere, then a near miss, then the list.
+fn vet(section: &Section<'_, '_>, known: &[&str], unbuilt: &[&str], special: impl Fn(&str) -> Option<String>) {
+    for (key, place) in section.keys().filter(|(key, _)| !known.contains(key)) {
+        if let Some(message) = special(key) {
+            if !message.is_empty() {
+                section.context().wrong(&place, message);
+            }
+            continue;
+        }
+        let message = if unbuilt.contains(&key) {
+            not_built(&format!("\"{key}\""))
+        } else if let Some(home) = home(key) {
+            format!("unknown key \"{key}\" here; it belongs {home}")
+        } else if super::reader::near(key, known.iter().copied()).is_some() {
+            format!("unknown key \"{key}\"; {}", did_you_mean(key, known.iter().copied()))
+        } else {
+            format!("unknown key \"{key}\"; known here are {}", listed(known.iter().copied()))
+        };
+        section.context().wrong(&place, message);
+    }
+}
+
+/// Where a key that is unknown here would be at home, if that is one place.
+fn home(key: &str) -> Option<&'static str> {
+    if TOP.contains(&key) {
+        return Some("at the top of the file, above the first [section]");
+    }
+    if IDENTITY.contains(&key) {
+        return Some("in a [[check]]");
+    }
+    if COMMON.contains(&key) {
+        return Some("in a [[check]] or in [defaults]");
+    }
+    if PROXY.contains(&key) && key != "listen" && key != "allow_from" {
+        return Some("in [proxy]");
+    }
+    (key == "key_file").then_some("in [beacon]")
+}
+
+/// Every key and section that this version knows.
+pub fn every_key() -> impl Iterator<Item = &'static str> {
+    let own = OWN.iter().map(|(key, _)| *key);
+    TOP.into_iter().chain(SECTIONS).chain(WEB).chain(BEACON).chain(ADMIN_PAGE).chain(PROXY).chain(IDENTITY).chain(COMMON).chain(own)
+}

@@ -1,0 +1,307 @@
+//! The configuration: bad files with their exact messages, good files with the plan they mean, and no panic on anything.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use mustnot::config::{Keys, Loaded, Problems, from_text, load};
+use mustnot::observation::{Family, Outcome};
+use mustnot::plan::Severity;
+use mustnot::probe::{Probe, Technique};
+use mustnot::witness::{Proof, ProofSet};
+use proptest::prelude::*;
+
+/// How many bad files there are: a file that the test does not find is a test that does not run.
+const BAD_FILES: usize = 92;
+
+fn data(folder: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(folder)
+}
+
+fn env(name: &str) -> Option<String> {
+    match name {
+        "SECRET" => Some("hunter2!".into()),
+        "DB_HOST" => Some("db.example.com".into()),
+        "SITE" => Some("office-1".into()),
+        _ => None,
+    }
+}
+
+fn read(file: &str, text: &str) -> Result<Loaded, Problems> {
+    from_text(file, text, Path::new("."), &env, Keys::Read)
+}
+
+fn good(name: &str) -> Loaded {
+    let text = fs::read_to_string(data("good").join(name)).unwrap();
+    read(name, &text).unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+fn toml_files(folder: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(data(folder)).unwrap().map(|e| e.unwrap().path());
+    let mut files: Vec<PathBuf> = entries.filter(|p| p.extension().is_some_and(|e| e == "toml")).collect();
+    files.sort();
+    files
+}
+
+/// Each `bad/NAME.toml` must be refused with exactly the lines of `bad/NAME.txt`. `BLESS=1` writes them anew, to be read.
+#[test]
+fn every_bad_file_gets_its_exact_messages() {
+    let files = toml_files("bad");
+    let mut wrong = Vec::new();
+    for file in &files {
+        let name = file.file_name().unwrap().to_string_lossy().into_owned();
+        let text = fs::read_to_string(file).unwrap();
+        let said = match read(&name, &text) {
+            Ok(_) => "it was accepted".to_string(),
+            Err(problems) => problems.to_string(),
+        };
+        let expected = file.with_extension("txt");
+        if std::env::var_os("BLESS").is_some() {
+            fs::write(&expected, format!("{said}\n")).unwrap();
+        }
+        let expected = fs::read_to_string(&expected).unwrap_or_default();
+        if said != expected.trim_end() {
+            wrong.push(format!("--- {name}\nexpected:\n{expected}\nsaid:\n{said}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+    assert_eq!(files.len(), BAD_FILES);
+}
+
+#[test]
+fn five_errors_are_told_at_once_and_in_order() {
+    let text = fs::read_to_string(data("bad/five-at-once.toml")).unwrap();
+    let problems = read("five-at-once.toml", &text).unwrap_err();
+    assert_eq!(problems.iter().count(), 5);
+    let lines: Vec<usize> = problems.to_string().lines().map(|l| l.split(':').nth(1).unwrap().parse().unwrap()).collect();
+    assert!(lines.is_sorted(), "{lines:?}");
+}
+
+#[test]
+fn the_internet_vantage() {
+    let Loaded { plan, hints, created_key } = good("internet.toml");
+    assert_eq!(plan.vantage, "internet");
+    assert_eq!(plan.web.unwrap().to_string(), "127.0.0.1:9890");
+    assert_eq!((plan.witness_window, plan.linger, plan.shutdown_grace), (secs(10), secs(3600), secs(25)));
+    assert_eq!(plan.decoy.v4.to_string(), "192.0.2.1");
+    assert_eq!(plan.decoy.v6.to_string(), "2001:db8::1");
+    let names: Vec<(&str, &str)> = plan.checks.iter().map(|c| (c.name.as_str(), c.probe.kind())).collect();
+    let expected =
+        [("internet", "tcp"), ("admin-alive", "peer"), ("admin-closed", "tcp"), ("admin-403", "http"), ("not-an-open-proxy", "open-proxy")];
+    assert_eq!(names, expected);
+
+    let closed = &plan.checks[2];
+    assert_eq!(closed.target, "admin.example.com:443");
+    assert_eq!(closed.expect, "blocked");
+    assert!(
+        closed.expectation.is_inverted() && closed.expectation.accepts(Outcome::Timeout) && !closed.expectation.accepts(Outcome::Reset)
+    );
+    assert_eq!(closed.witnesses, [0, 1]);
+    assert_eq!(closed.require, ProofSet::NONE.with(Proof::Vantage).with(Proof::Target));
+    assert_eq!((closed.interval, closed.timeout, closed.attempts), (secs(60), secs(4), 3));
+    assert_eq!(closed.families, Family::BOTH);
+    assert_eq!(closed.severity, Severity::Critical);
+    assert!(closed.worst_run > secs(4));
+
+    let forbidden = &plan.checks[3];
+    assert_eq!(forbidden.expect, "[\"status:403\"]");
+    assert!(forbidden.expectation.accepts(Outcome::Status(403)) && !forbidden.expectation.accepts(Outcome::Status(404)));
+    assert_eq!(forbidden.require, ProofSet::NONE.with(Proof::Vantage));
+    assert_eq!(forbidden.severity, Severity::Warning);
+
+    let Probe::OpenProxy(suite) = &plan.checks[4].probe else { panic!("{:?}", plan.checks[4].probe) };
+    assert_eq!(suite.techniques, [Technique::Connect, Technique::AbsoluteGet, Technique::OriginGet]);
+    assert_eq!(
+        suite.beacons.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["http://beacon.example.com:443/", "http://beacon.example.com:9891/"]
+    );
+    let Probe::Peer(peer) = &plan.checks[1].probe else { panic!() };
+    assert_eq!((peer.check.as_str(), peer.max_age), ("admin-open", secs(60)));
+
+    assert!(plan.beacon.unwrap().listen.is_empty());
+    assert_eq!(created_key, None);
+    let expected =
+        ["internet.toml:45:1: check \"not-an-open-proxy\": no witness goes to port 3128, so a network that drops port 3128 on the way \
+         looks like the block; name one that reaches port 3128 elsewhere"];
+    assert_eq!(hints, expected);
+}
+
+#[test]
+fn the_office_vantage() {
+    let Loaded { plan, hints, .. } = good("office.toml");
+    assert_eq!(plan.vantage, "office-1");
+    let beacon = plan.beacon.as_ref().unwrap();
+    assert_eq!(beacon.listen.len(), 2);
+    let proxy = plan.proxy.as_ref().unwrap();
+    assert_eq!(proxy.own, [plan.web.unwrap()]);
+    assert_eq!(proxy.egress[0].to_string(), "127.0.0.10");
+    assert!(proxy.connect_ports.contains(9891) && proxy.connect_ports.contains(8005) && !proxy.connect_ports.contains(8011));
+    assert_eq!((proxy.idle_timeout, proxy.max_connections, proxy.max_head), (secs(120), Some(500), 8192));
+    assert_eq!(plan.admin_page.as_ref().unwrap().listen.to_string(), "127.0.0.1:9892");
+    assert_eq!(plan.state_dir.as_deref(), Some(Path::new("./state")));
+
+    let open = &plan.checks[0];
+    assert!(
+        !open.expectation.is_inverted()
+            && open.expectation.accepts(Outcome::Status(204))
+            && !open.expectation.accepts(Outcome::Status(301))
+    );
+    let Probe::Http(http) = &open.probe else { panic!() };
+    assert_eq!(http.via.as_ref().unwrap().proxy.to_string(), "proxy.example.com:3128");
+    assert_eq!(http.headers[0].0, "X-Token");
+    assert_eq!(http.headers[0].1.reveal(), "hunter2!");
+    assert!(plan.masks.iter().any(|m| m.reveal() == "hunter2!"), "what the environment gave is masked");
+    assert!(plan.masks.iter().all(|m| m.reveal() != "office-1"), "a vantage is a name, not a secret");
+    assert_eq!(open.labels.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>(), ["team=platform", "tier=1"]);
+
+    let egress = &plan.checks[1];
+    assert_eq!(egress.expect, "{ ip = [\"203.0.113.10\", \"203.0.113.0/28\"] }");
+    let Probe::EgressIp(probe) = &egress.probe else { panic!() };
+    assert_eq!(probe.expected.len(), 2);
+    assert!(egress.expectation.accepts(Outcome::Egress));
+
+    let stranger = plan.checks.iter().find(|c| c.name == "proxy-refuses-strangers").unwrap();
+    let witness = plan.checks[stranger.witnesses[0]].name.as_str();
+    assert_eq!((witness, stranger.source.unwrap().to_string()), ("admin-open", "127.0.0.66".into()));
+    let controlled = stranger.expectation == stranger.expectation.clone().controlled_by(vec!["OP-01"]);
+    assert!(controlled, "a witness relays through the same proxy");
+    assert_eq!(hints.len(), 1, "{hints:#?}");
+}
+
+#[test]
+fn require_is_judged_by_the_file_alone() {
+    let head = "vantage = \"v\"\n[[check]]\nname = \"w\"\nkind = \"tcp\"\nexpect = \"open\"\n";
+    let tail = "\n[[check]]\nname = \"c\"\nkind = \"tcp\"\ntarget = \"a.example:22\"\nexpect = [\"refused\"]\nwitness = [\"w\"]\n";
+    let accepted = |witness: &str, check: &str| read("f", &format!("{head}{witness}{tail}{check}")).map(|_| ()).map_err(|p| p.to_string());
+    let cells = [
+        ("target = \"b.example:443\"", "require = [\"vantage\"]", None),
+        ("target = \"b.example:443\"\nsource = \"192.0.2.1\"", "require = [\"vantage\"]", Some("the proof vantage is required")),
+        ("target = \"b.example:443\"\nsource = \"192.0.2.1\"", "require = [\"vantage\"]\nsource = \"192.0.2.1\"", None),
+        ("target = \"b.example:443\"\nfamilies = [\"ipv4\"]", "families = [\"ipv6\"]", Some("the proof vantage is required")),
+        ("target = \"b.example:443\"", "require = [\"port\"]", Some("the proof port is required")),
+        ("target = \"b.example:22\"", "require = [\"port\"]", None),
+        ("target = \"b.example:22\"\nsource = \"192.0.2.1\"", "require = [\"port\"]", Some("the proof port is required")),
+        ("target = \"a.example:22\"", "require = [\"target\"]", Some("the proof target is required")),
+        ("target = \"a.example:22\"\nsource = \"192.0.2.1\"", "require = [\"target\"]", None),
+        ("target = \"a.example:23\"\nsource = \"192.0.2.1\"", "require = [\"target\"]", Some("the proof target is required")),
+        ("target = \"b.example:22\"\nsource = \"192.0.2.1\"", "require = []", None),
+    ];
+    for (witness, check, refused) in cells {
+        match (accepted(witness, check), refused) {
+            (Ok(()), None) => {}
+            (Err(said), Some(part)) if said.contains(part) && said.lines().count() == 1 => {}
+            (said, _) => panic!("{witness} / {check}: {said:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_witness_by_tunnel_or_through_the_target_gives_target() {
+    let head = "vantage = \"v\"\n[beacon]\nlisten = \"127.0.0.1:9891\"\nkey_file = \"no-such.key\"\n\
+                [[check]]\nname = \"w\"\nkind = \"http\"\ntarget = \"https://a.example/\"\nvia = \"http://p.example:3128\"\nexpect = \"open\"\n";
+    let tunnelled = "[[check]]\nname = \"c\"\nkind = \"tcp\"\ntarget = \"a.example:443\"\nexpect = \"blocked\"\nwitness = [\"w\"]\nrequire = [\"target\"]\n";
+    assert!(read("f", &format!("{head}{tunnelled}")).is_ok());
+    let proxy = "[[check]]\nname = \"c\"\nkind = \"open-proxy\"\ntarget = \"p.example:3128\"\nbeacon = \"http://b.example:9891\"\n\
+                 expect = \"blocked\"\nwitness = [\"w\"]\nrequire = [\"target\"]\n";
+    let same_source = read("f", &format!("{head}{proxy}")).unwrap_err().to_string();
+    assert!(same_source.contains("the proof target is required"), "{same_source}");
+    let stranger = format!("{head}{proxy}source = \"192.0.2.66\"\nfamilies = [\"ipv4\"]\n");
+    assert!(read("f", &stranger).is_ok());
+}
+
+#[test]
+fn default_witnesses_skip_the_check_itself() {
+    let text = "vantage = \"v\"\n[defaults]\nwitness = [\"w\"]\n\
+                [[check]]\nname = \"w\"\nkind = \"tcp\"\ntarget = \"b.example:22\"\nexpect = \"open\"\n\
+                [[check]]\nname = \"c\"\nkind = \"tcp\"\ntarget = \"a.example:22\"\nexpect = \"blocked\"\n";
+    let plan = read("f", text).unwrap().plan;
+    assert_eq!((plan.checks[0].witnesses.as_slice(), plan.checks[1].witnesses.as_slice()), (&[][..], &[0][..]));
+}
+
+#[test]
+fn silence_needs_three_seconds() {
+    let text = |timeout: &str, expect: &str| {
+        format!(
+            "vantage = \"v\"\n[[check]]\nname = \"c\"\nkind = \"tcp\"\ntarget = \"a.example:22\"\nexpect = {expect}\n\
+             witness = []\nrequire = []\ntimeout = \"{timeout}\"\n"
+        )
+    };
+    assert!(read("f", &text("3s", "\"blocked\"")).is_ok());
+    assert!(read("f", &text("2999ms", "\"blocked\"")).unwrap_err().to_string().contains("a timeout of 2999ms is too short"));
+    assert!(read("f", &text("1s", "[\"refused\"]")).is_ok());
+}
+
+#[test]
+fn a_key_is_made_only_for_a_good_file_that_will_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("probes.toml");
+    let key = folder.path().join("beacon.key");
+    let text = "vantage = \"v\"\n[beacon]\nlisten = \"127.0.0.1:9891\"\nkey_file = \"beacon.key\"\n";
+    fs::write(&file, format!("{text}colour = 1\n")).unwrap();
+    assert!(load(&file, Keys::Create).is_err());
+    assert!(!key.exists(), "the file is wrong");
+    fs::write(&file, text).unwrap();
+    assert_eq!(load(&file, Keys::Read).unwrap().created_key, None);
+    assert!(!key.exists(), "it was only looked at");
+    assert_eq!(load(&file, Keys::Create).unwrap().created_key, Some(key.clone()));
+    assert!(key.exists());
+    assert_eq!(load(&file, Keys::Create).unwrap().created_key, None);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_a_problem_too() {
+    let said = load(Path::new("no/such.toml"), Keys::Read).unwrap_err().to_string();
+    let expected =
+        "no/such.toml:1:1: file: cannot be read (No such file or directory (os error 2)); write one there, or name another with --config";
+    assert_eq!(said, expected);
+}
+
+#[test]
+fn every_key_is_documented() {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md")).unwrap();
+    let missing: Vec<&str> = mustnot::config::every_key().filter(|key| !page.contains(&format!("`{key}`"))).collect();
+    assert!(missing.is_empty(), "docs/configuration.md says nothing of {missing:?}");
+}
+
+fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+/// A good file with one stretch of it replaced.
+fn mutated() -> impl Strategy<Value = String> {
+    let texts: Vec<String> = ["good", "bad"].iter().flat_map(|f| toml_files(f)).map(|p| fs::read_to_string(p).unwrap()).collect();
+    let piece = prop_oneof![
+        Just(String::new()),
+        "[\\[\\]{}\"'=,.#\n$ a-z0-9:/-]{0,8}",
+        any::<char>().prop_map(String::from),
+        Just("${SECRET}".into()),
+        Just("99999999999999999999".into())
+    ];
+    (prop::sample::select(texts), any::<prop::sample::Index>(), 0usize..12, piece).prop_map(|(text, at, length, piece)| {
+        let chars: Vec<char> = text.chars().collect();
+        let at = at.index(chars.len() + 1);
+        let end = (at + length).min(chars.len());
+        chars[..at].iter().collect::<String>() + &piece + &chars[end..].iter().collect::<String>()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_text_makes_it_panic(text in "\\PC{0,200}") {
+        let _ = read("f", &text);
+    }
+
+    #[test]
+    fn no_mutation_makes_it_panic(text in mutated()) {
+        if let Err(problems) = read("f", &text) {
+            prop_assert!(problems.iter().count() > 0);
+            let said = problems.to_string();
+            prop_assert!(!said.contains("please report this"), "{}", said);
+            for line in said.lines() {
+                prop_assert!(line.splitn(5, ':').count() == 5 && line.starts_with("f:"), "{}", line);
+            }
+        }
+    }
+}
