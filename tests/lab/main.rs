@@ -16,6 +16,13 @@
 )]
 
 mod certificates;
+mod run;
+mod scenarios_blocked;
+mod scenarios_http;
+mod scenarios_local;
+mod scenarios_names;
+mod scenarios_proxy;
+mod scenarios_time;
 mod scenarios_world;
 mod service;
 mod world;

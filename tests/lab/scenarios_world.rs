@@ -203,10 +203,10 @@ fn names_resolve_and_fail_as_told() {
     ] {
         assert_eq!(stranger.query(WITNESS4, 53, name, kind), (rcode, addresses), "{name} {kind}");
     }
-    lab.faulty_dns(&json!({ "A": "answer", "AAAA": "servfail" }));
+    lab.faulty_dns(5353, &json!({ "A": "answer", "AAAA": "servfail" }));
     assert_eq!(stranger.query(WITNESS4, 5353, "admin.lab.test", "A"), (0, list(&[ADMIN4])));
     assert_eq!(stranger.query(WITNESS4, 5353, "admin.lab.test", "AAAA"), (2, list(&[])));
-    lab.hub(Host::Beacon).ask(&json!({ "do": "turn", "name": "dns", "rules": { "A": "answer", "AAAA": "silent" } }));
+    lab.hub(Host::Beacon).ask(&json!({ "do": "turn", "name": "dns:5353", "rules": { "A": "answer", "AAAA": "silent" } }));
     assert_eq!(stranger.query(WITNESS4, 5353, "admin.lab.test", "AAAA"), (-1, list(&[])));
     let used = lab.output(Host::Stranger, &["cat", "/etc/resolv.conf"]);
     assert!(used.contains(WITNESS4), "{used}");

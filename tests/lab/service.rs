@@ -109,11 +109,6 @@ impl Hub {
         self.ask(&json!({ "do": "connects", "probes": probes }))["answers"].as_array().unwrap().iter().map(Seen::from).collect()
     }
 
-    /// How many connections the listener has accepted.
-    pub fn accepted(&self, listener: &str) -> u64 {
-        self.ask(&json!({ "do": "seen", "name": listener }))["accepted"].as_u64().unwrap()
-    }
-
     /// Rcode and addresses of one DNS question; -1 is silence.
     pub fn query(&self, server: &str, port: u16, name: &str, kind: &str) -> (i64, Vec<String>) {
         let answer = self.ask(&json!({ "do": "query", "host": server, "port": port, "name": name, "type": kind, "timeout": 1 }));

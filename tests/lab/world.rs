@@ -198,6 +198,7 @@ pub struct Lab {
     dir: Option<TempDir>,
     hubs: Mutex<HashMap<Host, Arc<Hub>>>,
     unbound: Mutex<Option<Process>>,
+    files: AtomicU32,
 }
 
 impl Lab {
@@ -228,7 +229,7 @@ impl Lab {
         let id = format!("mn{}x{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let dir = tempfile::Builder::new().prefix(&format!("lab-{id}-")).tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
-        let lab = Lab { id, dir: Some(dir), hubs: Mutex::default(), unbound: Mutex::default() };
+        let lab = Lab { id, dir: Some(dir), hubs: Mutex::default(), unbound: Mutex::default(), files: AtomicU32::default() };
 
         let names: String = Host::ALL.iter().map(|h| format!("netns add {}\n", lab.namespace(*h))).collect();
         feed(Command::new("ip").args(["-batch", "-"]), &names);
@@ -393,15 +394,15 @@ impl Lab {
         self.hub(host).ask(&json!({ "do": "listen", "name": name, "host": address, "port": port, "mode": mode }));
     }
 
-    /// A name server on port 5353 of the witness that fails as `rules` say, one for each record type.
-    pub fn faulty_dns(&self, rules: &serde_json::Value) {
+    /// A name server on a port of the witness that fails as `rules` say, one for each record type.
+    pub fn faulty_dns(&self, port: u16, rules: &serde_json::Value) {
         let zone = json!({
             "admin.lab.test": { "A": [ADMIN4], "AAAA": [ADMIN6] },
             "admin4.lab.test": { "A": [ADMIN4] },
             "witness.lab.test": { "A": [WITNESS4], "AAAA": [WITNESS6] },
         });
         self.hub(Host::Beacon)
-            .ask(&json!({ "do": "listen", "name": "dns", "mode": "dns", "host": WITNESS4, "port": 5353, "zone": zone, "rules": rules }));
+            .ask(&json!({ "do": "listen", "name": format!("dns:{port}"), "mode": "dns", "host": WITNESS4, "port": port, "zone": zone, "rules": rules }));
     }
 
     /// The real name server is gone: nobody listens on its port.
@@ -419,6 +420,11 @@ impl Lab {
     /// The text of a log in that directory.
     pub fn log(&self, name: &str) -> String {
         fs::read_to_string(self.dir().join(format!("{name}.log"))).unwrap_or_default()
+    }
+
+    /// A name for a file that this test has not used yet.
+    pub fn fresh(&self, what: &str) -> String {
+        format!("{what}-{}", self.files.fetch_add(1, Ordering::Relaxed))
     }
 
     /// The hub of a host, started when first asked for.
