@@ -126,9 +126,15 @@ fn the_monitors_own_host_fails_as_told() {
     assert_eq!(stranger.connect(WITNESS4, 443, 1.0), seen("ECONNREFUSED"));
     lab.own_firewall(&[]);
 
-    lab.ip(Host::Stranger, "route add blackhole 203.0.113.7\nroute add prohibit 203.0.113.8\nroute add unreachable 203.0.113.3\n");
-    let routes = stranger.connects(&[probe(ADMIN4, 443), probe(SECOND_ADMIN4, 443), probe(PROXY4, 3128)]);
-    assert_eq!(routes, [seen("EINVAL"), seen("EACCES"), seen("EHOSTUNREACH")]);
+    let mut routes = String::new();
+    for (kind, four, six) in [("blackhole", ADMIN4, ADMIN6), ("prohibit", SECOND_ADMIN4, "fd00:113::8"), ("unreachable", PROXY4, PROXY6)] {
+        routes.push_str(&format!("route add {kind} {four}\nroute add {kind} {six}\n"));
+    }
+    lab.ip(Host::Stranger, &routes);
+    let four = stranger.connects(&[probe(ADMIN4, 443), probe(SECOND_ADMIN4, 443), probe(PROXY4, 3128)]);
+    assert_eq!(four, [seen("EINVAL"), seen("EACCES"), seen("EHOSTUNREACH")]);
+    let six = stranger.connects(&[probe(ADMIN6, 443), probe("fd00:113::8", 443), probe(PROXY6, 3128)]);
+    assert_eq!(six, [seen("EINVAL"), seen("EACCES"), seen("EHOSTUNREACH")]);
 
     lab.no_neighbour();
     let nobody = stranger.connects(&[
@@ -141,6 +147,8 @@ fn the_monitors_own_host_fails_as_told() {
         "ARP and ND failure are our own"
     );
 
+    lab.ip(Host::Stranger, "route del default via fd00:66::1\n");
+    assert_eq!(stranger.connect(WITNESS6, 443, 1.0), seen("ENETUNREACH"));
     lab.ip(Host::Stranger, "link set eth0 down\n");
     assert_eq!(stranger.connect(WITNESS4, 443, 1.0), seen("ENETUNREACH"));
 }
@@ -183,6 +191,11 @@ fn the_interceptor_answers_for_everybody_and_splices_what_it_reaches() {
         &json!({ "do": "get", "tls": true, "host": WITNESS6, "port": 443, "name": "witness.lab.test", "ca": lab.dir().join("ca.pem") }),
     );
     assert_eq!(page6["status"], 200, "{page6}");
+    lab.acl_with(&["ip saddr 198.51.100.129 ip daddr 203.0.113.8 accept"], Denial::Drop);
+    let spliced = stranger.ask(
+        &json!({ "do": "get", "tls": true, "host": SECOND_ADMIN4, "port": 443, "name": "admin.lab.test", "ca": lab.dir().join("ca.pem") }),
+    );
+    assert_eq!(spliced["status"], 403, "what the interceptor may reach is spliced: {spliced}");
     assert_eq!(lab.hub(Host::Allowed).connect(DECOY4, 443, 0.5).outcome, "timeout", "the office is not intercepted");
 }
 
