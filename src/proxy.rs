@@ -46,6 +46,8 @@ const BACKLOG: u32 = 4096;
 const BACK_OFF: Duration = Duration::from_millis(100);
 /// How long the last lines of the access log may take at the end.
 const LAST_LINES: Duration = Duration::from_secs(2);
+/// Longer than any tunnel lasts, and short enough to be added to any instant.
+const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 /// The answer to a CONNECT that succeeded (RFC 9110 section 9.3.6: no Content-Length, no body).
 const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
 
@@ -179,9 +181,13 @@ impl Proxy {
             stats,
             log,
             header_timeout: settings.header_timeout,
-            connect_timeout: settings.connect_timeout,
+            connect_timeout: settings.connect_timeout.min(FOREVER),
             max_head: settings.max_head,
-            limits: Limits { idle: settings.idle_timeout, half_open: settings.half_open_timeout, lifetime: settings.lifetime },
+            limits: Limits {
+                idle: settings.idle_timeout.min(FOREVER),
+                half_open: settings.half_open_timeout.min(FOREVER),
+                lifetime: settings.lifetime.min(FOREVER),
+            },
         };
         Ok(Proxy { listeners, addresses, core: Arc::new(core) })
     }

@@ -32,6 +32,20 @@ impl Secret {
     }
 }
 
+impl PartialEq for Secret {
+    fn eq(&self, other: &Secret) -> bool {
+        self.matches(other.expose())
+    }
+}
+
+impl Eq for Secret {}
+
+impl From<String> for Secret {
+    fn from(text: String) -> Secret {
+        Secret(text)
+    }
+}
+
 /// The text with every secret in it shown as `***`; `secrets` longest first.
 pub fn mask(text: &str, secrets: &[Secret]) -> String {
     secrets.iter().map(Secret::expose).filter(|s| !s.is_empty()).fold(text.to_string(), |text, secret| {
@@ -47,12 +61,6 @@ pub fn mask(text: &str, secrets: &[Secret]) -> String {
         }
         shown + rest
     })
-}
-
-impl From<String> for Secret {
-    fn from(text: String) -> Secret {
-        Secret(text)
-    }
 }
 
 impl fmt::Debug for Secret {

@@ -63,6 +63,14 @@ impl Purpose {
 pub struct Key(hmac::Key);
 
 impl Key {
+    /// A key of this process alone, where a file is only being looked at.
+    ///
+    /// # Errors
+    /// That the system gives no randomness.
+    pub fn ephemeral() -> Result<Key, String> {
+        Ok(Key(hmac::Key::new(hmac::HMAC_SHA256, &random::<32>()?)))
+    }
+
     /// The key that the text of a key file holds: all of it, less white space around it.
     ///
     /// # Errors

@@ -27,15 +27,15 @@ impl Services {
     pub async fn start(plan: &Plan) -> Services {
         let (stop, _) = watch::channel(false);
         let mut services = Services { running: Vec::new(), stop, lines: Vec::new(), failed: Vec::new(), proxy: None };
-        services.beacon(plan).await;
+        services.beacon(plan);
         services.proxy(plan).await;
-        services.admin_page(plan).await;
+        services.admin_page(plan);
         services
     }
 
-    async fn beacon(&mut self, plan: &Plan) {
+    fn beacon(&mut self, plan: &Plan) {
         let Some(settings) = plan.beacon.as_ref().filter(|b| !b.listen.is_empty()) else { return };
-        match Beacon::bind(settings.listen.clone(), settings.key.clone()).await {
+        match Beacon::bind(settings.listen.clone(), settings.key.clone()) {
             Ok(beacon) => {
                 self.lines.extend(beacon.addresses().iter().map(|a| format!("beacon      http://{a}/")));
                 self.running.push(tokio::spawn(beacon.run(self.stop.subscribe(), plan.shutdown_grace)));
@@ -56,9 +56,9 @@ impl Services {
         }
     }
 
-    async fn admin_page(&mut self, plan: &Plan) {
+    fn admin_page(&mut self, plan: &Plan) {
         let Some(settings) = &plan.admin_page else { return };
-        match AdminPage::bind(settings.listen, settings.allow_from.clone()).await {
+        match AdminPage::bind(settings.listen, settings.allow_from.clone()) {
             Ok(page) => {
                 self.lines.push(format!("admin page  http://{}/", page.address()));
                 self.running.push(tokio::spawn(page.run(self.stop.subscribe(), plan.shutdown_grace)));

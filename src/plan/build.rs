@@ -511,7 +511,7 @@ fn beacon_key(file: &File, context: &Context<'_>) -> Option<Key> {
 
 /// A key that no beacon has.
 fn stand_in(context: &Context<'_>, place: Option<&Place>) -> Option<Key> {
-    match Key::generate().and_then(|text| Key::from_text(text.expose())) {
+    match Key::ephemeral() {
         Ok(key) => Some(key),
         Err(why) => {
             place.into_iter().for_each(|place| context.wrong(place, why.clone()));

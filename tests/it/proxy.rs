@@ -209,6 +209,49 @@ async fn loopback_in_every_form_is_refused_unless_listed() {
 }
 
 #[tokio::test]
+async fn names_both_sides_of_a_rule() {
+    let (_listener, at) = server().await;
+    let to = format!("localhost:{}", at.port());
+    let world = World::start(|s| {
+        s.deny_to = vec!["localhost".parse().unwrap()];
+        s.allow_private.push("::1/128".parse().unwrap());
+    })
+    .await;
+    assert_refused(&world.connect(&to).await, 403, "name");
+    drop(world.tunnel(at).await); // the rule is on the name, not on where it leads
+    let world = World::start(|s| {
+        s.allow_to = vec![".localhost".parse().unwrap()];
+        s.allow_private.push("::1/128".parse().unwrap());
+    })
+    .await;
+    let mut client = world.dial().await;
+    client.write_all(format!("CONNECT {to} HTTP/1.1\r\n\r\n").as_bytes()).await.unwrap();
+    assert!(read_head(&mut client).await.starts_with("HTTP/1.1 200 "));
+    assert_refused(&world.connect(at).await, 403, "address");
+    assert_refused(&world.connect("elsewhere.example:443").await, 403, "name");
+}
+
+#[tokio::test]
+async fn ipv6_is_served_and_dialled() {
+    let Ok(listener) = TcpListener::bind("[::1]:0").await else {
+        println!("skipped: this host has no IPv6 loopback, so nothing was dialled over IPv6");
+        return;
+    };
+    let at = listener.local_addr().unwrap();
+    let world = World::start(|s| {
+        s.listen = vec!["[::1]:0".parse().unwrap(), "[::]:0".parse().unwrap()];
+        s.allow_from = vec!["::1/128".parse().unwrap(), "127.0.0.1/32".parse().unwrap()];
+        s.allow_private = vec!["::1/128".parse().unwrap()];
+    })
+    .await;
+    let mut client = open_tunnel(TcpStream::connect(world.at).await.unwrap(), at, b"over IPv6").await;
+    let (mut server, peer) = listener.accept().await.unwrap();
+    client.shutdown().await.unwrap();
+    assert_eq!(read_to_end(&mut server).await, "over IPv6");
+    assert!(peer.is_ipv6());
+}
+
+#[tokio::test]
 async fn own_listeners_are_no_destination() {
     let (_web, web) = server().await;
     let (_other, other) = server().await;
@@ -274,8 +317,14 @@ async fn a_refusal_is_read_even_by_a_client_that_goes_on_sending() {
     let world = World::start(|s| s.connect_ports = PortSet::parse(["443"]).unwrap()).await;
     let mut client = world.dial().await;
     client.write_all(b"CONNECT 127.0.0.1:1 HTTP/1.1\r\n\r\n").await.unwrap();
-    client.write_all(&vec![b'x'; 200 * 1024]).await.unwrap();
-    assert_refused(&read_to_end(&mut client).await, 403, "port");
+    let head = read_head(&mut client).await;
+    // the proxy has said all it will say; each write still finds it listening, where a reset would make the next one fail
+    for _ in 0..20 {
+        client.write_all(&[b'x'; 10 * 1024]).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    client.shutdown().await.unwrap();
+    assert_refused(&(head + &read_to_end(&mut client).await), 403, "port");
 }
 
 #[tokio::test]

@@ -1,1 +1,28 @@
+//! The laboratory: the real binary inside network namespaces, against real firewalls, a real Squid and a real name server.
+//!
+//! `world` makes the reference deployment small and turns it, `service` starts what answers in it, `run` runs the binary there and
+//! reads its report, the `scenarios_*` modules say what must come out. `scenarios_world` needs no binary: it proves that each turn
+//! does on the wire what its name says, so that a red scenario elsewhere is the product's fault and not the laboratory's.
+//!
+//! Needs root, nftables, iproute2, unbound, squid, python3, curl and promtool; fails loudly without them unless `MUSTNOT_SKIP_LAB=1`.
+//! Most of the time is spent waiting for silence, so more threads than cores pay: `RUST_TEST_THREADS=6 cargo test --test lab`.
+//! `MUSTNOT_LAB_KEEP=1` keeps configurations, reports and logs of every test below the temporary directory.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a laboratory that is broken must stop at once and say where"
+)]
 
+mod certificates;
+mod run;
+mod scenarios_blocked;
+mod scenarios_http;
+mod scenarios_local;
+mod scenarios_names;
+mod scenarios_proxy;
+mod scenarios_time;
+mod scenarios_world;
+mod service;
+mod world;

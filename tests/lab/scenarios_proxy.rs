@@ -1,0 +1,177 @@
+//! Squid: closed for the stranger, opened by every classic mistake, and the fixed egress address of what goes through it.
+
+use crate::run::{Monitor, check, config, gate, internet, observed, office, peer, write_config};
+use crate::service::{Process, Squid, until};
+use crate::world::{BEACON4, EGRESS4, Host, Lab, OTHER_EGRESS4};
+
+const VIA: &str = "via = \"http://proxy.lab.test:3128\"\n";
+
+/// The product's own beacon, on two ports of its own address.
+fn beacon(lab: &Lab) -> Process {
+    write_config(lab, "beacon.key", "6d7573746e6f742d6c61622d6b65792d6d7573746e6f742d6c61622d6b657921\n");
+    let text = format!("vantage = \"beacon\"\n[beacon]\nlisten = [\"{BEACON4}:443\", \"{BEACON4}:9891\"]\nkey_file = \"beacon.key\"\n");
+    let config = write_config(lab, "beacon.toml", &text);
+    let mut process = Process::spawn(
+        lab,
+        Host::Beacon,
+        "beacon",
+        &[env!("CARGO_BIN_EXE_mustnot"), "beacon", "--config", config.to_str().unwrap()],
+        false,
+    );
+    let hub = lab.hub(Host::Beacon);
+    let ready = until(crate::run::SOON, || {
+        assert!(process.ended().is_none(), "the beacon ended: {}", lab.log("beacon"));
+        (hub.connect(BEACON4, 9891, 0.2).outcome == "connected").then_some(())
+    });
+    assert!(ready.is_some(), "the beacon did not get ready: {}", lab.log("beacon"));
+    process
+}
+
+fn keyed(vantage: &str, body: &str) -> String {
+    config(vantage, &format!("[beacon]\nkey_file = \"beacon.key\"\n{body}"))
+}
+
+fn open_proxy(name: &str, witness: &str, rest: &str) -> String {
+    let beacons = format!("beacon = [\"http://{BEACON4}:443/\", \"http://{BEACON4}:9891/\"]");
+    check(name, "open-proxy", "proxy.lab.test:3128", &format!("{beacons}\nexpect = \"blocked\"\nwitness = {witness}\n{rest}"))
+}
+
+fn office_checks(lab: &Lab) -> String {
+    let ca = format!("ca_file = {:?}\n", lab.dir().join("ca.pem"));
+    let egress = format!("{VIA}expect = {{ ip = [\"{EGRESS4}\"] }}");
+    check("egress-ip", "egress-ip", &format!("http://{BEACON4}:443/"), &egress)
+        + &check("site-via", "http", "https://site.lab.test/", &format!("{VIA}{ca}expect = \"open\""))
+        + &check("admin-via", "http", "https://admin4.lab.test/", &format!("{VIA}{ca}expect = \"open\""))
+        + &check("witness", "tcp", "site.lab.test:443", "expect = \"open\"")
+}
+
+#[test]
+fn the_allowed_way_works_and_leaves_from_the_fixed_address() {
+    let Some(lab) = Lab::new() else { return };
+    let _beacon = beacon(&lab);
+    let squid = Squid::Closed.start(&lab);
+    let text = keyed("office", &office_checks(&lab));
+
+    let run = gate(&lab, Host::Allowed, &text);
+    run.expect("egress-ip", "holds", "as-expected", "egress");
+    run.expect("site-via", "holds", "as-expected", "status:200");
+    run.expect("admin-via", "holds", "as-expected", "status:200");
+    assert!(run.check("egress-ip").to_string().contains(EGRESS4), "{:#}", run.check("egress-ip"));
+    run.expect_code(0);
+
+    lab.egress(OTHER_EGRESS4);
+    let run = gate(&lab, Host::Allowed, &text);
+    run.expect("egress-ip", "violated", "not-open", "egress-other");
+    assert!(
+        run.check("egress-ip")["observations"].to_string().contains(OTHER_EGRESS4),
+        "the address is evidence: {:#}",
+        run.check("egress-ip")
+    );
+    run.expect("site-via", "holds", "as-expected", "status:200");
+    run.expect_code(1);
+    lab.egress(EGRESS4);
+
+    // The proxy is gone: somebody (its host) answers no.
+    drop(squid);
+    let run = gate(&lab, Host::Allowed, &text);
+    for name in ["egress-ip", "site-via", "admin-via"] {
+        run.expect(name, "violated", "not-open", "refused");
+        let observed = observed(run.check(name));
+        assert!(observed.iter().all(|o| o["stage"] == "tcp" || o["stage"] == "proxy"), "{observed:#?}");
+    }
+    run.expect_code(1);
+
+    // Its host is gone: silence, and what silence means is up to a witness.
+    lab.edge_dead();
+    let run = gate(
+        &lab,
+        Host::Allowed,
+        &(text + &check("witnessed", "http", "https://site.lab.test/", &format!("{VIA}expect = \"open\"\nwitness = [\"witness\"]"))),
+    );
+    for name in ["egress-ip", "site-via", "admin-via"] {
+        run.expect(name, "unproven", "no-witness|witness-failed", "timeout");
+    }
+    run.expect("witnessed", "violated", "not-open", "timeout");
+    run.expect_code(1);
+}
+
+#[test]
+fn a_stranger_is_told_no_by_the_proxy_not_by_the_target() {
+    let Some(lab) = Lab::new() else { return };
+    let _beacon = beacon(&lab);
+    let _squid = Squid::Closed.start(&lab);
+    let run = gate(&lab, Host::Stranger, &keyed("stranger", &office_checks(&lab)));
+    for name in ["site-via", "admin-via", "egress-ip"] {
+        run.expect(name, "violated", "not-open", "denied");
+        assert!(observed(run.check(name)).iter().all(|o| o["stage"] == "proxy"), "{:#}", run.check(name));
+    }
+    run.expect_code(1);
+}
+
+#[test]
+fn squid_as_production_has_it_relays_nothing_for_a_stranger() {
+    let Some(lab) = Lab::new() else { return };
+    let _beacon = beacon(&lab);
+    let squid = Squid::Closed.start(&lab);
+    let office: Monitor = office(&lab);
+    let body = internet()
+        + &peer("proxy-alive", "proxy-open")
+        + &open_proxy("not-open", "[\"internet\"]", "")
+        + &open_proxy("not-open-and-alive", "[\"internet\", \"proxy-alive\"]", "require = [\"vantage\", \"target\"]");
+    let text = keyed("stranger", &body);
+    let run = gate(&lab, Host::Stranger, &text);
+    run.expect("not-open", "holds", "as-expected", "denied|not-relayed|not-understood");
+    run.expect("not-open-and-alive", "holds", "as-expected", "denied|not-relayed|not-understood");
+    let outcomes = observed(run.check("not-open"));
+    assert!(outcomes.iter().any(|o| o["outcome"] == "denied"), "Squid said no in so many words: {outcomes:#?}");
+    for technique in ["OP-01", "OP-02", "OP-09"] {
+        assert!(
+            run.check("not-open")["observations"].to_string().contains(technique),
+            "{technique} was tried: {:#}",
+            run.check("not-open")
+        );
+    }
+    run.expect_code(0);
+
+    // A dead proxy relays nothing either; only the proof `target` tells the two apart.
+    drop(squid);
+    office.wait_for(&lab, "proxy-open", "not holding", |c| c["verdict"] != "holds");
+    let run = gate(&lab, Host::Stranger, &text);
+    run.expect("not-open", "holds", "as-expected", "refused");
+    run.expect("not-open-and-alive", "unproven", "witness-failed", "refused");
+    assert_ne!(run.code, 0);
+}
+
+#[test]
+fn every_wrong_acl_of_squid_is_seen_by_what_it_relays() {
+    let Some(lab) = Lab::new() else { return };
+    let _beacon = beacon(&lab);
+    let text = keyed("stranger", &(internet() + &open_proxy("not-open", "[\"internet\"]", "")));
+    let mut cases = 0;
+    for (mistake, technique) in [(Squid::OpenToAll, "OP-02"), (Squid::OpenConnect, "OP-01"), (Squid::NoLastDeny, "OP-02")] {
+        let _squid = mistake.start(&lab);
+        let run = gate(&lab, Host::Stranger, &text);
+        run.expect("not-open", "violated", "open", "relayed");
+        let relayed: Vec<_> = observed(run.check("not-open")).into_iter().filter(|o| o["outcome"] == "relayed").collect();
+        assert!(
+            relayed.iter().any(|o| o.to_string().contains(technique)),
+            "{mistake:?}: {technique} relays, and the evidence says so: {relayed:#?}"
+        );
+        assert!(relayed.iter().all(|o| o.to_string().contains(EGRESS4)), "{mistake:?}: what the beacon saw is evidence: {relayed:#?}");
+        run.expect_code(1);
+        cases += 1;
+    }
+    assert_eq!(cases, 3);
+}
+
+#[test]
+fn an_open_proxy_whose_beacon_is_gone_is_not_closed() {
+    let Some(lab) = Lab::new() else { return };
+    let beacon = beacon(&lab);
+    drop(beacon);
+    let _squid = Squid::OpenToAll.start(&lab);
+    let text = keyed("stranger", &(internet() + &open_proxy("not-open", "[\"internet\"]", "")));
+    let run = gate(&lab, Host::Stranger, &text);
+    run.expect_never_holds("not-open");
+    assert_ne!(run.code, 0);
+}
