@@ -6,6 +6,7 @@ mod keys;
 mod problem;
 mod reader;
 mod syntax;
+mod value;
 mod written;
 
 use std::cell::RefCell;

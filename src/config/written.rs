@@ -3,14 +3,17 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use super::keys::{self, Kind};
 use super::problem::{At, Place};
-use super::reader::{Section, did_you_mean};
+use super::reader::Section;
+use super::value::{
+    filled, parse_address, parse_alpn, parse_beacon, parse_family, parse_host_port, parse_listen, parse_log, parse_method, parse_name,
+    parse_proof, parse_resolver, parse_runbook, parse_severity, parse_technique, parse_url, parse_user, parse_version, parse_via,
+};
 use crate::net::resolve::Resolver;
 use crate::net::tls::Version;
 use crate::observation::Family;
@@ -18,8 +21,8 @@ use crate::plan::Severity;
 use crate::probe::Technique;
 use crate::proxy;
 use crate::secret::Secret;
-use crate::target::{Host, HostPort, PortSet, Scheme, Url, parse_cidr};
-use crate::witness::{Proof, ProofSet};
+use crate::target::{Host, HostPort, PortSet, Url, parse_cidr};
+use crate::witness::ProofSet;
 
 /// Labels that a check may carry: they are on every scrape, for ever.
 pub const MAX_LABELS: usize = 16;
@@ -681,185 +684,4 @@ fn read_headers(headers: &Section<'_, '_>) -> Vec<(String, Secret)> {
         read.extend(value.map(|value| (name.to_string(), value.value)));
     }
     read
-}
-
-/// A name that can be a label value, a path segment and a word on the command line.
-fn parse_name(text: &str, punctuation: &str) -> Result<String, String> {
-    let legal = |c: char| c.is_ascii_alphanumeric() || punctuation.contains(c);
-    let allowed: Vec<String> = punctuation.chars().map(String::from).collect();
-    let (last, others) = allowed.split_last().map_or(("", &[][..]), |(last, others)| (last.as_str(), others));
-    let allowed = if others.is_empty() { last.to_string() } else { format!("{} and {last}", others.join(" ")) };
-    match text.chars().find(|c| !legal(*c)) {
-        None if text.is_empty() => Err(format!("is empty; write letters, digits, {allowed}")),
-        None => Ok(text.to_string()),
-        Some(bad) => Err(format!("\"{text}\" contains {bad:?}; write letters, digits, {allowed}")),
-    }
-}
-
-fn filled(text: &str) -> Result<String, String> {
-    if text.is_empty() { Err("is empty; write something or leave it out".into()) } else { Ok(text.into()) }
-}
-
-fn parse_address(text: &str) -> Result<IpAddr, String> {
-    let ip = text
-        .parse::<IpAddr>()
-        .map_err(|_| format!("\"{text}\" is not an address; write one such as \"192.0.2.10\" or \"2001:db8::10\""))?;
-    if ip.is_unspecified() || ip.is_multicast() {
-        return Err(format!("\"{text}\" is not the address of one host; write one such as \"192.0.2.10\" or \"2001:db8::10\""));
-    }
-    Ok(ip)
-}
-
-fn parse_listen(text: &str) -> Result<SocketAddr, String> {
-    if let Ok(address) = text.parse() {
-        return Ok(address);
-    }
-    let remedy = match text.rsplit_once(':') {
-        Some(("", port)) => format!("it has no address; write \"127.0.0.1:{port}\", or \"0.0.0.0:{port}\" for all"),
-        Some(("localhost", port)) => format!("it has a name; write \"127.0.0.1:{port}\" or \"[::1]:{port}\""),
-        _ if text.parse::<IpAddr>().is_ok() => "it has no port; write one behind it, such as \"127.0.0.1:9890\" or \"[::1]:9890\"".into(),
-        _ => "write address and port, such as \"127.0.0.1:9890\" or \"[::1]:9890\"".into(),
-    };
-    Err(format!("\"{text}\" is nothing to listen on: {remedy}"))
-}
-
-fn parse_host_port(text: &str) -> Result<HostPort, String> {
-    if text.contains("://") {
-        return Err(format!("\"{text}\" is a URL; write host:port"));
-    }
-    if text.contains('@') {
-        return Err("no user name or password may stand in a target; leave them out".into());
-    }
-    text.parse()
-}
-
-fn parse_url(text: &str) -> Result<Url, String> {
-    if has_credentials(text) {
-        return Err("no user name or password may stand in a URL; leave them out".into());
-    }
-    text.parse()
-}
-
-fn has_credentials(url: &str) -> bool {
-    let authority = url.split_once("://").and_then(|(_, rest)| rest.split(['/', '?', '#']).next());
-    authority.is_some_and(|a| a.contains('@'))
-}
-
-fn parse_beacon(text: &str) -> Result<Url, String> {
-    let url = parse_url(text)?;
-    match url.scheme {
-        Scheme::Http => Ok(url),
-        Scheme::Https => {
-            Err(format!("the beacon is asked over plain HTTP, its signature is its proof; write \"http://{}{}\"", url.authority, url.path))
-        }
-    }
-}
-
-fn parse_via(text: &str) -> Result<HostPort, String> {
-    let Some(rest) = text.strip_prefix("http://") else {
-        return Err(match text.split_once("://") {
-            Some((scheme, rest)) => format!("\"{scheme}\" is not spoken to a proxy; write \"http://{}\"", without_credentials(rest)),
-            None => format!("\"{text}\" is not a URL; write \"http://{}\"", without_credentials(text)),
-        });
-    };
-    if rest.contains('@') {
-        return Err("no user name or password may stand in a URL; write via_user and via_password_file".into());
-    }
-    let rest = rest.strip_suffix('/').unwrap_or(rest);
-    if rest.contains(['/', '?', '#']) {
-        return Err(format!("\"{text}\" has a path; write only http://host:port"));
-    }
-    rest.parse::<HostPort>().map_err(|why| why.replace("write host:port", "write http://host:port"))
-}
-
-fn without_credentials(text: &str) -> &str {
-    text.rsplit_once('@').map_or(text, |(_, rest)| rest)
-}
-
-fn parse_runbook(text: &str) -> Result<String, String> {
-    if has_credentials(text) {
-        return Err("no user name or password may stand in a URL; leave them out".into());
-    }
-    filled(text)
-}
-
-/// `-`, or a file that starts where the configuration lies.
-fn parse_log(text: &str, base_dir: &Path) -> Result<proxy::LogTarget, String> {
-    if text == "-" { text.parse() } else { base_dir.join(filled(text)?).to_string_lossy().parse() }
-}
-
-fn parse_user(text: &str) -> Result<String, String> {
-    if text.contains(':') || text.chars().any(char::is_control) {
-        return Err("a user name has no colon and no control character (RFC 7617); the password comes from a file".into());
-    }
-    filled(text)
-}
-
-fn parse_method(text: &str) -> Result<String, String> {
-    match text {
-        "CONNECT" => Err("CONNECT is what via does; write another method".into()),
-        "" => Err("is empty; write \"GET\"".into()),
-        _ if text.bytes().all(|b| b.is_ascii_uppercase() || b == b'-' || b == b'_') => Ok(text.into()),
-        _ if text.bytes().all(|b| b.is_ascii_alphabetic()) => {
-            Err(format!("methods are in capitals; write \"{}\"", text.to_ascii_uppercase()))
-        }
-        _ => Err(format!("\"{text}\" is not a method; write \"GET\"")),
-    }
-}
-
-fn parse_alpn(text: &str) -> Result<String, String> {
-    if text.is_empty() || text.len() > 255 {
-        return Err("a protocol name has 1 to 255 bytes (RFC 7301); write one such as \"http/1.1\"".into());
-    }
-    Ok(text.into())
-}
-
-fn parse_version(text: &str) -> Result<Version, String> {
-    match text {
-        "1.2" => Ok(Version::V1_2),
-        "1.3" => Ok(Version::V1_3),
-        _ => Err(format!("\"{text}\" is not a TLS version that can be offered; write \"1.2\" or \"1.3\"")),
-    }
-}
-
-fn parse_technique(text: &str) -> Result<Technique, String> {
-    if let Some(technique) = Technique::ALL.into_iter().find(|t| t.id() == text) {
-        return Ok(technique);
-    }
-    let number = text.strip_prefix("OP-").filter(|n| n.len() == 2).and_then(|n| n.parse::<u8>().ok());
-    match number {
-        Some(1..=40) => Err(keys::not_built(&format!("technique \"{text}\""))),
-        _ => Err(format!("\"{text}\" is no technique; write one of {}", super::reader::listed(Technique::ALL.map(Technique::id)))),
-    }
-}
-
-fn parse_proof(text: &str) -> Result<Proof, String> {
-    let found = Proof::ALL.into_iter().find(|p| p.token() == text);
-    found.ok_or_else(|| format!("\"{text}\" is no proof; {}", did_you_mean(text, Proof::ALL.map(Proof::token))))
-}
-
-fn parse_family(text: &str) -> Result<Family, String> {
-    match text {
-        "ipv4" => Ok(Family::V4),
-        "ipv6" => Ok(Family::V6),
-        _ => Err(format!("\"{text}\" is no family; write \"ipv4\" or \"ipv6\"")),
-    }
-}
-
-fn parse_severity(text: &str) -> Result<Severity, String> {
-    let all = [Severity::Critical, Severity::Warning, Severity::Info];
-    let found = all.into_iter().find(|s| s.token() == text);
-    found.ok_or_else(|| format!("\"{text}\" is no severity; {}", did_you_mean(text, all.map(Severity::token))))
-}
-
-fn parse_resolver(text: &str) -> Result<Resolver, String> {
-    const DNS: u16 = 53;
-    if text == "system" {
-        return Ok(Resolver::System);
-    }
-    let bare = text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, DNS));
-    match bare.or_else(|_| text.parse::<SocketAddr>()) {
-        Ok(server) if server.port() != 0 && !server.ip().is_unspecified() => Ok(Resolver::At(server)),
-        _ => Err(format!("\"{text}\" is no resolver; write \"system\", an address, or address:port such as \"192.0.2.53:53\"")),
-    }
 }
