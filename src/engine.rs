@@ -214,7 +214,9 @@ impl Engine {
         if let Some(one) = judged.first()
             && matches!(one.verdict, Verdict::Violated(_))
         {
-            let memory = self.with_memory(number, |memory| memory.clone());
+            // What the finished run will teach, ahead of it.
+            let mut memory = self.with_memory(number, |memory| memory.clone());
+            memory.learn(&judged, one.verdict.clone(), check.expectation.is_inverted(), wall, Moment::now());
             let record = report_run::record(check, &self.plan.vantage, &judged, fold(&judged, 1), Vec::new(), &memory, began, wall);
             self.board.announce(number, record);
         }

@@ -18,6 +18,7 @@ use crate::engine::Engine;
 use crate::history::Board;
 use crate::metrics::Metrics;
 use crate::plan::{Check, Plan};
+use crate::proxy::LogTarget;
 use crate::record::Record;
 use crate::report::{Format, Report, Style, write_report};
 use crate::state::State;
@@ -46,7 +47,11 @@ pub struct Gate<'a> {
 
 /// Runs the gate over the file.
 pub async fn check(file: &Path, args: &cli::Check) -> u8 {
-    let Ok(Loaded { plan, .. }) = load(file, Keys::Create) else { return EXIT_USAGE };
+    let Ok(Loaded { mut plan, .. }) = load(file, Keys::Create) else { return EXIT_USAGE };
+    if let Some(proxy) = plan.proxy.as_mut().filter(|p| p.access_log == LogTarget::Stdout) {
+        // Standard output belongs to the report.
+        proxy.access_log = LogTarget::Stderr;
+    }
     let selected = match select(&plan.checks, &args.only) {
         Ok(selected) => selected,
         Err(Selection::Empty(what)) => {

@@ -26,6 +26,8 @@ const RETRY: Duration = Duration::from_millis(10);
 pub enum LogTarget {
     /// `-`: standard output.
     Stdout,
+    /// Standard error: for a program whose standard output is its report.
+    Stderr,
     /// A file, appended to.
     File(PathBuf),
 }
@@ -107,6 +109,7 @@ impl Log {
     pub fn open(target: &LogTarget, format: LogFormat, lost: IntCounter) -> Result<Log, String> {
         let writer: Box<dyn Write + Send> = match target {
             LogTarget::Stdout => Box::new(io::stdout()),
+            LogTarget::Stderr => Box::new(io::stderr()),
             LogTarget::File(path) => {
                 let file = OpenOptions::new().append(true).create(true).open(path);
                 Box::new(file.map_err(|e| {

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 
 /// Names that the valid server certificate carries.
-const NAMES: [&str; 5] = ["admin.lab.test", "two.lab.test", "witness.lab.test", "witness6.lab.test", "site.lab.test"];
+const NAMES: [&str; 6] = ["admin.lab.test", "admin4.lab.test", "two.lab.test", "witness.lab.test", "witness6.lab.test", "site.lab.test"];
 
 /// PEM texts; `valid` and `untrusted` hold key and certificate chain in one, as the servers want them.
 pub struct Certificates {
