@@ -81,7 +81,7 @@ pub enum Command {
     /// The gate: one round, a report, an exit code
     Check(Check),
     /// One ad-hoc check from flags alone
-    Probe(Probe),
+    Probe(Box<Probe>),
     /// Run only the embedded proxy
     Proxy,
     /// Run only the beacon
@@ -184,5 +184,5 @@ pub enum Config {
 }
 
 fn parse_format(text: &str) -> Result<Format, String> {
-    text.parse().map_err(|e| format!("{e}"))
+    text.parse()
 }

@@ -22,7 +22,7 @@ pub async fn open(stream: &mut TcpStream, via: &Via, to: &HostPort, deadline: In
     }
     request.push_str("\r\n");
     let started = Stopwatch::now();
-    let head = http::exchange(stream, request.as_bytes(), deadline, evidence).await.map_err(|outcome| of_silence(outcome))?;
+    let head = http::exchange(stream, request.as_bytes(), deadline, evidence).await.map_err(of_silence)?;
     if !(200..=299).contains(&head.status) {
         return Err(of_answer(&head));
     }
