@@ -81,7 +81,7 @@ impl Engine {
 
     /// What readers need to know of each check of the plan.
     pub fn about(plan: &Plan) -> Vec<Arc<About>> {
-        plan.checks.iter().map(|check| Arc::new(report_run::about(check))).collect()
+        plan.checks.iter().map(|check| Arc::new(report_run::about(check, &plan.masks))).collect()
     }
 
     /// The board that the engine writes.
@@ -217,7 +217,7 @@ impl Engine {
             // What the finished run will teach, ahead of it.
             let mut memory = self.with_memory(number, |memory| memory.clone());
             memory.learn(&judged, one.verdict.clone(), check.expectation.is_inverted(), wall, Moment::now());
-            let record = report_run::record(check, &self.plan.vantage, &judged, fold(&judged, 1), Vec::new(), &memory, began, wall);
+            let record = report_run::record(check, &self.plan, &judged, fold(&judged, 1), Vec::new(), &memory, began, wall);
             self.board.announce(number, record);
         }
     }
@@ -231,7 +231,7 @@ impl Engine {
             folded.verdict = verdict;
             (memory.clone(), changed)
         });
-        let record = report_run::record(check, &self.plan.vantage, &judged, folded, changed, &memory, began, wall);
+        let record = report_run::record(check, &self.plan, &judged, folded, changed, &memory, began, wall);
         if let Some(state) = &self.state {
             state.remember(&check.name, &check.target, &memory);
         }
