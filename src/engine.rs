@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
@@ -159,7 +159,9 @@ impl Engine {
         let looked = if check.expectation.is_inverted() {
             let found = self.find(number, check).await;
             self.let_witnesses_run(check, Side::Before, &found).await;
-            self.look(number, check, found, |seen| self.announce(number, check, seen, began, wall)).await
+            let look = self.look(number, check, found, |seen| self.announce(number, check, seen, began, wall));
+            // The witnesses' decoys run meanwhile: beside the runs before, and at no cost in time.
+            join(look, self.hear_decoys(check, &[])).await.0
         } else {
             self.let_witnesses_run(check, Side::Before, &look::Found::default()).await;
             self.runner_looks(number, Moment::now(), &[]).await

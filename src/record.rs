@@ -1,7 +1,6 @@
 //! Records: one judged run with its evidence. The only type that readers see: bounded, redacted, serialisable.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -135,9 +134,6 @@ pub struct Seen {
     pub proofs: ProofSet,
     /// What shows it.
     pub evidence: Evidence,
-    /// The address that was really reached, where one was; peers compare it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reached: Option<SocketAddr>,
 }
 
 /// What one witness showed for a run.

@@ -83,7 +83,6 @@ fn seen(one: &Judged) -> Seen {
         technique: o.subject.technique,
         proofs: one.proofs,
         evidence: o.evidence.clone(),
-        reached: o.subject.reached,
     }
 }
 
