@@ -67,12 +67,21 @@ pub struct Engine {
 impl Engine {
     /// An engine for the plan; what `state` remembers is taken over.
     pub fn new(plan: Arc<Plan>, board: Arc<Board>, listener: Arc<dyn Listener>, state: Option<State>) -> Arc<Engine> {
-        let memory = |check: &Arc<Check>| Mutex::new(state.as_ref().map_or_else(Memory::default, |s| s.recall(&check.name, &check.target)));
+        let memories: Vec<Memory> = plan
+            .checks
+            .iter()
+            .map(|check| state.as_ref().map_or_else(Memory::default, |s| s.recall(&check.name, &check.target)))
+            .collect();
+        for (number, (check, memory)) in plan.checks.iter().zip(&memories).enumerate() {
+            if memory.violated && check.expectation.is_inverted() {
+                board.announce(number, report_run::latched(check, &plan, memory, Moment::now(), Wall::now()));
+            }
+        }
         Arc::new(Engine {
             runners: plan.checks.iter().map(|_| Runner::default()).collect(),
             decoys: Mutex::new(Decoys::new(plan.witness_window)),
             decoy_turns: decoy::Turns::default(),
-            memories: plan.checks.iter().map(memory).collect(),
+            memories: memories.into_iter().map(Mutex::new).collect(),
             partial: plan.checks.iter().map(|_| Mutex::default()).collect(),
             permits: Semaphore::new(runs_at_once(crate::net::descriptor_limit())),
             done: AtomicUsize::new(0),
