@@ -67,11 +67,8 @@ pub struct Engine {
 impl Engine {
     /// An engine for the plan; what `state` remembers is taken over.
     pub fn new(plan: Arc<Plan>, board: Arc<Board>, listener: Arc<dyn Listener>, state: Option<State>) -> Arc<Engine> {
-        let memories: Vec<Memory> = plan
-            .checks
-            .iter()
-            .map(|check| state.as_ref().map_or_else(Memory::default, |s| s.recall(&check.name, &check.target)))
-            .collect();
+        let memories: Vec<Memory> =
+            plan.checks.iter().map(|check| state.as_ref().map_or_else(Memory::default, |s| s.recall(&check.name, &check.target))).collect();
         for (number, (check, memory)) in plan.checks.iter().zip(&memories).enumerate() {
             if memory.violated && check.expectation.is_inverted() {
                 board.announce(number, report_run::latched(check, &plan, memory, Moment::now(), Wall::now()));

@@ -11,3 +11,7 @@ mod fixture;
 mod proxy;
 #[cfg(test)]
 mod report;
+#[cfg(test)]
+mod judge;
+#[cfg(test)]
+mod worlds;
