@@ -92,3 +92,57 @@ fn weigh(report: &Report, probe: &Peer, read_at: Moment) -> Option<PeerEvidence>
         reached,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::tls;
+
+    fn weighed(report: serde_json::Value) -> PeerEvidence {
+        let probe = Peer {
+            url: "http://office.example.com:9890".parse().unwrap(),
+            check: "admin-open".into(),
+            max_age: Duration::from_secs(60),
+            auth: None,
+            tls: tls::Client::new(&tls::Options::default()).unwrap(),
+        };
+        weigh(&serde_json::from_value(report).unwrap(), &probe, Moment::after_boot(Duration::from_secs(1000))).unwrap()
+    }
+
+    fn run(second: u32, verdict: &str, outcome: &str) -> serde_json::Value {
+        let observation = serde_json::json!({ "address": "203.0.113.7:443", "verdict": verdict, "outcome": outcome });
+        serde_json::json!({ "verdict": verdict, "started_at": format!("2026-01-02T03:04:{second:02}Z"), "observations": [observation] })
+    }
+
+    fn report(runs: &[serde_json::Value]) -> serde_json::Value {
+        serde_json::json!({ "vantage": "office", "now": "2026-01-02T03:04:50Z", "checks": runs.get(..1), "recent": runs })
+    }
+
+    #[test]
+    fn only_what_was_open_there_was_reached() {
+        for (verdict, outcome, reached) in [
+            ("holds", "connected", true),
+            ("holds", "status:200", true),
+            ("holds", "status:403", false),
+            ("holds", "timeout", false),
+            ("holds", "refused", false),
+            ("holds", "from a later version", false),
+            ("violated", "connected", false),
+            ("unproven", "connected", false),
+        ] {
+            assert_eq!(weighed(report(&[run(40, verdict, outcome)])).reached.len(), usize::from(reached), "{verdict} {outcome}");
+        }
+    }
+
+    #[test]
+    fn it_has_held_since_the_oldest_record_behind_which_all_hold() {
+        let since = |verdicts: &[&str]| {
+            let runs: Vec<_> = verdicts.iter().zip([40, 30, 20]).map(|(v, second)| run(second, v, "connected")).collect();
+            weighed(report(&runs)).holding_since.map(|m| m.since(Moment::ZERO).as_secs())
+        };
+        assert_eq!(since(&["holds", "holds", "holds"]), Some(970));
+        assert_eq!(since(&["holds", "holds", "unproven"]), Some(980));
+        assert_eq!(since(&["holds", "violated", "holds"]), Some(990));
+        assert_eq!(since(&["unproven", "holds", "holds"]), None);
+    }
+}
