@@ -129,7 +129,10 @@ fn every_field_and_cause_of_the_report_is_documented_and_no_other() {
     let structs = [
         ("src/report/json.rs", ["struct Document", "struct OneCheck"].as_slice()),
         ("src/report.rs", &["struct Summary"]),
-        ("src/record.rs", &["struct About", "struct Record", "struct Exposure", "struct DenialChanged", "struct Seen", "struct WitnessRecord"]),
+        (
+            "src/record.rs",
+            &["struct About", "struct Record", "struct Exposure", "struct DenialChanged", "struct Seen", "struct WitnessRecord"],
+        ),
         ("src/observation.rs", &["struct Evidence", "struct Icmp", "struct PeerEvidence"]),
     ];
     let fields = structs.iter().flat_map(|(file, names)| {
@@ -161,7 +164,9 @@ fn fields(source: &str, name: &str) -> Vec<String> {
 
 #[test]
 fn every_link_of_the_documents_leads_somewhere() {
-    for document in ["README.md", "CHANGELOG.md", "docs/PLAN.md", "docs/techniques.md", "docs/outcomes.md", "docs/metrics.md", "docs/report.md"] {
+    for document in
+        ["README.md", "CHANGELOG.md", "docs/PLAN.md", "docs/techniques.md", "docs/outcomes.md", "docs/metrics.md", "docs/report.md"]
+    {
         for target in text(document).split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             let file = target.split('#').next().unwrap();
             let there = Path::new(document).parent().unwrap().join(file);

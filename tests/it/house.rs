@@ -7,11 +7,12 @@ use std::path::Path;
 const ARROWS: [(&[&str], &[&str]); 3] = [
     (
         &["probe", "net"],
-        &[
-            "plan", "engine", "verdict", "witness", "memory", "reason", "record", "history", "metrics", "report", "web", "proxy", "command",
-        ],
+        &["plan", "engine", "verdict", "witness", "memory", "reason", "record", "history", "metrics", "report", "web", "proxy", "command"],
     ),
-    (&["proxy"], &["plan", "engine", "probe", "expectation", "verdict", "witness", "record", "history", "metrics", "report", "web", "command"]),
+    (
+        &["proxy"],
+        &["plan", "engine", "probe", "expectation", "verdict", "witness", "record", "history", "metrics", "report", "web", "command"],
+    ),
     (&["history", "metrics", "report", "web"], &["config", "plan", "engine", "probe", "net", "proxy", "command"]),
 ];
 /// What is true whatever the time and the runtime.
@@ -35,7 +36,8 @@ fn breach(path: &str, line: &str) -> Option<String> {
         return Some(format!("{room} must not know {clock}"));
     }
     // `impl Held {` and `-> Held {` belong to a type of the same name in the proxy; what is looked for is a value.
-    let makes_held = line.contains("Held {") && !line.contains("impl Held {") && !line.contains("for Held {") && !line.contains("-> Held {");
+    let makes_held =
+        line.contains("Held {") && !line.contains("impl Held {") && !line.contains("for Held {") && !line.contains("-> Held {");
     if makes_held && path != "verdict.rs" {
         return Some("only verdict.rs makes a `holds`".into());
     }
