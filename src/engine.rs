@@ -163,7 +163,7 @@ impl Engine {
         let mut looked = if check.expectation.is_inverted() {
             let found = self.find(number, check).await;
             self.let_witnesses_run(check, Side::Before, &found).await;
-            let look = self.look(number, check, found, |seen| self.announce(number, check, seen, began, wall));
+            let look = self.look(check, found, |seen| self.announce(number, check, seen, began, wall));
             // The witnesses' decoys run meanwhile: beside the runs before, and at no cost in time.
             join(look, self.hear_decoys(check, &[])).await.0
         } else {

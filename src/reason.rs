@@ -1,7 +1,5 @@
 //! Reasons: a judged run as a sentence for somebody who was asleep a minute ago, and the line that repeats it by hand.
 
-use std::time::Duration;
-
 use crate::observation::{Observation, Outcome, Stage};
 use crate::plan::Check;
 use crate::probe::Probe;
@@ -121,7 +119,7 @@ pub fn happened(seen: &Observation, check: &Check) -> String {
     };
     let e = &seen.evidence;
     let detail = e.detail.as_ref().map_or(String::new(), |d| format!(": {d}"));
-    let took = format!("{:.0} ms", elapsed(seen).as_secs_f64() * 1000.0);
+    let took = format!("{:.0} ms", seen.elapsed.as_secs_f64() * 1000.0);
     let request = e.request.as_deref().map_or(String::new(), |r| format!(" to \"{}\"", r.trim_end_matches(" HTTP/1.1")));
     let technique = e.technique.map_or(String::new(), |t| format!(" ({t})"));
     let saw = e.beacon_saw.map_or(String::new(), |a| format!(" from {a}"));
@@ -180,11 +178,6 @@ pub fn happened(seen: &Observation, check: &Check) -> String {
         Outcome::ResolveError => format!("{who} did not resolve{detail}"),
         Outcome::Internal => format!("{who}: a bug in mustnot{detail}; please report it"),
     }
-}
-
-/// How long the deciding attempt took, as near as an observation knows: the whole of it where there was one attempt.
-fn elapsed(seen: &Observation) -> Duration {
-    seen.elapsed
 }
 
 /// A command that repeats the observation by hand.

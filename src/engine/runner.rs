@@ -105,7 +105,7 @@ impl Engine {
     async fn run_positive(&self, number: usize, check: &Check, pins: &BTreeSet<SocketAddr>) -> (Looked, Vec<Observation>) {
         let found = self.find(number, check).await;
         let pinned = pinned(&found, pins);
-        let own = self.look(number, check, found, |_| std::future::ready(()));
+        let own = self.look(check, found, |_| std::future::ready(()));
         let extra = futures_util::future::join_all(pinned.iter().map(|(subject, approach)| self.observe(check, subject, approach)));
         futures_util::future::join(own, extra).await
     }
