@@ -67,12 +67,18 @@ pub struct Engine {
 impl Engine {
     /// An engine for the plan; what `state` remembers is taken over.
     pub fn new(plan: Arc<Plan>, board: Arc<Board>, listener: Arc<dyn Listener>, state: Option<State>) -> Arc<Engine> {
-        let memory = |check: &Arc<Check>| Mutex::new(state.as_ref().map_or_else(Memory::default, |s| s.recall(&check.name, &check.target)));
+        let memories: Vec<Memory> =
+            plan.checks.iter().map(|check| state.as_ref().map_or_else(Memory::default, |s| s.recall(&check.name, &check.target))).collect();
+        for (number, (check, memory)) in plan.checks.iter().zip(&memories).enumerate() {
+            if memory.violated && check.expectation.is_inverted() {
+                board.announce(number, report_run::latched(check, &plan, memory, Moment::now(), Wall::now()));
+            }
+        }
         Arc::new(Engine {
             runners: plan.checks.iter().map(|_| Runner::default()).collect(),
             decoys: Mutex::new(Decoys::new(plan.witness_window)),
             decoy_turns: decoy::Turns::default(),
-            memories: plan.checks.iter().map(memory).collect(),
+            memories: memories.into_iter().map(Mutex::new).collect(),
             partial: plan.checks.iter().map(|_| Mutex::default()).collect(),
             permits: Semaphore::new(runs_at_once(crate::net::descriptor_limit())),
             done: AtomicUsize::new(0),
@@ -161,9 +167,13 @@ impl Engine {
         self.with_partial(number, Vec::clear);
         let Ok(_permit) = self.permits.acquire().await else { return (Vec::new(), 1) };
         let mut looked = if check.expectation.is_inverted() {
-            let found = self.find(number, check).await;
+            let mut found = self.find(number, check).await;
             self.let_witnesses_run(check, Side::Before, &found).await;
-            let look = self.look(check, found, |seen| self.announce(number, check, seen, began, wall));
+            if found.lost.iter().any(|o| check.expectation.accepts(o.outcome)) {
+                // What DNS says is the observation here, and must lie behind the witnesses' runs before it.
+                found = self.find(number, check).await;
+            }
+            let look = self.look(number, check, found, |seen| self.announce(number, check, seen, began, wall));
             // The witnesses' decoys run meanwhile: beside the runs before, and at no cost in time.
             join(look, self.hear_decoys(check, &[])).await.0
         } else {

@@ -148,6 +148,12 @@ impl Outcome {
         matches!(self, Outcome::Timeout | Outcome::Mute)
     }
 
+    /// Somebody completed a TCP handshake before it.
+    pub fn is_past_tcp(self) -> bool {
+        let below = [Outcome::Refused, Outcome::Prohibited, Outcome::Unreachable, Outcome::Timeout, Outcome::NxDomain, Outcome::NoData];
+        !below.contains(&self) && self.class() != Class::Local
+    }
+
     /// Every outcome without a number.
     pub fn all() -> impl Iterator<Item = Outcome> {
         TOKENS.iter().map(|row| row.0)
@@ -491,12 +497,9 @@ impl Observation {
         self.subject.dialled.is_some_and(|d| d.ip().is_loopback() || self.local_ip() == Some(d.ip()))
     }
 
-    /// The handshake was completed by somebody, so that an interceptor could be who answered.
+    /// The handshake of some attempt was completed by somebody, so that an interceptor could be who answered.
     pub fn got_past_tcp(&self) -> bool {
-        !matches!(
-            self.outcome,
-            Outcome::Refused | Outcome::Prohibited | Outcome::Unreachable | Outcome::Timeout | Outcome::NxDomain | Outcome::NoData
-        ) && self.outcome.class() != Class::Local
+        self.attempts.iter().chain([&self.outcome]).any(|o| o.is_past_tcp())
     }
 }
 
