@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
@@ -15,7 +15,7 @@ use crate::clock::{Moment, Wall};
 use crate::expectation::Reading;
 use crate::history::Board;
 use crate::memory::Memory;
-use crate::observation::{Class, Observation, Outcome, Stage};
+use crate::observation::{Class, Observation, Outcome, Stage, excuse_mute};
 use crate::plan::{Check, Plan};
 use crate::record::{About, Record};
 use crate::schedule::Schedule;
@@ -30,8 +30,12 @@ mod runner;
 
 use runner::Runner;
 
-/// How many runs may look at once. More would not make an audit faster, only its own host slower.
+/// How many runs may look at once, at most: more would not make an audit faster, only its own host slower.
 const MAX_RUNS_AT_ONCE: usize = 512;
+/// How many may in any case: a host that cannot bear these has a fault that must show as `local-error`, not as slowness.
+const MIN_RUNS_AT_ONCE: usize = 64;
+/// File descriptors that one run may need: its overlapping attempts, and a question to the beacon or the resolver.
+const DESCRIPTORS_A_RUN: u64 = 4;
 
 /// Whoever wants to know what the engine does, as it does it. Nothing here may wait.
 pub trait Listener: Send + Sync {
@@ -70,7 +74,7 @@ impl Engine {
             decoy_turns: decoy::Turns::default(),
             memories: plan.checks.iter().map(memory).collect(),
             partial: plan.checks.iter().map(|_| Mutex::default()).collect(),
-            permits: Semaphore::new(MAX_RUNS_AT_ONCE),
+            permits: Semaphore::new(runs_at_once(crate::net::descriptor_limit())),
             done: AtomicUsize::new(0),
             plan,
             board,
@@ -81,7 +85,7 @@ impl Engine {
 
     /// What readers need to know of each check of the plan.
     pub fn about(plan: &Plan) -> Vec<Arc<About>> {
-        plan.checks.iter().map(|check| Arc::new(report_run::about(check))).collect()
+        plan.checks.iter().map(|check| Arc::new(report_run::about(check, &plan.masks))).collect()
     }
 
     /// The board that the engine writes.
@@ -156,10 +160,12 @@ impl Engine {
         let Some(check) = self.plan.checks.get(number) else { return (Vec::new(), 1) };
         self.with_partial(number, Vec::clear);
         let Ok(_permit) = self.permits.acquire().await else { return (Vec::new(), 1) };
-        let looked = if check.expectation.is_inverted() {
+        let mut looked = if check.expectation.is_inverted() {
             let found = self.find(number, check).await;
             self.let_witnesses_run(check, Side::Before, &found).await;
-            self.look(number, check, found, |seen| self.announce(number, check, seen, began, wall)).await
+            let look = self.look(number, check, found, |seen| self.announce(number, check, seen, began, wall));
+            // The witnesses' decoys run meanwhile: beside the runs before, and at no cost in time.
+            join(look, self.hear_decoys(check, &[])).await.0
         } else {
             self.let_witnesses_run(check, Side::Before, &look::Found::default()).await;
             self.runner_looks(number, Moment::now(), &[]).await
@@ -169,6 +175,7 @@ impl Engine {
             self.let_witnesses_run(check, Side::After, &looked.found).await;
         }
         self.hear_decoys(check, &looked.seen).await;
+        excuse_mute(&mut looked.seen);
         let judged = looked.seen.into_iter().map(|seen| self.judge_one(check, seen)).collect();
         (judged, looked.planned)
     }
@@ -217,7 +224,7 @@ impl Engine {
             // What the finished run will teach, ahead of it.
             let mut memory = self.with_memory(number, |memory| memory.clone());
             memory.learn(&judged, one.verdict.clone(), check.expectation.is_inverted(), wall, Moment::now());
-            let record = report_run::record(check, &self.plan.vantage, &judged, fold(&judged, 1), Vec::new(), &memory, began, wall);
+            let record = report_run::record(check, &self.plan, &judged, fold(&judged, 1), Vec::new(), &memory, began, wall);
             self.board.announce(number, record);
         }
     }
@@ -231,7 +238,7 @@ impl Engine {
             folded.verdict = verdict;
             (memory.clone(), changed)
         });
-        let record = report_run::record(check, &self.plan.vantage, &judged, folded, changed, &memory, began, wall);
+        let record = report_run::record(check, &self.plan, &judged, folded, changed, &memory, began, wall);
         if let Some(state) = &self.state {
             state.remember(&check.name, &check.target, &memory);
         }
@@ -282,6 +289,11 @@ impl Engine {
             None => change(&mut Memory::default()),
         }
     }
+}
+
+/// How many runs may look at once under this limit of file descriptors.
+fn runs_at_once(descriptors: u64) -> usize {
+    usize::try_from(descriptors / DESCRIPTORS_A_RUN).unwrap_or(usize::MAX).clamp(MIN_RUNS_AT_ONCE, MAX_RUNS_AT_ONCE)
 }
 
 /// On which side of the observations a witness runs.

@@ -331,6 +331,10 @@ pub struct Evidence {
     /// What the beacon's log said of the nonce: `unknown`, `known`, or why it could not be asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub beacon_log: Option<String>,
+    /// The technique that was denied at the same address: with it, and a log that does not know the nonce, a `mute` answer
+    /// is a proxy waiting for more, not one that relays (SPEC section 8).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub excused_by: Option<&'static str>,
     /// How long the proxy took to grant the tunnel, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub via_overhead_ms: Option<f64>,
@@ -493,6 +497,20 @@ impl Observation {
             self.outcome,
             Outcome::Refused | Outcome::Prohibited | Outcome::Unreachable | Outcome::Timeout | Outcome::NxDomain | Outcome::NoData
         ) && self.outcome.class() != Class::Local
+    }
+}
+
+/// Excuses the `mute` observations of a suite: the beacon's log does not know their nonce, and another technique was
+/// answered `denied` at the same address (SPEC section 8).
+pub fn excuse_mute(seen: &mut [Observation]) {
+    let denied: Vec<_> = seen
+        .iter()
+        .filter(|o| o.attempts.iter().all(|a| *a == Outcome::Denied))
+        .map(|o| (o.subject.dialled, o.subject.technique))
+        .collect();
+    for mute in seen.iter_mut().filter(|o| o.outcome == Outcome::Mute && o.evidence.beacon_log.as_deref() == Some("unknown")) {
+        let by = denied.iter().find(|(address, technique)| *address == mute.subject.dialled && *technique != mute.subject.technique);
+        mute.evidence.excused_by = by.and_then(|(_, technique)| *technique);
     }
 }
 

@@ -32,7 +32,7 @@ pub fn sentence(check: &Check, vantage: &str, verdict: &Verdict, judged: &[Judge
         }
         Cause::Local => format!("{what}{more}: the fault is on this side ({vantage}), and says nothing about {}.", check.target),
         Cause::Intercepted => format!(
-            "{} answered, {from}, but so did an address where nobody is: something in between (a SASE client, a sidecar, a captive portal) answers for everybody. Take this monitor out of its way.",
+            "{} answered, {from}, but so did an address where nobody is: something in between (a SASE client, a sidecar, a captive portal) answers for everybody. Take this monitor out of its way; where the decoy's address is in use, set `decoy`.",
             one.seen.subject.address
         ),
         Cause::Resolve => {

@@ -1,7 +1,6 @@
 //! Records: one judged run with its evidence. The only type that readers see: bounded, redacted, serialisable.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -135,9 +134,6 @@ pub struct Seen {
     pub proofs: ProofSet,
     /// What shows it.
     pub evidence: Evidence,
-    /// The address that was really reached, where one was; peers compare it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reached: Option<SocketAddr>,
 }
 
 /// What one witness showed for a run.
@@ -156,7 +152,50 @@ pub struct WitnessRecord {
     pub why: Option<String>,
 }
 
+impl About {
+    /// The same with every text that a file or the environment gave passed through `show`.
+    #[must_use]
+    pub fn shown(mut self, show: impl Fn(&str) -> String) -> About {
+        let optional = |text: Option<String>| text.map(|t| show(&t));
+        self.target = show(&self.target);
+        self.expect = show(&self.expect);
+        self.runbook = optional(self.runbook);
+        self.description = optional(self.description);
+        self.labels = self.labels.into_iter().map(|(name, value)| (name, show(&value))).collect();
+        self.tags = self.tags.iter().map(|t| show(t)).collect();
+        self
+    }
+}
+
+impl Seen {
+    /// The same with every text that could repeat what was sent passed through `show`.
+    #[must_use]
+    fn shown(mut self, show: impl Fn(&str) -> String) -> Seen {
+        let e = &mut self.evidence;
+        for text in [&mut e.request, &mut e.head, &mut e.detail, &mut e.tls_error, &mut e.beacon_log].into_iter().flatten() {
+            *text = show(text);
+        }
+        if let Some(peer) = &mut e.peer {
+            peer.reached = peer.reached.iter().map(|r| show(r)).collect();
+        }
+        self.address = show(&self.address);
+        self
+    }
+}
+
 impl Record {
+    /// The same with every text that could carry a secret passed through `show`; `about` is expected to be shown already.
+    #[must_use]
+    pub fn shown(mut self, show: impl Fn(&str) -> String) -> Record {
+        self.reason = show(&self.reason);
+        self.reproduce = self.reproduce.map(|line| show(&line));
+        self.observations = self.observations.into_iter().map(|seen| seen.shown(&show)).collect();
+        for witness in &mut self.witnesses {
+            witness.why = witness.why.take().map(|why| show(&why));
+        }
+        self
+    }
+
     /// Whether the record still says something at `now` (SPEC 2.4).
     pub fn is_fresh(&self, now: Moment) -> bool {
         now.since(self.began) <= self.about.stale_after

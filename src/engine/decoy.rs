@@ -20,7 +20,8 @@ use crate::witness::{DecoyKey, DecoyRun, Decoys};
 pub(super) struct Turns(Mutex<BTreeMap<DecoyKey, Arc<Turn<()>>>>);
 
 impl Engine {
-    /// Makes sure that a decoy run lies beside every observation of the check and of its witnesses that an interceptor could have made.
+    /// Makes sure that a decoy run lies beside every one of these observations, and of the newest run of each of the check's
+    /// witnesses, that an interceptor could have made.
     pub(super) async fn hear_decoys(&self, check: &Check, seen: &[Observation]) {
         let mut needed: BTreeMap<DecoyKey, Moment> = BTreeMap::new();
         let mut need = |one: &Observation| {

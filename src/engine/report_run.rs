@@ -5,14 +5,15 @@ use std::sync::Arc;
 use crate::clock::{Moment, Wall};
 use crate::memory::Memory;
 use crate::observation::{Family, Outcome};
-use crate::plan::Check;
+use crate::plan::{Check, Plan};
 use crate::reason;
 use crate::record::{About, DenialChanged, Exposure, MAX_OBSERVATIONS, Record, Seen, WitnessRecord};
+use crate::secret::{Secret, mask};
 use crate::verdict::{Folded, Judged, Verdict};
 
 /// What readers need to know of the check.
-pub(super) fn about(check: &Check) -> About {
-    About {
+pub(super) fn about(check: &Check, masks: &[Secret]) -> About {
+    let about = About {
         name: check.name.clone(),
         kind: check.probe.kind(),
         target: check.target.clone(),
@@ -24,7 +25,8 @@ pub(super) fn about(check: &Check) -> About {
         tags: check.tags.clone(),
         inverted: check.expectation.is_inverted(),
         stale_after: check.stale_after(),
-    }
+    };
+    about.shown(|text| mask(text, masks))
 }
 
 /// The record of one run.
@@ -34,7 +36,7 @@ pub(super) fn about(check: &Check) -> About {
 )]
 pub(super) fn record(
     check: &Check,
-    vantage: &str,
+    plan: &Plan,
     judged: &[Judged],
     folded: Folded,
     denial_changed: Vec<DenialChanged>,
@@ -42,13 +44,13 @@ pub(super) fn record(
     began: Moment,
     started_at: Wall,
 ) -> Record {
-    let reason = reason::sentence(check, vantage, &folded.verdict, judged, folded.decisive);
+    let reason = reason::sentence(check, &plan.vantage, &folded.verdict, judged, folded.decisive);
     let decisive = folded.decisive.and_then(|at| judged.get(at));
     let holds = matches!(folded.verdict, Verdict::Holds(_));
     let mut ranked: Vec<&Judged> = judged.iter().collect();
     ranked.sort_by_key(|j| std::cmp::Reverse(j.verdict.rank()));
-    Record {
-        about: Arc::new(about(check)),
+    let record = Record {
+        about: Arc::new(about(check, &plan.masks)),
         cause: folded.verdict.cause(),
         verdict: folded.verdict,
         reason,
@@ -62,7 +64,8 @@ pub(super) fn record(
         observations: ranked.into_iter().take(MAX_OBSERVATIONS).map(seen).collect(),
         witnesses: witnesses(check, judged),
         began,
-    }
+    };
+    record.shown(|text| mask(text, &plan.masks))
 }
 
 fn seen(one: &Judged) -> Seen {
@@ -80,7 +83,6 @@ fn seen(one: &Judged) -> Seen {
         technique: o.subject.technique,
         proofs: one.proofs,
         evidence: o.evidence.clone(),
-        reached: o.subject.reached,
     }
 }
 

@@ -68,7 +68,6 @@ pub fn seen(verdict: Verdict, outcome: Outcome) -> Seen {
         technique: None,
         proofs: [Proof::Vantage, Proof::Target].into_iter().collect(),
         evidence: Evidence { local_address: "10.0.0.5:41234".parse().ok(), syn_retransmits: Some(0), ..Evidence::default() },
-        reached: None,
     }
 }
 
