@@ -35,10 +35,9 @@ fn breach(path: &str, line: &str) -> Option<String> {
     if let Some(clock) = CLOCKS.iter().find(|clock| NOUNS.contains(&room) && line.contains(**clock)) {
         return Some(format!("{room} must not know {clock}"));
     }
-    // `impl Held {` and `-> Held {` belong to a type of the same name in the proxy; what is looked for is a value.
-    let makes_held =
-        line.contains("Held {") && !line.contains("impl Held {") && !line.contains("for Held {") && !line.contains("-> Held {");
-    if makes_held && path != "verdict.rs" {
+    // The proxy has a type of the same name; what is looked for is a value, not its declaration.
+    let declared = ["impl Held {", "for Held {", "-> Held {"].iter().fold(line.to_string(), |line, words| line.replace(words, ""));
+    if declared.contains("Held {") && path != "verdict.rs" {
         return Some("only verdict.rs makes a `holds`".into());
     }
     if line.contains("Proven {") && path != "witness.rs" {
@@ -89,6 +88,7 @@ fn every_rule_can_fail() {
         ("plan/build.rs", "    let now = Moment::now();"),
         ("verdict.rs", "use tokio::time::Instant;"),
         ("engine.rs", "    Verdict::Holds(Held { _private: () })"),
+        ("engine.rs", "fn held() -> Held { Held { _private: () } }"),
         ("engine.rs", "    Ok(Proven { proofs, before, after })"),
         ("net/connect.rs", "    unsafe { libc::close(3) };"),
         ("lib.rs", "#![allow(unsafe_code)]"),
