@@ -134,9 +134,11 @@ pub struct Folded {
     pub decisive: Option<usize>,
 }
 
-/// Folds a run (SPEC 2.2): the worst of its observations. Nothing attempted, or fewer than `planned`, is never `holds`.
+/// Folds a run (SPEC 2.2): the worst of its observations, and of violations an open door before another denial.
+/// Nothing attempted, or fewer than `planned`, is never `holds`.
 pub fn fold(judged: &[Judged], planned: usize) -> Folded {
-    let worst = judged.iter().enumerate().max_by_key(|(at, j)| (j.verdict.rank(), std::cmp::Reverse(*at)));
+    let worst =
+        judged.iter().enumerate().max_by_key(|(at, j)| (j.verdict.rank(), j.verdict.cause() == Cause::Open, std::cmp::Reverse(*at)));
     let Some((at, worst)) = worst else {
         return Folded { verdict: Verdict::Unproven(Cause::Coverage), proofs: ProofSet::NONE, decisive: None };
     };

@@ -15,6 +15,10 @@ use crate::observation::{Evidence, Observation, Outcome};
 use crate::plan::{Check, DECOY_TIMEOUT};
 use crate::witness::{DecoyKey, DecoyRun, Decoys};
 
+/// Errors by which this host could not even try: such a run shows nothing. (That there is no route to the decoy does show
+/// that nobody answers there.)
+const EXHAUSTED: [&str; 5] = ["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "EADDRNOTAVAIL"];
+
 /// One decoy run at a time for each key, shared by all who need it.
 #[derive(Debug, Default)]
 pub(super) struct Turns(Mutex<BTreeMap<DecoyKey, Arc<Turn<()>>>>);
@@ -54,7 +58,11 @@ impl Engine {
         let (family, source, port) = key;
         let to = SocketAddr::new(self.plan.decoy_of(family), port);
         let started = Moment::now();
-        let dialled = connect::dial(to, source, Instant::now() + DECOY_TIMEOUT, &mut Evidence::default()).await;
+        let mut evidence = Evidence::default();
+        let dialled = connect::dial(to, source, Instant::now() + DECOY_TIMEOUT, &mut evidence).await;
+        if evidence.errno.is_some_and(|errno| EXHAUSTED.contains(&errno.as_str())) {
+            return;
+        }
         let connected = matches!(dialled, Ok(_) | Err(Outcome::Reset));
         let run = DecoyRun { key, started, ended: Moment::now(), connected };
         self.decoys.lock().unwrap_or_else(PoisonError::into_inner).push(run);

@@ -15,3 +15,7 @@ mod house;
 mod proxy;
 #[cfg(test)]
 mod report;
+#[cfg(test)]
+mod judge;
+#[cfg(test)]
+mod worlds;
