@@ -4,6 +4,8 @@ mod beacon;
 #[cfg(test)]
 mod config;
 #[cfg(test)]
+mod door;
+#[cfg(test)]
 mod exporter;
 #[cfg(test)]
 mod fixture;
