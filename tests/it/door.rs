@@ -9,7 +9,10 @@ use std::time::{Duration, Instant};
 use mustnot::admin_page::AdminPage;
 use mustnot::clock::{Moment, Wall};
 use mustnot::expectation::{Accept, Expectation};
+use mustnot::net::resolve::Resolver;
+use mustnot::net::tls;
 use mustnot::observation::{Attempt, Authentication, Evidence, Family, Observation, Outcome, Stage, Subject};
+use mustnot::probe::{self, Probe};
 use mustnot::target::parse_cidr;
 use mustnot::witness::{DecoyRun, Decoys, Proof, Timeline, WitnessRun};
 use serde_json::{Value, json};
@@ -369,4 +372,61 @@ async fn a_listener_on_the_doors_port_is_a_violation() {
         let door = named(&report, &format!("door-{i}"));
         assert_eq!((&door["verdict"], &door["observations"][0]["outcome"]), (&json!("violated"), &json!("status:503")), "{report:#}");
     }
+}
+
+/// A server that answers one connection with this text, over TLS where it is given a certificate.
+async fn one_answer(answer: String, tls: Option<tokio_rustls::TlsAcceptor>) -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind((ALLOWED, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        match tls {
+            Some(tls) => say(tls.accept(stream).await.unwrap(), &answer).await,
+            None => say(stream, &answer).await,
+        }
+    });
+    address
+}
+
+async fn say(mut stream: impl AsyncReadExt + AsyncWriteExt + Unpin, answer: &str) {
+    let mut request = [0; 1024];
+    stream.read(&mut request).await.unwrap();
+    stream.write_all(answer.as_bytes()).await.unwrap();
+    stream.shutdown().await.unwrap();
+}
+
+/// A page whose certificate verifies must not vouch for where it sends us.
+#[tokio::test]
+async fn the_evidence_of_a_redirect_is_that_of_its_last_connection() {
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_string()]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let ca_file = folder.path().join("ca.pem");
+    std::fs::write(&ca_file, made.cert.pem()).unwrap();
+    let key = made.signing_key.serialize_der().try_into().unwrap();
+    let server = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key).unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server));
+    let options = tls::Options { ca_file: Some(ca_file), ..tls::Options::default() };
+    let look = async |to: SocketAddr| {
+        let probe = Probe::Http(probe::Http {
+            url: format!("https://{to}/").parse().unwrap(),
+            via: None,
+            method: "GET".into(),
+            headers: Vec::new(),
+            body_contains: None,
+            follow_redirects: true,
+            tls: tls::Client::new(&options).unwrap(),
+        });
+        let (_, approach) = probe.subjects(to, None, Duration::from_secs(5), Resolver::System).remove(0);
+        let Attempt { outcome, evidence, .. } = probe.attempt(&approach).await;
+        assert_eq!(outcome, Outcome::Status(200), "{evidence:?}");
+        evidence
+    };
+    let there = look(one_answer("HTTP/1.1 200 OK\r\n\r\n".into(), Some(acceptor.clone())).await).await;
+    assert_eq!((there.authenticated, there.redirected_to), (Some(Authentication::Tls), None));
+
+    let last = one_answer("HTTP/1.1 200 OK\r\n\r\n".into(), None).await;
+    let moved = format!("HTTP/1.1 302 Found\r\nLocation: http://{last}/there\r\n\r\n");
+    let led = look(one_answer(moved, Some(acceptor)).await).await;
+    assert_eq!((led.authenticated, led.redirected_to, led.certificate_sha256), (None, Some(last), None));
+    assert_eq!(led.request.as_deref(), Some("GET /there HTTP/1.1"));
 }
