@@ -390,7 +390,7 @@ async fn one_answer(answer: String, tls: Option<tokio_rustls::TlsAcceptor>) -> S
 
 async fn say(mut stream: impl AsyncReadExt + AsyncWriteExt + Unpin, answer: &str) {
     let mut request = [0; 1024];
-    stream.read(&mut request).await.unwrap();
+    assert_ne!(stream.read(&mut request).await.unwrap(), 0);
     stream.write_all(answer.as_bytes()).await.unwrap();
     stream.shutdown().await.unwrap();
 }
