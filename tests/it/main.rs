@@ -6,6 +6,8 @@ mod config;
 #[cfg(test)]
 mod documents;
 #[cfg(test)]
+mod door;
+#[cfg(test)]
 mod exporter;
 #[cfg(test)]
 mod fixture;

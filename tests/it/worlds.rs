@@ -451,7 +451,7 @@ impl<'w> Simulation<'w> {
         let of_witnesses: Vec<Observation> = self.internet.newest().iter().flat_map(|run| run.seen()).cloned().collect();
         let wanted = seen.iter().map(|o| (o, o.started)).chain(of_witnesses.iter().map(|o| (o, o.ended - half)));
         for (one, since) in wanted {
-            if let Some(key) = Decoys::key_for(one) {
+            for key in Decoys::keys_for(one) {
                 let latest = needed.entry(key).or_insert(since);
                 *latest = since.max(*latest);
             }
