@@ -15,7 +15,7 @@ use crate::clock::{Moment, Wall};
 use crate::expectation::Reading;
 use crate::history::Board;
 use crate::memory::Memory;
-use crate::observation::{Class, Observation, Outcome, Stage};
+use crate::observation::{Class, Observation, Outcome, Stage, excuse_mute};
 use crate::plan::{Check, Plan};
 use crate::record::{About, Record};
 use crate::schedule::Schedule;
@@ -30,8 +30,12 @@ mod runner;
 
 use runner::Runner;
 
-/// How many runs may look at once. More would not make an audit faster, only its own host slower.
+/// How many runs may look at once, at most: more would not make an audit faster, only its own host slower.
 const MAX_RUNS_AT_ONCE: usize = 512;
+/// How many may in any case: a host that cannot bear these has a fault that must show as `local-error`, not as slowness.
+const MIN_RUNS_AT_ONCE: usize = 64;
+/// File descriptors that one run may need: its overlapping attempts, and a question to the beacon or the resolver.
+const DESCRIPTORS_A_RUN: u64 = 4;
 
 /// Whoever wants to know what the engine does, as it does it. Nothing here may wait.
 pub trait Listener: Send + Sync {
@@ -63,14 +67,20 @@ pub struct Engine {
 impl Engine {
     /// An engine for the plan; what `state` remembers is taken over.
     pub fn new(plan: Arc<Plan>, board: Arc<Board>, listener: Arc<dyn Listener>, state: Option<State>) -> Arc<Engine> {
-        let memory = |check: &Arc<Check>| Mutex::new(state.as_ref().map_or_else(Memory::default, |s| s.recall(&check.name, &check.target)));
+        let memories: Vec<Memory> =
+            plan.checks.iter().map(|check| state.as_ref().map_or_else(Memory::default, |s| s.recall(&check.name, &check.target))).collect();
+        for (number, (check, memory)) in plan.checks.iter().zip(&memories).enumerate() {
+            if memory.violated && check.expectation.is_inverted() {
+                board.announce(number, report_run::latched(check, &plan, memory, Moment::now(), Wall::now()));
+            }
+        }
         Arc::new(Engine {
             runners: plan.checks.iter().map(|_| Runner::default()).collect(),
             decoys: Mutex::new(Decoys::new(plan.witness_window)),
             decoy_turns: decoy::Turns::default(),
-            memories: plan.checks.iter().map(memory).collect(),
+            memories: memories.into_iter().map(Mutex::new).collect(),
             partial: plan.checks.iter().map(|_| Mutex::default()).collect(),
-            permits: Semaphore::new(MAX_RUNS_AT_ONCE),
+            permits: Semaphore::new(runs_at_once(crate::net::descriptor_limit())),
             done: AtomicUsize::new(0),
             plan,
             board,
@@ -156,10 +166,14 @@ impl Engine {
         let Some(check) = self.plan.checks.get(number) else { return (Vec::new(), 1) };
         self.with_partial(number, Vec::clear);
         let Ok(_permit) = self.permits.acquire().await else { return (Vec::new(), 1) };
-        let looked = if check.expectation.is_inverted() {
-            let found = self.find(number, check).await;
+        let mut looked = if check.expectation.is_inverted() {
+            let mut found = self.find(number, check).await;
             self.let_witnesses_run(check, Side::Before, &found).await;
-            let look = self.look(number, check, found, |seen| self.announce(number, check, seen, began, wall));
+            if found.lost.iter().any(|o| check.expectation.accepts(o.outcome)) {
+                // What DNS says is the observation here, and must lie behind the witnesses' runs before it.
+                found = self.find(number, check).await;
+            }
+            let look = self.look(check, found, |seen| self.announce(number, check, seen, began, wall));
             // The witnesses' decoys run meanwhile: beside the runs before, and at no cost in time.
             join(look, self.hear_decoys(check, &[])).await.0
         } else {
@@ -171,6 +185,7 @@ impl Engine {
             self.let_witnesses_run(check, Side::After, &looked.found).await;
         }
         self.hear_decoys(check, &looked.seen).await;
+        excuse_mute(&mut looked.seen);
         let judged = looked.seen.into_iter().map(|seen| self.judge_one(check, seen)).collect();
         (judged, looked.planned)
     }
@@ -284,6 +299,11 @@ impl Engine {
             None => change(&mut Memory::default()),
         }
     }
+}
+
+/// How many runs may look at once under this limit of file descriptors.
+fn runs_at_once(descriptors: u64) -> usize {
+    usize::try_from(descriptors / DESCRIPTORS_A_RUN).unwrap_or(usize::MAX).clamp(MIN_RUNS_AT_ONCE, MAX_RUNS_AT_ONCE)
 }
 
 /// On which side of the observations a witness runs.

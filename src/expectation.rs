@@ -122,10 +122,11 @@ impl Expectation {
         if !self.inverted && self.accepts(seen.outcome) {
             return Reading::Accepted;
         }
-        if seen.attempts.iter().any(|o| self.is_undecided(*o, seen.subject.technique)) {
+        let excused = |o: Outcome| o == Outcome::Mute && seen.evidence.excused_by.is_some();
+        if seen.attempts.iter().any(|o| self.is_undecided(*o, seen.subject.technique) && !excused(*o)) {
             return Reading::Undecided;
         }
-        let accepted = seen.attempts.iter().filter(|o| self.accepts(**o)).count();
+        let accepted = seen.attempts.iter().filter(|o| self.accepts(**o) || (excused(**o) && self.undecided.contains(o))).count();
         let answered = seen.attempts.iter().any(|o| !o.is_silence());
         match accepted {
             0 if answered => Reading::Answered,

@@ -63,16 +63,24 @@ impl Memory {
     }
 
     fn remember_open(&mut self, judged: &[Judged], now: Moment) {
+        // An address is as bad as the worst of its observations: a technique that is denied there clears no other.
+        let mut worst: BTreeMap<SocketAddr, &Verdict> = BTreeMap::new();
         for one in judged {
             let Some(address) = one.seen.subject.dialled else { continue };
-            match one.verdict {
+            let known = worst.entry(address).or_insert(&one.verdict);
+            if one.verdict.rank() > known.rank() {
+                *known = &one.verdict;
+            }
+        }
+        for (address, verdict) in worst {
+            match verdict {
                 Verdict::Violated(_) if self.lingering.len() < MAX_ADDRESSES => {
                     self.lingering.entry(address).or_insert(now);
                 }
                 Verdict::Holds(_) => {
                     self.lingering.remove(&address);
                 }
-                _ => {}
+                Verdict::Violated(_) | Verdict::Unproven(_) => {}
             }
         }
     }

@@ -20,6 +20,12 @@ pub fn own_addresses() -> Vec<IpAddr> {
     interfaces.filter_map(address).collect()
 }
 
+/// How many file descriptors this process may have open (getrlimit(2)).
+pub fn descriptor_limit() -> u64 {
+    use nix::sys::resource::{Resource, getrlimit};
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft)
+}
+
 /// Raises the soft limit of file descriptors to the hard one (getrlimit(2)); where that is refused the soft one stays.
 pub fn raise_descriptor_limit() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};

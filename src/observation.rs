@@ -148,6 +148,12 @@ impl Outcome {
         matches!(self, Outcome::Timeout | Outcome::Mute)
     }
 
+    /// Somebody completed a TCP handshake before it.
+    pub fn is_past_tcp(self) -> bool {
+        let below = [Outcome::Refused, Outcome::Prohibited, Outcome::Unreachable, Outcome::Timeout, Outcome::NxDomain, Outcome::NoData];
+        !below.contains(&self) && self.class() != Class::Local
+    }
+
     /// Every outcome without a number.
     pub fn all() -> impl Iterator<Item = Outcome> {
         TOKENS.iter().map(|row| row.0)
@@ -335,6 +341,10 @@ pub struct Evidence {
     /// What the beacon's log said of the nonce: `unknown`, `known`, or why it could not be asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub beacon_log: Option<String>,
+    /// The technique that was denied at the same address: with it, and a log that does not know the nonce, a `mute` answer
+    /// is a proxy waiting for more, not one that relays (SPEC section 8).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub excused_by: Option<&'static str>,
     /// How long the proxy took to grant the tunnel, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub via_overhead_ms: Option<f64>,
@@ -491,12 +501,23 @@ impl Observation {
         self.subject.dialled.is_some_and(|d| d.ip().is_loopback() || self.local_ip() == Some(d.ip()))
     }
 
-    /// The handshake was completed by somebody, so that an interceptor could be who answered.
+    /// The handshake of some attempt was completed by somebody, so that an interceptor could be who answered.
     pub fn got_past_tcp(&self) -> bool {
-        !matches!(
-            self.outcome,
-            Outcome::Refused | Outcome::Prohibited | Outcome::Unreachable | Outcome::Timeout | Outcome::NxDomain | Outcome::NoData
-        ) && self.outcome.class() != Class::Local
+        self.attempts.iter().chain([&self.outcome]).any(|o| o.is_past_tcp())
+    }
+}
+
+/// Excuses the `mute` observations of a suite: the beacon's log does not know their nonce, and another technique was
+/// answered `denied` at the same address (SPEC section 8).
+pub fn excuse_mute(seen: &mut [Observation]) {
+    let denied: Vec<_> = seen
+        .iter()
+        .filter(|o| o.attempts.iter().all(|a| *a == Outcome::Denied))
+        .map(|o| (o.subject.dialled, o.subject.technique))
+        .collect();
+    for mute in seen.iter_mut().filter(|o| o.outcome == Outcome::Mute && o.evidence.beacon_log.as_deref() == Some("unknown")) {
+        let by = denied.iter().find(|(address, technique)| *address == mute.subject.dialled && *technique != mute.subject.technique);
+        mute.evidence.excused_by = by.and_then(|(_, technique)| *technique);
     }
 }
 

@@ -1,7 +1,5 @@
 //! Reasons: a judged run as a sentence for somebody who was asleep a minute ago, and the line that repeats it by hand.
 
-use std::time::Duration;
-
 use crate::observation::{Observation, Outcome, Stage};
 use crate::plan::Check;
 use crate::probe::Probe;
@@ -32,7 +30,7 @@ pub fn sentence(check: &Check, vantage: &str, verdict: &Verdict, judged: &[Judge
         }
         Cause::Local => format!("{what}{more}: the fault is on this side ({vantage}), and says nothing about {}.", check.target),
         Cause::Intercepted => format!(
-            "{} answered, {from}, but so did an address where nobody is: something in between (a SASE client, a sidecar, a captive portal) answers for everybody. Take this monitor out of its way.",
+            "{} answered, {from}, but so did an address where nobody is: something in between (a SASE client, a sidecar, a captive portal) answers for everybody. Take this monitor out of its way; where the decoy's address is in use, set `decoy`.",
             one.seen.subject.address
         ),
         Cause::Resolve => {
@@ -117,11 +115,14 @@ fn failed(one: &Judged) -> String {
 pub fn happened(seen: &Observation, check: &Check) -> String {
     let who = match (&check.probe.via(), seen.stage) {
         (Some(via), Stage::Tcp | Stage::Proxy) => format!("the proxy {} (on the way to {})", via.proxy, seen.subject.address),
-        _ => seen.subject.address.clone(),
+        _ => match seen.evidence.redirected_to {
+            Some(to) => format!("{}, redirecting to {to},", seen.subject.address),
+            None => seen.subject.address.clone(),
+        },
     };
     let e = &seen.evidence;
     let detail = e.detail.as_ref().map_or(String::new(), |d| format!(": {d}"));
-    let took = format!("{:.0} ms", elapsed(seen).as_secs_f64() * 1000.0);
+    let took = format!("{:.0} ms", seen.elapsed.as_secs_f64() * 1000.0);
     let request = e.request.as_deref().map_or(String::new(), |r| format!(" to \"{}\"", r.trim_end_matches(" HTTP/1.1")));
     let technique = e.technique.map_or(String::new(), |t| format!(" ({t})"));
     let saw = e.beacon_saw.map_or(String::new(), |a| format!(" from {a}"));
@@ -180,11 +181,6 @@ pub fn happened(seen: &Observation, check: &Check) -> String {
         Outcome::ResolveError => format!("{who} did not resolve{detail}"),
         Outcome::Internal => format!("{who}: a bug in mustnot{detail}; please report it"),
     }
-}
-
-/// How long the deciding attempt took, as near as an observation knows: the whole of it where there was one attempt.
-fn elapsed(seen: &Observation) -> Duration {
-    seen.elapsed
 }
 
 /// A command that repeats the observation by hand.

@@ -24,29 +24,31 @@ impl Engine {
     /// witnesses, that an interceptor could have made.
     pub(super) async fn hear_decoys(&self, check: &Check, seen: &[Observation]) {
         let mut needed: BTreeMap<DecoyKey, Moment> = BTreeMap::new();
-        let mut need = |one: &Observation| {
+        let mut need = |one: &Observation, since: Moment| {
             for key in Decoys::keys_for(one) {
-                let latest = needed.entry(key).or_insert(one.ended);
-                *latest = one.ended.max(*latest);
+                let latest = needed.entry(key).or_insert(since);
+                *latest = since.max(*latest);
             }
         };
-        seen.iter().for_each(&mut need);
+        // One from before would not know of an interceptor that came since.
+        seen.iter().for_each(|one| need(one, one.started));
+        let half = self.plan.witness_window / 2;
         for witness in &check.witnesses {
             let Some(runner) = self.runners.get(*witness) else { continue };
             let timeline = runner.timeline();
-            timeline.newest().iter().flat_map(|run| run.seen()).for_each(&mut need);
+            timeline.newest().iter().flat_map(|run| run.seen()).for_each(|one| need(one, one.ended - half));
         }
-        join_all(needed.into_iter().map(|(key, at)| self.run_decoy(key, at))).await;
+        join_all(needed.into_iter().map(|(key, since)| self.run_decoy(key, since))).await;
     }
 
-    async fn run_decoy(&self, key: DecoyKey, at: Moment) {
+    /// A decoy run of that key that began at or after `since`: the one that serves others, or a new one.
+    async fn run_decoy(&self, key: DecoyKey, since: Moment) {
         let turn = {
             let mut turns = self.decoy_turns.0.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(turns.entry(key).or_default())
         };
         let _turn = turn.lock().await;
-        let half = self.plan.witness_window / 2;
-        if self.decoys.lock().unwrap_or_else(PoisonError::into_inner).ran_since(key, at - half) {
+        if self.decoys.lock().unwrap_or_else(PoisonError::into_inner).ran_since(key, since) {
             return;
         }
         let (family, source, port) = key;

@@ -71,11 +71,14 @@ impl Engine {
 
     /// The addresses of the name; what is wrong with it is lost and said.
     async fn resolve(&self, check: &Check, name: &str, found: &mut Found) -> Vec<IpAddr> {
+        let (asked, asked_at) = (Moment::now(), Wall::now());
         let answers = check.resolver.addresses(name, &check.families, check.timeout).await;
+        let answered = Moment::now();
         let lose = |outcome, what: String, family: Option<Family>| {
             let address = family.map_or(name.to_string(), |f| format!("{name} ({f})"));
             let subject = Subject { family, source: check.source, ..nowhere(address) };
-            Observation::without_attempt(subject, outcome, Stage::Dns, what, Moment::now(), Wall::now())
+            let lost = Observation::without_attempt(subject, outcome, Stage::Dns, what, asked, asked_at);
+            Observation { elapsed: answered.since(asked), ended: answered, ..lost }
         };
         let mut addresses: Vec<IpAddr> = Vec::new();
         let (mut failed, mut exists) = (false, false);
@@ -110,7 +113,7 @@ impl Engine {
     }
 
     /// Looks at all that was found; `each` hears of every observation as it is made.
-    pub(super) async fn look<F>(&self, _number: usize, check: &Check, found: Found, each: impl Fn(Observation) -> F) -> Looked
+    pub(super) async fn look<F>(&self, check: &Check, found: Found, each: impl Fn(Observation) -> F) -> Looked
     where
         F: Future<Output = ()>,
     {

@@ -9,7 +9,7 @@ use crate::plan::{Check, Plan};
 use crate::reason;
 use crate::record::{About, DenialChanged, Exposure, MAX_OBSERVATIONS, Record, Seen, WitnessRecord};
 use crate::secret::{Secret, mask};
-use crate::verdict::{Folded, Judged, Verdict};
+use crate::verdict::{Cause, Folded, Judged, Verdict, latch};
 
 /// What readers need to know of the check.
 pub(super) fn about(check: &Check, masks: &[Secret]) -> About {
@@ -66,6 +66,14 @@ pub(super) fn record(
         began,
     };
     record.shown(|text| mask(text, &plan.masks))
+}
+
+/// What stands on the board until the first run after a restart: a violation does not end because the monitor did (SPEC 2.4).
+pub(super) fn latched(check: &Check, plan: &Plan, memory: &Memory, at: Moment, wall: Wall) -> Record {
+    let verdict = latch(memory.violated, check.expectation.is_inverted(), Verdict::Unproven(Cause::Pending));
+    let reason = "it was violated before this monitor started, and no run has held since; it has not run again yet".to_string();
+    let pending = Record::without_observation(Arc::new(about(check, &plan.masks)), verdict.cause(), reason, at, wall);
+    Record { verdict, exposure: memory.exposure, ..pending }
 }
 
 fn seen(one: &Judged) -> Seen {

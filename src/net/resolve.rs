@@ -10,6 +10,7 @@ use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::{Query, ResponseCode};
 use hickory_resolver::proto::rr::{Name, RecordType};
 use hickory_resolver::{Hosts, Resolver as Hickory, TokioResolver, system_conf};
+use tokio::time::{Instant, timeout_at};
 
 use crate::observation::Family;
 
@@ -43,11 +44,7 @@ impl Resolver {
     /// The search list of `resolv.conf` is followed; the first candidate that exists, or that cannot be asked, ends it.
     /// A name with a trailing dot is asked for as it stands.
     pub async fn addresses(self, name: &str, families: &[Family], limit: Duration) -> Vec<(Family, Answer)> {
-        let asked = tokio::time::timeout(limit, self.ask(name, families, limit)).await;
-        asked.unwrap_or_else(|_| all(families, &Answer::Failed(format!("no answer from {self} within {limit:?}"))))
-    }
-
-    async fn ask(self, name: &str, families: &[Family], limit: Duration) -> Vec<(Family, Answer)> {
+        let deadline = Instant::now() + limit;
         if self == Resolver::System
             && let Some(found) = in_hosts_file(name, families)
         {
@@ -57,14 +54,24 @@ impl Resolver {
             Ok(ready) => ready,
             Err(why) => return all(families, &Answer::Failed(why)),
         };
-        let mut last = all(families, &Answer::NxDomain);
+        let mut found = all(families, &Answer::NxDomain);
         for candidate in candidates {
-            last = join_all(families.iter().map(async |&f| (f, self.lookup(&resolver, &candidate, f).await))).await;
-            if last.iter().any(|(_, a)| matches!(a, Answer::Addresses(_) | Answer::Failed(_))) {
-                break;
+            // Each family has the whole time: a mute answer for one must not hide what the other has.
+            let ask = async |&family: &Family| match timeout_at(deadline, self.lookup(&resolver, &candidate, family)).await {
+                Ok(answer) => (family, answer),
+                Err(_) => (family, Answer::Failed(format!("{self} gave no answer for {} of {candidate} in time", record_type(family)))),
+            };
+            let answers = join_all(families.iter().map(ask)).await;
+            if answers.iter().any(|(_, a)| matches!(a, Answer::Addresses(_) | Answer::Failed(_))) {
+                return answers;
+            }
+            for (known, new) in found.iter_mut().zip(answers) {
+                if new.1 == Answer::NoData {
+                    *known = new;
+                }
             }
         }
-        last
+        found
     }
 
     /// The resolver, and the fully qualified names to ask for, in order.

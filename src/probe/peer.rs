@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::fetch::Fetch;
 use super::{Approach, Ended, Peer};
 use crate::clock::{Moment, Wall};
-use crate::observation::{Evidence, Outcome, PeerEvidence, Stage};
+use crate::observation::{Class, Evidence, Outcome, PeerEvidence, Stage};
 use crate::target::Url;
 
 /// The part of `GET /api/v1/checks/{name}` that is read.
@@ -32,6 +32,7 @@ struct Run {
 struct Seen {
     address: String,
     verdict: String,
+    outcome: String,
 }
 
 /// One question to the peer.
@@ -79,7 +80,9 @@ fn weigh(report: &Report, probe: &Peer, read_at: Moment) -> Option<PeerEvidence>
     let newest = report.checks.first()?;
     let holding = report.recent.iter().take_while(|run| run.verdict == "holds").last();
     let holding_since = holding.and_then(age).map(|age| read_at - age);
-    let reached = newest.observations.iter().filter(|o| o.verdict == "holds").map(|o| o.address.clone()).collect();
+    // An inverted check there holds where nothing was reached.
+    let open = |o: &&Seen| o.verdict == "holds" && o.outcome.parse().is_ok_and(|outcome: Outcome| outcome.class() == Class::Open);
+    let reached = newest.observations.iter().filter(open).map(|o| o.address.clone()).collect();
     Some(PeerEvidence {
         check: probe.check.clone(),
         vantage: report.vantage.clone(),

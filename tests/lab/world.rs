@@ -284,7 +284,7 @@ impl Lab {
                 let pem = if port == 443 { json!(valid) } else { json!(null) };
                 self.hub(host).ask(&json!({
                     "do": "listen", "name": format!("{name}:{port}"), "host": address, "port": port, "mode": mode,
-                    "page": page, "pem": pem, "allowed": [OFFICE4, OFFICE6, ADMIN4, ADMIN6]
+                    "page": page, "pem": pem, "allowed": [OFFICE4, OFFICE6, PROXY4, ADMIN4, ADMIN6]
                 }));
             }
         }
