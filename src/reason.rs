@@ -115,7 +115,10 @@ fn failed(one: &Judged) -> String {
 pub fn happened(seen: &Observation, check: &Check) -> String {
     let who = match (&check.probe.via(), seen.stage) {
         (Some(via), Stage::Tcp | Stage::Proxy) => format!("the proxy {} (on the way to {})", via.proxy, seen.subject.address),
-        _ => seen.subject.address.clone(),
+        _ => match seen.evidence.redirected_to {
+            Some(to) => format!("{}, redirecting to {to},", seen.subject.address),
+            None => seen.subject.address.clone(),
+        },
     };
     let e = &seen.evidence;
     let detail = e.detail.as_ref().map_or(String::new(), |d| format!(": {d}"));

@@ -352,7 +352,10 @@ async fn a_port_refused_to_strangers_is_proven_by_the_door() {
         assert_eq!((&closed["verdict"], &closed["proofs"]), (&json!("holds"), &json!(["vantage", "target"])), "{report:#}");
         assert_eq!(closed["observations"][0]["outcome"], "refused");
         assert_eq!(closed["observations"][0]["attempts"], 3);
-        let evidence = &named(&report, &format!("door-{i}"))["observations"][0]["evidence"];
+        let opened = named(&report, &format!("door-{i}"));
+        let reason = opened["reason"].as_str().unwrap();
+        assert!(reason.contains(&format!("127.0.0.1:{page}, redirecting to 127.0.0.1:{door}, answered 200")), "{reason}");
+        let evidence = &opened["observations"][0]["evidence"];
         assert_eq!(evidence["redirected_to"], format!("127.0.0.1:{door}"), "{evidence:#}");
         assert_eq!((&evidence["status"], &evidence["request"]), (&json!(200), &json!("GET / HTTP/1.1")), "of the last hop");
         assert!(evidence["local_address"].as_str().unwrap().starts_with(&format!("127.0.0.{i}:")), "{evidence:#}");
