@@ -98,7 +98,7 @@ impl Witness {
     fn testify(&self, nonce: Nonce, Visit { peer, port }: Visit) -> String {
         let at_unix_ms = Wall::now().unix_millis();
         self.with_log(|log| log.record(&nonce, Sighting { peer, port, at_unix_ms }, Moment::now()));
-        tracing::info!(?nonce, %peer, port, "a nonce was brought");
+        tracing::debug!(?nonce, %peer, port, "a nonce was brought");
         Answer { nonce, peer, port, at_unix_ms }.sign(&self.key) + "\n"
     }
 

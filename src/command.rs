@@ -66,11 +66,15 @@ fn stop_on_signal() -> Result<watch::Receiver<bool>, String> {
     let cannot = |e: std::io::Error| format!("cannot listen for signals: {e}");
     let mut term = signal(SignalKind::terminate()).map_err(cannot)?;
     let mut int = signal(SignalKind::interrupt()).map_err(cannot)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(cannot)?;
     let (tell, stop) = watch::channel(false);
     tokio::spawn(async move {
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => {}
+        loop {
+            tokio::select! {
+                _ = term.recv() => break,
+                _ = int.recv() => break,
+                _ = hangup.recv() => tracing::warn!("SIGHUP: this version does not reload its configuration; restart it to read the file anew"),
+            }
         }
         let _ = tell.send(true);
         // The channel must outlive the stop: its end means stop, too.

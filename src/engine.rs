@@ -173,7 +173,7 @@ impl Engine {
                 // What DNS says is the observation here, and must lie behind the witnesses' runs before it.
                 found = self.find(number, check).await;
             }
-            let look = self.look(number, check, found, |seen| self.announce(number, check, seen, began, wall));
+            let look = self.look(check, found, |seen| self.announce(number, check, seen, began, wall));
             // The witnesses' decoys run meanwhile: beside the runs before, and at no cost in time.
             join(look, self.hear_decoys(check, &[])).await.0
         } else {

@@ -277,6 +277,10 @@ pub struct Evidence {
     /// The proxy that `via` names, as dialled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub via: Option<SocketAddr>,
+    /// Where the last redirect led: the address and port that were dialled for it, by a connection of its own. All else in
+    /// this evidence, our own address too, is of that last connection. Absent through a proxy, which alone knows where it went.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub redirected_to: Option<SocketAddr>,
     /// The errno of the failed call, by name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub errno: Option<String>,

@@ -3,7 +3,7 @@
 pub mod build;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -126,6 +126,8 @@ pub struct AdminPage {
     pub listen: SocketAddr,
     /// Who may see it; everybody else gets 403.
     pub allow_from: Vec<IpNet>,
+    /// The port that a knock by one of them opens for one visit.
+    pub door: Option<SocketAddrV4>,
 }
 
 /// An address of each family where nobody is.

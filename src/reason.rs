@@ -1,7 +1,5 @@
 //! Reasons: a judged run as a sentence for somebody who was asleep a minute ago, and the line that repeats it by hand.
 
-use std::time::Duration;
-
 use crate::observation::{Observation, Outcome, Stage};
 use crate::plan::Check;
 use crate::probe::Probe;
@@ -117,12 +115,16 @@ fn failed(one: &Judged) -> String {
 pub fn happened(seen: &Observation, check: &Check) -> String {
     let who = match (&check.probe.via(), seen.stage) {
         (Some(via), Stage::Tcp | Stage::Proxy) => format!("the proxy {} (on the way to {})", via.proxy, seen.subject.address),
-        _ => seen.subject.address.clone(),
+        _ => match seen.evidence.redirected_to {
+            Some(to) => format!("{}, redirecting to {to},", seen.subject.address),
+            None => seen.subject.address.clone(),
+        },
     };
     let e = &seen.evidence;
     let detail = e.detail.as_ref().map_or(String::new(), |d| format!(": {d}"));
-    let took = format!("{:.0} ms", elapsed(seen).as_secs_f64() * 1000.0);
-    let request = e.request.as_deref().map_or(String::new(), |r| format!(" to \"{}\"", r.trim_end_matches(" HTTP/1.1")));
+    let took = format!("{:.0} ms", seen.elapsed.as_secs_f64() * 1000.0);
+    let request = e.request.as_deref().map_or(String::new(), |r| format!(" \"{}\"", r.trim_end_matches(" HTTP/1.1")));
+    let to_request = if request.is_empty() { String::new() } else { format!(" to{request}") };
     let technique = e.technique.map_or(String::new(), |t| format!(" ({t})"));
     let saw = e.beacon_saw.map_or(String::new(), |a| format!(" from {a}"));
     let icmp = e.icmp.last().map_or(String::new(), |i| {
@@ -137,14 +139,14 @@ pub fn happened(seen: &Observation, check: &Check) -> String {
         }
         Outcome::NotTls => format!("{who} answered with something that is not TLS"),
         Outcome::BadHttp => format!("{who} answered with something that is not HTTP"),
-        Outcome::Status(code) => format!("{who} answered {code}{request}"),
+        Outcome::Status(code) => format!("{who} answered {code}{to_request}"),
         Outcome::Mismatch => format!("{who} answered, but not as the check says{detail}"),
         Outcome::Relayed => format!("{who} relayed a stranger's request to our beacon{saw}{technique}"),
         Outcome::RelayedBlind => {
             format!("{who} relayed a stranger's request: our beacon saw it{saw}, though the answer did not come back{technique}")
         }
-        Outcome::Tunnelled => format!("{who} granted a tunnel{request}, proven by that host's certificate{technique}"),
-        Outcome::AclPassed => format!("{who} tried to connect for us{request}: its source ACL let us in{technique}"),
+        Outcome::Tunnelled => format!("{who} granted{request}, proven by that host's certificate{technique}"),
+        Outcome::AclPassed => format!("{who} tried to do{request} for us: its source ACL let us in{technique}"),
         Outcome::Egress => format!("the beacon {} saw us{saw}, as expected", seen.subject.address),
         Outcome::EgressOther => format!("the beacon {} saw us{saw}, which is none of the egress addresses", seen.subject.address),
         Outcome::QueryTrue => format!("the peer {who} confirms it{detail}"),
@@ -168,23 +170,21 @@ pub fn happened(seen: &Observation, check: &Check) -> String {
             format!("{who} denied{request}{}{technique}", e.status.map_or(" by closing the connection".into(), |s| format!(" with {s}")))
         }
         Outcome::NotRelayed => {
-            format!("{who} answered{request}{}, and relayed nothing{technique}", e.status.map_or(String::new(), |s| format!(" with {s}")))
+            format!(
+                "{who} answered{to_request}{}, and relayed nothing{technique}",
+                e.status.map_or(String::new(), |s| format!(" with {s}"))
+            )
         }
         Outcome::NotUnderstood => {
             format!("{who} did not understand{request}{}{technique}", e.status.map_or(String::new(), |s| format!(" ({s})")))
         }
         Outcome::GatewayError => {
-            format!("{who} answered{request}{}: it may have tried{technique}", e.status.map_or(String::new(), |s| format!(" with {s}")))
+            format!("{who} answered{to_request}{}: it may have tried{technique}", e.status.map_or(String::new(), |s| format!(" with {s}")))
         }
         Outcome::LocalError => format!("{who} could not be tried{detail}"),
         Outcome::ResolveError => format!("{who} did not resolve{detail}"),
         Outcome::Internal => format!("{who}: a bug in mustnot{detail}; please report it"),
     }
-}
-
-/// How long the deciding attempt took, as near as an observation knows: the whole of it where there was one attempt.
-fn elapsed(seen: &Observation) -> Duration {
-    seen.elapsed
 }
 
 /// A command that repeats the observation by hand.

@@ -81,20 +81,33 @@ impl Request {
 pub(crate) struct Response {
     /// Code and phrase.
     pub(crate) status: &'static str,
-    pub(crate) content_type: &'static str,
-    pub(crate) body: String,
+    content_type: &'static str,
+    body: String,
+    /// Where to go instead.
+    location: Option<String>,
 }
 
 impl Response {
     pub(crate) fn text(status: &'static str, body: String) -> Response {
-        Response { status, content_type: "text/plain; charset=utf-8", body }
+        Response { status, content_type: "text/plain; charset=utf-8", body, location: None }
+    }
+
+    pub(crate) fn page(status: &'static str, body: String) -> Response {
+        Response { status, content_type: "text/html; charset=utf-8", body, location: None }
+    }
+
+    /// RFC 9110 section 15.4.4: ask there, with GET.
+    pub(crate) fn see_other(location: String) -> Response {
+        let body = format!("go to {location}\n");
+        Response { location: Some(location), ..Response::text("303 See Other", body) }
     }
 
     /// The bytes to send; never cached, since an old answer would be taken for a new one.
     pub(crate) fn bytes(&self, head_alone: bool) -> Vec<u8> {
-        let Response { status, content_type, body } = self;
+        let Response { status, content_type, body, location } = self;
+        let location = location.as_ref().map_or(String::new(), |to| format!("Location: {to}\r\n"));
         let head = format!(
-            "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\nCache-Control: no-store\r\n\
+            "HTTP/1.1 {status}\r\n{location}Content-Type: {content_type}\r\nContent-Length: {}\r\nCache-Control: no-store\r\n\
              X-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n",
             body.len()
         );

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -316,7 +316,18 @@ fn reached_the_same(witness: &Observation, seen: &Observation) -> bool {
     let another_source = witness.subject.source != seen.subject.source && differ(witness.local_ip(), seen.local_ip());
     let tunnelled_there = witness.subject.via && witness.subject.reached == Some(target);
     let dialled_there = witness.subject.dialled == Some(target) && another_source;
-    tunnelled_there || dialled_there
+    tunnelled_there || dialled_there || was_led_there(witness, seen, target)
+}
+
+/// A redirect led the witness to the very address and port, by a direct connection from another source; both sources as
+/// configured and as the kernel chose them.
+fn was_led_there(witness: &Observation, seen: &Observation, target: SocketAddr) -> bool {
+    let known = |o: &Observation| o.local_ip().filter(|ip| !ip.is_unspecified());
+    let from_elsewhere = match (known(witness), known(seen)) {
+        (Some(theirs), Some(ours)) => witness.subject.source != seen.subject.source && theirs != ours,
+        _ => false,
+    };
+    !witness.subject.via && witness.evidence.redirected_to == Some(target) && from_elsewhere
 }
 
 fn differ(a: Option<IpAddr>, b: Option<IpAddr>) -> bool {
@@ -368,21 +379,26 @@ impl Decoys {
         self.runs.iter().any(|d| d.key == key && d.started >= since)
     }
 
-    /// The decoy that could unmask this observation; none where nothing needs to be unmasked: nobody answered, the answer
-    /// is authenticated, or the connection never left this host.
-    pub fn key_for(seen: &Observation) -> Option<DecoyKey> {
-        let dialled = seen.subject.dialled?;
-        let suspect = seen.got_past_tcp() && seen.evidence.authenticated.is_none() && !seen.stayed_on_this_host();
-        suspect.then_some((Family::of(dialled.ip()), seen.subject.source, dialled.port()))
+    /// The decoys that could unmask this observation: one for its connection, and one for that of its last redirect. None
+    /// where nothing needs to be unmasked: nobody answered, the answer is authenticated, or the connection never left this host.
+    pub fn keys_for(seen: &Observation) -> impl Iterator<Item = DecoyKey> {
+        let suspect = seen.got_past_tcp() && seen.evidence.authenticated.is_none();
+        let stayed = |to: &SocketAddr| to.ip().is_loopback() || seen.local_ip() == Some(to.ip());
+        let first = seen.subject.dialled.filter(|_| !seen.stayed_on_this_host());
+        let last = seen.evidence.redirected_to.filter(|to| !stayed(to));
+        let source = seen.subject.source;
+        first.into_iter().chain(last).filter(move |_| suspect).map(move |to| (Family::of(to.ip()), source, to.port()))
     }
 
     /// Whether the decoy connected around this observation; none where no decoy run lies within the window.
     pub fn intercepted(&self, seen: &Observation) -> Option<bool> {
-        let Some(key) = Decoys::key_for(seen) else { return Some(false) };
-        let near = |d: &&DecoyRun| d.key == key && d.ended + self.window >= seen.started && d.started <= seen.ended + self.window;
-        let mut near = self.runs.iter().filter(near).peekable();
-        near.peek()?;
-        Some(near.any(|d| d.connected))
+        let near = |d: &&DecoyRun| d.ended + self.window >= seen.started && d.started <= seen.ended + self.window;
+        let connected = |key: DecoyKey| self.runs.iter().filter(near).filter(|d| d.key == key).map(|d| d.connected).reduce(|a, b| a || b);
+        let heard: Vec<Option<bool>> = Decoys::keys_for(seen).map(connected).collect();
+        if heard.contains(&Some(true)) {
+            return Some(true);
+        }
+        if heard.contains(&None) { None } else { Some(false) }
     }
 
     /// The observation can be believed as far as interception goes. One whose decoy was never run cannot.

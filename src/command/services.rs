@@ -59,8 +59,12 @@ impl Services {
     fn admin_page(&mut self, plan: &Plan) {
         let Some(settings) = &plan.admin_page else { return };
         match AdminPage::bind(settings.listen, settings.allow_from.clone()) {
-            Ok(page) => {
+            Ok(mut page) => {
                 self.lines.push(format!("admin page  http://{}/", page.address()));
+                if let Some(door) = settings.door {
+                    self.lines.push(format!("door        {door}  (opened for one visit by http://{}/door)", page.address()));
+                    page = page.with_door(door);
+                }
                 self.running.push(tokio::spawn(page.run(self.stop.subscribe(), plan.shutdown_grace)));
             }
             Err(why) => self.failed.push(format!("admin_page: {why}")),

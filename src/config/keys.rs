@@ -30,7 +30,7 @@ pub const WEB: [&str; 1] = ["listen"];
 /// Keys of `[beacon]`.
 pub const BEACON: [&str; 2] = ["listen", "key_file"];
 /// Keys of `[admin_page]`.
-pub const ADMIN_PAGE: [&str; 2] = ["listen", "allow_from"];
+pub const ADMIN_PAGE: [&str; 3] = ["listen", "allow_from", "door"];
 /// Keys of `[proxy]`.
 pub const PROXY: [&str; 18] = [
     "listen",

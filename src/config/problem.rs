@@ -73,10 +73,22 @@ impl Problem {
         let lines = Lines::of(text);
         let located = found.into_iter().map(|(place, message)| {
             let (line, column) = lines.position(text, place.offset);
-            Problem { file: file.into(), line, column, path: place.path, message: mask(&message, masks) }
+            Problem { file: file.into(), line, column, path: printable(&place.path), message: printable(&mask(&message, masks)) }
         });
         located.collect()
     }
+}
+
+/// The text with its control characters written out: a message is one line, whatever the file holds.
+fn printable(text: &str) -> String {
+    text.chars().fold(String::with_capacity(text.len()), |mut shown, c| {
+        if c.is_control() {
+            shown.extend(c.escape_default())
+        } else {
+            shown.push(c)
+        }
+        shown
+    })
 }
 
 impl Problems {

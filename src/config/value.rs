@@ -1,6 +1,6 @@
 //! Values: what a string must be to mean an address, a name, a proof … Errors say what is wrong and what to write.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::path::Path;
 
 use super::keys;
@@ -55,6 +55,21 @@ pub fn parse_listen(text: &str) -> Result<SocketAddr, String> {
         _ => "write address and port, such as \"127.0.0.1:9890\" or \"[::1]:9890\"".into(),
     };
     Err(format!("\"{text}\" is nothing to listen on: {remedy}"))
+}
+
+/// An address and port that are closed until somebody knocks: those that visitors dial, so one address and one port, of IPv4.
+pub fn parse_door(text: &str) -> Result<SocketAddrV4, String> {
+    let door = text.parse().map_err(|_| format!("\"{text}\" is no address and port; write one such as \"127.0.0.1:9893\""))?;
+    match door {
+        SocketAddr::V6(_) => Err(format!("\"{text}\" is IPv6, and the door is not; write an IPv4 address, such as \"127.0.0.1:9893\"")),
+        SocketAddr::V4(door) if door.ip().is_unspecified() => {
+            Err(format!("\"{text}\" is all addresses, and visitors are sent to one; write that one, such as \"127.0.0.1:{}\"", door.port()))
+        }
+        SocketAddr::V4(door) if door.port() == 0 => {
+            Err(format!("\"{text}\" is any free port, and a closed one must be known; write it, such as \"{}:9893\"", door.ip()))
+        }
+        SocketAddr::V4(door) => Ok(door),
+    }
 }
 
 /// A target that is not a URL.

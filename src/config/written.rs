@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -11,8 +11,9 @@ use super::keys::{self, Kind};
 use super::problem::{At, Place};
 use super::reader::Section;
 use super::value::{
-    filled, parse_address, parse_alpn, parse_beacon, parse_family, parse_host_port, parse_listen, parse_log, parse_method, parse_name,
-    parse_proof, parse_resolver, parse_runbook, parse_severity, parse_technique, parse_url, parse_user, parse_version, parse_via,
+    filled, parse_address, parse_alpn, parse_beacon, parse_door, parse_family, parse_host_port, parse_listen, parse_log, parse_method,
+    parse_name, parse_proof, parse_resolver, parse_runbook, parse_severity, parse_technique, parse_url, parse_user, parse_version,
+    parse_via,
 };
 use crate::net::resolve::Resolver;
 use crate::net::tls::Version;
@@ -95,6 +96,8 @@ pub struct AdminPage {
     pub listen: Option<At<SocketAddr>>,
     /// `allow_from`
     pub allow_from: Vec<IpNet>,
+    /// `door`
+    pub door: Option<At<SocketAddrV4>>,
 }
 
 /// The keys that `[defaults]` and `[[check]]` share.
@@ -357,7 +360,9 @@ fn read_admin_page(page: &Section<'_, '_>, listeners: &mut Vec<At<SocketAddr>>) 
     page.require("listen", "write listen = \"127.0.0.1:9892\"");
     let listen = page.parsed("listen", "\"127.0.0.1:9892\"", parse_listen);
     listeners.extend(listen.clone());
-    AdminPage { listen, allow_from: networks(page, "allow_from") }
+    let door = page.parsed("door", "\"127.0.0.1:9893\"", parse_door);
+    listeners.extend(door.clone().map(|door| door.map(SocketAddr::V4)));
+    AdminPage { listen, allow_from: networks(page, "allow_from"), door }
 }
 
 fn read_proxy(proxy: &Section<'_, '_>, listeners: &mut Vec<At<SocketAddr>>) -> proxy::Settings {

@@ -29,7 +29,7 @@ impl Engine {
     pub(super) async fn hear_decoys(&self, check: &Check, seen: &[Observation]) {
         let mut needed: BTreeMap<DecoyKey, Moment> = BTreeMap::new();
         let mut need = |one: &Observation, since: Moment| {
-            if let Some(key) = Decoys::key_for(one) {
+            for key in Decoys::keys_for(one) {
                 let latest = needed.entry(key).or_insert(since);
                 *latest = since.max(*latest);
             }

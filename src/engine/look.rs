@@ -113,7 +113,7 @@ impl Engine {
     }
 
     /// Looks at all that was found; `each` hears of every observation as it is made.
-    pub(super) async fn look<F>(&self, _number: usize, check: &Check, found: Found, each: impl Fn(Observation) -> F) -> Looked
+    pub(super) async fn look<F>(&self, check: &Check, found: Found, each: impl Fn(Observation) -> F) -> Looked
     where
         F: Future<Output = ()>,
     {

@@ -18,7 +18,7 @@ use crate::witness::{Timeline, WitnessRun};
 
 /// How long a run waits for others who want one too.
 const GATHERING: Duration = Duration::from_millis(50);
-/// The most pinned addresses that one run tunnels to.
+/// The most tunnels to pinned addresses that one run opens.
 const MAX_PINS: usize = 64;
 
 /// The runs of one positive check.
@@ -105,7 +105,7 @@ impl Engine {
     async fn run_positive(&self, number: usize, check: &Check, pins: &BTreeSet<SocketAddr>) -> (Looked, Vec<Observation>) {
         let found = self.find(number, check).await;
         let pinned = pinned(&found, pins);
-        let own = self.look(number, check, found, |_| std::future::ready(()));
+        let own = self.look(check, found, |_| std::future::ready(()));
         let extra = futures_util::future::join_all(pinned.iter().map(|(subject, approach)| self.observe(check, subject, approach)));
         futures_util::future::join(own, extra).await
     }
@@ -121,12 +121,13 @@ impl Engine {
     }
 }
 
-/// For each pin a subject like the first one found, tunnelled to the very address, with the name in SNI and Host.
+/// For each way to the proxy and each pin a tunnel to the very address, with the name in SNI and Host.
 fn pinned(found: &Found, pins: &BTreeSet<SocketAddr>) -> Vec<(Subject, Approach)> {
-    let Some((subject, approach)) = found.subjects.first() else { return Vec::new() };
-    let pin = |to: &SocketAddr| {
+    let ways = found.subjects.iter();
+    let tunnels = ways.flat_map(|(subject, approach)| pins.iter().map(move |to| (subject, approach, to)));
+    let pin = |(subject, approach, to): (&Subject, &Approach, &SocketAddr)| {
         let subject = Subject { address: to.to_string(), reached: Some(*to), ..subject.clone() };
         (subject, Approach { tunnel_to: Some(HostPort::from(*to)), ..approach.clone() })
     };
-    pins.iter().map(pin).collect()
+    tunnels.take(MAX_PINS).map(pin).collect()
 }

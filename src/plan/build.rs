@@ -61,7 +61,9 @@ pub fn plan(file: File, context: &Context<'_>, keys: Keys) -> Option<(Plan, Opti
     if let Some(beacon) = &beacon {
         checks.iter_mut().for_each(|check| give_key(check, &beacon.key));
     }
-    let own_page = file.admin_page.and_then(|page| Some(AdminPage { listen: page.listen?.value, allow_from: page.allow_from }));
+    let own_page = file.admin_page.and_then(|page| {
+        Some(AdminPage { listen: page.listen?.value, allow_from: page.allow_from, door: page.door.map(|door| door.value) })
+    });
     let plan = Plan {
         vantage: file.vantage?.value,
         checks: checks.into_iter().map(Arc::new).collect(),

@@ -23,6 +23,10 @@ async fn follow(probe: &Http, approach: &Approach, deadline: Instant, evidence: 
     let headers: Vec<_> = probe.headers.iter().map(|(name, value)| (name.clone(), value.expose().to_string())).collect();
     let (mut url, mut approach) = (probe.url.clone(), approach.clone());
     for hop in 0..=MAX_REDIRECTS {
+        if hop > 0 {
+            // What an earlier hop showed, its authentication above all, says nothing of this one.
+            *evidence = Evidence { redirected_to: probe.via.is_none().then_some(approach.to), ..Evidence::default() };
+        }
         // Headers may carry credentials for the target, and for nobody else.
         let headers: &[_] = if url.authority == probe.url.authority { &headers } else { &[] };
         let fetch = Fetch {

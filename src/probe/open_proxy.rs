@@ -181,7 +181,14 @@ async fn allowed_destination(probe: &OpenProxy, mut stream: TcpStream, deadline:
     }
     match probe.tls.shake(stream, &to.host, deadline, evidence).await {
         Ok(_) => Outcome::Tunnelled,
-        Err(_) => Outcome::NotRelayed,
+        // A grant without the proof that it leads there shows neither that it relays nor that it denies.
+        Err(outcome) => {
+            let why = evidence.tls_error.clone().unwrap_or_else(|| outcome.to_string());
+            evidence.detail = Some(format!(
+                "it granted a tunnel to {to}, but that host's certificate could not be verified through it: {why}; see whether {to} is up, or set ca_file"
+            ));
+            Outcome::LocalError
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use mustnot::witness::{Proof, ProofSet};
 use proptest::prelude::*;
 
 /// How many bad files there are: a file that the test does not find is a test that does not run.
-const BAD_FILES: usize = 92;
+const BAD_FILES: usize = 97;
 
 fn data(folder: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(folder)
@@ -141,7 +141,8 @@ fn the_office_vantage() {
     assert_eq!(proxy.egress[0].to_string(), "127.0.0.10");
     assert!(proxy.connect_ports.contains(9891) && proxy.connect_ports.contains(8005) && !proxy.connect_ports.contains(8011));
     assert_eq!((proxy.idle_timeout, proxy.max_connections, proxy.max_head), (secs(120), Some(500), 8192));
-    assert_eq!(plan.admin_page.as_ref().unwrap().listen.to_string(), "127.0.0.1:9892");
+    let page = plan.admin_page.as_ref().unwrap();
+    assert_eq!((page.listen.to_string(), page.door.unwrap().to_string()), ("127.0.0.1:9892".into(), "127.0.0.1:9893".into()));
     assert!(plan.state_dir.as_deref().is_some_and(|dir| dir.is_absolute() && dir.ends_with("state")), "it starts where the file lies");
 
     let open = &plan.checks[0];
@@ -211,6 +212,23 @@ fn a_witness_by_tunnel_or_through_the_target_gives_target() {
     assert!(same_source.contains("the proof target is required"), "{same_source}");
     let stranger = format!("{head}{proxy}source = \"192.0.2.66\"\nfamilies = [\"ipv4\"]\n");
     assert!(read("f", &stranger).is_ok());
+}
+
+#[test]
+fn a_witness_that_follows_redirects_from_elsewhere_may_give_target() {
+    let check = "[[check]]\nname = \"c\"\nkind = \"tcp\"\ntarget = \"127.0.0.1:18022\"\nsource = \"127.0.0.66\"\nexpect = [\"refused\"]\n\
+                 witness = [\"w\"]\nrequire = [\"target\"]\n";
+    let accepted = |keys: &str| {
+        let witness =
+            "vantage = \"v\"\n[[check]]\nname = \"w\"\nkind = \"http\"\ntarget = \"http://127.0.0.1:18080/door\"\nexpect = \"open\"\n";
+        read("f", &format!("{witness}{keys}\n{check}")).map(|_| ()).map_err(|p| p.to_string())
+    };
+    assert_eq!(accepted("follow_redirects = true"), Ok(()));
+    assert_eq!(accepted("follow_redirects = true\nsource = \"127.0.0.1\""), Ok(()));
+    let refused = ["", "follow_redirects = true\nsource = \"127.0.0.66\"", "follow_redirects = true\nvia = \"http://127.0.0.1:3128\""];
+    for keys in refused {
+        assert!(accepted(keys).unwrap_err().contains("the proof target is required"), "{keys}");
+    }
 }
 
 #[test]

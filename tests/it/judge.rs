@@ -721,7 +721,7 @@ fn one_attempt_past_tcp_is_enough_to_be_unmasked() {
         [Outcome::Refused, Outcome::Status(403), Outcome::Refused],
     ] {
         let observed = seen(TARGET, &outcomes, 20.0, 21.0);
-        assert_eq!(Decoys::key_for(&observed), Some(KEY), "{outcomes:?}");
+        assert_eq!(Decoys::keys_for(&observed).collect::<Vec<_>>(), [KEY], "{outcomes:?}");
         let unmasked = decoys(&[(true, 22.0, 22.1)]).unmask(observed);
         assert_eq!(unmasked.attempts, [Outcome::LocalError; 3]);
         let blocked = one(&[Outcome::Reset, Outcome::Timeout, Outcome::Refused, Outcome::Status(403)]);

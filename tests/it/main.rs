@@ -4,9 +4,15 @@ mod beacon;
 #[cfg(test)]
 mod config;
 #[cfg(test)]
+mod documents;
+#[cfg(test)]
+mod door;
+#[cfg(test)]
 mod exporter;
 #[cfg(test)]
 mod fixture;
+#[cfg(test)]
+mod house;
 #[cfg(test)]
 mod proxy;
 #[cfg(test)]

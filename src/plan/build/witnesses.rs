@@ -141,8 +141,13 @@ fn goes_the_same_way(witness: &Check, check: &Check) -> bool {
 fn reaches_the_same(witness: &Check, check: &Check) -> bool {
     let target = check.probe.target();
     let tunnelled = witness.probe.via().is_some() && could_be_one(witness.probe.target(), target);
-    let from_elsewhere = witness.source != check.source && could_be_one(witness.probe.first_hop(), target);
+    let from_elsewhere = witness.source != check.source && (could_be_one(witness.probe.first_hop(), target) || may_be_led(witness));
     matches!(witness.probe, Probe::Peer(_)) || tunnelled || from_elsewhere
+}
+
+/// Whether redirects take the check wherever they like, directly.
+fn may_be_led(check: &Check) -> bool {
+    matches!(&check.probe, Probe::Http(http) if http.follow_redirects && http.via.is_none())
 }
 
 /// Whether the check looks at this family, as far as `families`, its source and a literal address say.
