@@ -1028,3 +1028,48 @@ fn every_beat_is_later_than_now_and_no_farther_than_an_interval() {
         Schedule::new("b", secs(30.0), at(0.0)).next(Some(at(0.0)), at(1.0))
     );
 }
+
+// ---------------------------------------------------------------------------------------------- a restart
+
+struct Deaf;
+
+impl mustnot::engine::Listener for Deaf {
+    fn finished(&self, _: &Record) {}
+    fn witness(&self, _: &str, _: bool) {}
+    fn looking(&self, _: i64) {}
+    fn lag(&self, _: Duration) {}
+}
+
+#[test]
+fn a_restart_does_not_resolve_a_violation() {
+    let folder = tempfile::tempdir().unwrap();
+    let check = |name: &str, expect: &str| {
+        format!("[[check]]\nname = \"{name}\"\nkind = \"tcp\"\ntarget = \"{TARGET}\"\nexpect = \"{expect}\"\nwitness = []\nrequire = []\n")
+    };
+    let text = format!(
+        "vantage = \"here\"\nstate_dir = \"state\"\n{}{}{}",
+        check("was-open", "blocked"),
+        check("was-shut", "blocked"),
+        check("positive", "open")
+    );
+    let file = folder.path().join("probes.toml");
+    std::fs::write(&file, text).unwrap();
+    let kept = |violated| serde_json::json!({ "violated": violated, "first_open_ms": 1000, "last_open_ms": 2000, "last_closed_ms": null, "lingering": {} });
+    let state = serde_json::json!({
+        (format!("was-open {TARGET}")): kept(true), (format!("was-shut {TARGET}")): kept(false), (format!("positive {TARGET}")): kept(true),
+    });
+    std::fs::create_dir(folder.path().join("state")).unwrap();
+    std::fs::write(folder.path().join("state/state.json"), state.to_string()).unwrap();
+
+    let plan = Arc::new(mustnot::config::load(&file, mustnot::config::Keys::Read).unwrap().plan);
+    let board = Arc::new(Board::new(mustnot::engine::Engine::about(&plan)));
+    let state = mustnot::state::State::open(plan.state_dir.as_deref().unwrap()).unwrap();
+    let _engine = mustnot::engine::Engine::new(plan, Arc::clone(&board), Arc::new(Deaf), Some(state));
+    let read = |after| board.read(Moment::now() + secs(after)).into_iter().map(|r| (r.record.cause, r.ran)).collect::<Vec<_>>();
+    for after in [0.0, 1e6] {
+        assert_eq!(read(after), [(Cause::Latched, false), (Cause::Pending, false), (Cause::Pending, false)]);
+    }
+    let record = Arc::clone(&board.read(Moment::now())[0].record);
+    assert_eq!(record.verdict, Verdict::Violated(Cause::Latched));
+    assert_eq!(record.exposure.last_open, Wall::from_unix_millis(2000));
+}
