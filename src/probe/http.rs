@@ -22,6 +22,7 @@ pub async fn attempt(probe: &Http, approach: &Approach, deadline: Instant, evide
 async fn follow(probe: &Http, approach: &Approach, deadline: Instant, evidence: &mut Evidence) -> Result<(Head, Vec<u8>), Ended> {
     let headers: Vec<_> = probe.headers.iter().map(|(name, value)| (name.clone(), value.expose().to_string())).collect();
     let (mut url, mut approach) = (probe.url.clone(), approach.clone());
+    let mut authenticated = true;
     for hop in 0..=MAX_REDIRECTS {
         if hop > 0 {
             // What an earlier hop showed, its authentication above all, says nothing of this one.
@@ -37,7 +38,13 @@ async fn follow(probe: &Http, approach: &Approach, deadline: Instant, evidence: 
             headers,
             body: probe.body_contains.is_some(),
         };
-        let (head, body) = fetch.run(&approach, deadline, evidence).await?;
+        let fetched = fetch.run(&approach, deadline, evidence).await;
+        // Who answered a hop in plain text chose the host of the next: its certificate proves that host, not the one that was asked.
+        authenticated &= evidence.authenticated.is_some();
+        if !authenticated {
+            evidence.authenticated = None;
+        }
+        let (head, body) = fetched?;
         let Some(next) = probe.follow_redirects.then(|| redirect(&url, &head)).flatten() else { return Ok((head, body)) };
         if next.authority != url.authority {
             approach = approach.rerouted(probe.via.is_some(), &next.authority, deadline, evidence).await?;
@@ -86,5 +93,87 @@ impl Approach {
             (Outcome::Mismatch, Stage::Dns)
         })?;
         Ok(Approach { to: address, ..self.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+
+    use super::*;
+    use crate::net::resolve::Resolver;
+    use crate::net::tls;
+    use crate::observation::Authentication;
+    use crate::secret::Secret;
+
+    async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, text: &str) {
+        let mut request = [0; 4096];
+        let _ = stream.read(&mut request).await;
+        let _ = stream.write_all(text.as_bytes()).await;
+        let _ = stream.shutdown().await;
+    }
+
+    /// A server of one answer, in plain text or over TLS.
+    async fn server(text: String, tls: Option<TlsAcceptor>) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                match &tls {
+                    Some(tls) => answer(tls.accept(stream).await.unwrap(), &text).await,
+                    None => answer(stream, &text).await,
+                }
+            }
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn a_redirect_in_plain_text_leads_to_no_authentication() {
+        let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_string()]).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let ca_file = folder.path().join("ca.pem");
+        std::fs::write(&ca_file, made.cert.pem()).unwrap();
+        let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let server_side = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(server_side));
+        let end = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_string();
+        let to = |address| format!("HTTP/1.1 302 Found\r\nLocation: https://{address}/\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        let portal = server(end, Some(acceptor.clone())).await;
+        let in_plain_text = server(to(portal), None).await;
+        let over_tls = server(to(portal), Some(acceptor)).await;
+        for (first, url, authenticated) in [
+            (portal, format!("https://{portal}/"), Some(Authentication::Tls)),
+            (over_tls, format!("https://{over_tls}/"), Some(Authentication::Tls)),
+            (in_plain_text, format!("http://{in_plain_text}/"), None),
+        ] {
+            let options = tls::Options { ca_file: Some(ca_file.clone()), ..tls::Options::default() };
+            let probe = Http {
+                url: url.parse().unwrap(),
+                via: None,
+                method: "GET".into(),
+                headers: Vec::<(String, Secret)>::new(),
+                body_contains: None,
+                follow_redirects: true,
+                tls: tls::Client::new(&options).unwrap(),
+            };
+            let timeout = Duration::from_secs(5);
+            let approach =
+                Approach { to: first, source: None, timeout, tunnel_to: None, technique: None, beacon: None, resolver: Resolver::System };
+            let mut evidence = Evidence::default();
+            let ended = attempt(&probe, &approach, Instant::now() + timeout, &mut evidence).await;
+            assert_eq!((ended.0, evidence.authenticated), (Outcome::Status(200), authenticated), "{url}: {evidence:?}");
+        }
     }
 }
