@@ -19,6 +19,7 @@ use crate::observation::{Class, Observation, Outcome, Stage, excuse_mute};
 use crate::plan::{Check, Plan};
 use crate::record::{About, Record};
 use crate::schedule::Schedule;
+use crate::secret::mask;
 use crate::state::State;
 use crate::verdict::{Cause, Judged, Verdict, fold, judge};
 use crate::witness::Decoys;
@@ -67,12 +68,20 @@ pub struct Engine {
 impl Engine {
     /// An engine for the plan; what `state` remembers is taken over.
     pub fn new(plan: Arc<Plan>, board: Arc<Board>, listener: Arc<dyn Listener>, state: Option<State>) -> Arc<Engine> {
-        let memory = |check: &Arc<Check>| Mutex::new(state.as_ref().map_or_else(Memory::default, |s| s.recall(&check.name, &check.target)));
+        let memory =
+            |check: &Arc<Check>| state.as_ref().map_or_else(Memory::default, |s| s.recall(&check.name, &shown_target(&plan, check)));
+        let memories: Vec<Memory> = plan.checks.iter().map(memory).collect();
+        for (number, (check, memory)) in plan.checks.iter().zip(&memories).enumerate() {
+            if memory.violated && check.expectation.is_inverted() {
+                let about = Arc::new(report_run::about(check, &plan.masks));
+                board.announce(number, Record::recalled(about, memory.exposure, Moment::now(), Wall::now()));
+            }
+        }
         Arc::new(Engine {
             runners: plan.checks.iter().map(|_| Runner::default()).collect(),
             decoys: Mutex::new(Decoys::new(plan.witness_window)),
             decoy_turns: decoy::Turns::default(),
-            memories: plan.checks.iter().map(memory).collect(),
+            memories: memories.into_iter().map(Mutex::new).collect(),
             partial: plan.checks.iter().map(|_| Mutex::default()).collect(),
             permits: Semaphore::new(runs_at_once(crate::net::descriptor_limit())),
             done: AtomicUsize::new(0),
@@ -161,8 +170,12 @@ impl Engine {
         self.with_partial(number, Vec::clear);
         let Ok(_permit) = self.permits.acquire().await else { return (Vec::new(), 1) };
         let mut looked = if check.expectation.is_inverted() {
-            let found = self.find(number, check).await;
+            let mut found = self.find(number, check).await;
             self.let_witnesses_run(check, Side::Before, &found).await;
+            if found.is_the_answer(check) {
+                // The answer is the observation, so it has to be given while the witnesses stand around it.
+                found = self.find(number, check).await;
+            }
             let look = self.look(check, found, |seen| self.announce(number, check, seen, began, wall));
             // The witnesses' decoys run meanwhile: beside the runs before, and at no cost in time.
             join(look, self.hear_decoys(check, &[])).await.0
@@ -240,7 +253,7 @@ impl Engine {
         });
         let record = report_run::record(check, &self.plan, &judged, folded, changed, &memory, began, wall);
         if let Some(state) = &self.state {
-            state.remember(&check.name, &check.target, &memory);
+            state.remember(&check.name, &shown_target(&self.plan, check), &memory);
         }
         self.listener.finished(&record);
         self.board.publish(number, record);
@@ -294,6 +307,11 @@ impl Engine {
 /// How many runs may look at once under this limit of file descriptors.
 fn runs_at_once(descriptors: u64) -> usize {
     usize::try_from(descriptors / DESCRIPTORS_A_RUN).unwrap_or(usize::MAX).clamp(MIN_RUNS_AT_ONCE, MAX_RUNS_AT_ONCE)
+}
+
+/// A target as it may be shown, and kept: what came from the environment is no name to write into a file.
+fn shown_target(plan: &Plan, check: &Check) -> String {
+    mask(&check.target, &plan.masks)
 }
 
 /// On which side of the observations a witness runs.

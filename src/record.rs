@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 
 use crate::clock::{Moment, Wall};
 use crate::observation::{Evidence, Family, Outcome, Stage};
-use crate::verdict::{Cause, Verdict, when_read};
+use crate::verdict::{Cause, Verdict, latch, when_read};
 use crate::witness::ProofSet;
 
 /// The most observations that one record carries; what is worst comes first.
@@ -224,6 +224,17 @@ impl Record {
     /// The record of a check that has not run yet.
     pub fn pending(about: Arc<About>, at: Moment, wall: Wall) -> Record {
         Record::without_observation(about, Cause::Pending, "it has not run yet".into(), at, wall)
+    }
+
+    /// The record of a check that has not run yet, and that was violated when the monitor stopped: the violation stands (SPEC 2.4).
+    pub fn recalled(about: Arc<About>, exposure: Exposure, at: Moment, wall: Wall) -> Record {
+        let reason =
+            "it was seen open before this monitor was started, and has not run since. It stays violated until a run proves it closed.";
+        let mut record = Record::without_observation(about, Cause::Pending, reason.into(), at, wall);
+        record.verdict = latch(true, true, record.verdict);
+        record.cause = record.verdict.cause();
+        record.exposure = exposure;
+        record
     }
 
     /// The record of a run that came to nothing.
