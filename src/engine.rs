@@ -19,6 +19,7 @@ use crate::observation::{Class, Observation, Outcome, Stage, excuse_mute};
 use crate::plan::{Check, Plan};
 use crate::record::{About, Record};
 use crate::schedule::Schedule;
+use crate::secret::mask;
 use crate::state::State;
 use crate::verdict::{Cause, Judged, Verdict, fold, judge};
 use crate::witness::Decoys;
@@ -67,8 +68,9 @@ pub struct Engine {
 impl Engine {
     /// An engine for the plan; what `state` remembers is taken over.
     pub fn new(plan: Arc<Plan>, board: Arc<Board>, listener: Arc<dyn Listener>, state: Option<State>) -> Arc<Engine> {
-        let memories: Vec<Memory> =
-            plan.checks.iter().map(|check| state.as_ref().map_or_else(Memory::default, |s| s.recall(&check.name, &check.target))).collect();
+        let memory =
+            |check: &Arc<Check>| state.as_ref().map_or_else(Memory::default, |s| s.recall(&check.name, &shown_target(&plan, check)));
+        let memories: Vec<Memory> = plan.checks.iter().map(memory).collect();
         for (number, (check, memory)) in plan.checks.iter().zip(&memories).enumerate() {
             if memory.violated && check.expectation.is_inverted() {
                 board.announce(number, report_run::latched(check, &plan, memory, Moment::now(), Wall::now()));
@@ -169,8 +171,8 @@ impl Engine {
         let mut looked = if check.expectation.is_inverted() {
             let mut found = self.find(number, check).await;
             self.let_witnesses_run(check, Side::Before, &found).await;
-            if found.lost.iter().any(|o| check.expectation.accepts(o.outcome)) {
-                // What DNS says is the observation here, and must lie behind the witnesses' runs before it.
+            if found.is_the_answer(check) {
+                // The answer is the observation, so it has to be given while the witnesses stand around it.
                 found = self.find(number, check).await;
             }
             let look = self.look(check, found, |seen| self.announce(number, check, seen, began, wall));
@@ -250,7 +252,7 @@ impl Engine {
         });
         let record = report_run::record(check, &self.plan, &judged, folded, changed, &memory, began, wall);
         if let Some(state) = &self.state {
-            state.remember(&check.name, &check.target, &memory);
+            state.remember(&check.name, &shown_target(&self.plan, check), &memory);
         }
         self.listener.finished(&record);
         self.board.publish(number, record);
@@ -304,6 +306,11 @@ impl Engine {
 /// How many runs may look at once under this limit of file descriptors.
 fn runs_at_once(descriptors: u64) -> usize {
     usize::try_from(descriptors / DESCRIPTORS_A_RUN).unwrap_or(usize::MAX).clamp(MIN_RUNS_AT_ONCE, MAX_RUNS_AT_ONCE)
+}
+
+/// A target as it may be shown, and kept: what came from the environment is no name to write into a file.
+fn shown_target(plan: &Plan, check: &Check) -> String {
+    mask(&check.target, &plan.masks)
 }
 
 /// On which side of the observations a witness runs.

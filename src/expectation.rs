@@ -123,7 +123,9 @@ impl Expectation {
             return Reading::Accepted;
         }
         let excused = |o: Outcome| o == Outcome::Mute && seen.evidence.excused_by.is_some();
-        if seen.attempts.iter().any(|o| self.is_undecided(*o, seen.subject.technique) && !excused(*o)) {
+        let undecided =
+            |o: Outcome| self.is_undecided(o, seen.subject.technique) || (self.inverted && seen.subject.via && may_be_the_proxy(o));
+        if seen.attempts.iter().any(|o| undecided(*o) && !excused(*o)) {
             return Reading::Undecided;
         }
         let accepted = seen.attempts.iter().filter(|o| self.accepts(**o) || (excused(**o) && self.undecided.contains(o))).count();
@@ -142,4 +144,13 @@ impl Expectation {
         let controlled = technique.is_some_and(|t| self.controlled.contains(&t));
         self.undecided.contains(&outcome) || (controlled && outcome == Outcome::NotUnderstood)
     }
+}
+
+/// Outcomes that a broken proxy on the way makes as well as a target that keeps us out: no block of the target.
+/// What the proxy itself answers, the target's alert and its status have tokens of their own.
+fn may_be_the_proxy(outcome: Outcome) -> bool {
+    matches!(
+        outcome,
+        Outcome::Refused | Outcome::Prohibited | Outcome::Unreachable | Outcome::Timeout | Outcome::Reset | Outcome::Closed | Outcome::Mute
+    )
 }

@@ -10,7 +10,7 @@ use crate::witness::Proof;
 pub fn sentence(check: &Check, vantage: &str, verdict: &Verdict, judged: &[Judged], decisive: Option<usize>) -> String {
     let Some(one) = decisive.and_then(|at| judged.get(at)) else {
         return format!(
-            "{} of {} was looked at from {vantage}, less than the plan demands; run it again with more time.",
+            "{} of {} was looked at to the end from {vantage}, less than the plan demands; run it again with more time.",
             count(judged.len()),
             check.target
         );
@@ -183,6 +183,7 @@ pub fn happened(seen: &Observation, check: &Check) -> String {
         }
         Outcome::LocalError => format!("{who} could not be tried{detail}"),
         Outcome::ResolveError => format!("{who} did not resolve{detail}"),
+        Outcome::Internal if e.beacon_saw.is_some() => format!("{who} was not tested{detail}"),
         Outcome::Internal => format!("{who}: a bug in mustnot{detail}; please report it"),
     }
 }

@@ -45,28 +45,46 @@ struct Kept {
     lingering: BTreeMap<SocketAddr, i64>,
 }
 
+/// Why there is no state to work with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NoState {
+    /// Another mustnot holds it: its memory is being kept.
+    Held(String),
+    /// It cannot be read or written: memory would be lost.
+    Broken(String),
+}
+
+impl std::fmt::Display for NoState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            NoState::Held(why) | NoState::Broken(why) => f.write_str(why),
+        }
+    }
+}
+
 impl State {
     /// Opens the state in `dir`, which is made where it is missing.
     ///
     /// # Errors
     /// What is wrong and what to do: no permission, another monitor's lock, a file that cannot be read.
-    pub fn open(dir: &Path) -> Result<State, String> {
+    pub fn open(dir: &Path) -> Result<State, NoState> {
         let cannot = |what: &str, path: &Path, e: &dyn std::fmt::Display| {
-            format!("{what} {}: {e}; see that this user may write there, or change state_dir", path.display())
+            NoState::Broken(format!("{what} {}: {e}; see that this user may write there, or change state_dir", path.display()))
         };
         fs::create_dir_all(dir).map_err(|e| cannot("cannot make", dir, &e))?;
         let lock_path = dir.join(LOCK);
         let lock =
             File::options().create(true).truncate(false).write(true).open(&lock_path).map_err(|e| cannot("cannot open", &lock_path, &e))?;
-        lock.try_lock()
-            .map_err(|_| format!("{} is held by another mustnot; stop it, or give this one a state_dir of its own", lock_path.display()))?;
+        lock.try_lock().map_err(|_| {
+            NoState::Held(format!("{} is held by another mustnot; stop it, or give this one a state_dir of its own", lock_path.display()))
+        })?;
         let path = dir.join(FILE);
         let kept = match fs::read_to_string(&path) {
             Ok(text) => serde_json::from_str(&text).map_err(|e| {
-                format!(
+                NoState::Broken(format!(
                     "{} is not a state of this program: {e}; mend it, or move it away to start without memory of violations",
                     path.display()
-                )
+                ))
             })?,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => BTreeMap::new(),
             Err(e) => return Err(cannot("cannot read", &path, &e)),

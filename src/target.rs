@@ -18,7 +18,7 @@ const MAX_LABEL: usize = 63;
 pub enum Host {
     /// A DNS name, lower-cased, without the trailing dot.
     Name(String),
-    /// An address literal.
+    /// An address literal; an IPv4 address written as IPv6 is the IPv4 address, since that is what is dialled.
     Ip(IpAddr),
 }
 
@@ -85,10 +85,54 @@ impl Scheme {
 }
 
 impl Url {
+    /// Where a `Location` leads from here (RFC 3986 section 5.2), if anywhere that is HTTP; a fragment is never sent.
+    pub fn join(&self, location: &str) -> Option<Url> {
+        let location = location.split('#').next().unwrap_or(location);
+        if let Some(rest) = location.strip_prefix("//") {
+            return format!("{}://{rest}", self.scheme).parse().ok();
+        }
+        let scheme = location.split([':', '/', '?']).next().unwrap_or_default();
+        if location[scheme.len()..].starts_with(':') {
+            return location.parse().ok();
+        }
+        if !location.bytes().all(|b| b.is_ascii_graphic()) {
+            return None;
+        }
+        let own = self.path.split('?').next().unwrap_or("/");
+        let path = match location.bytes().next() {
+            None => self.path.clone(),
+            Some(b'?') => format!("{own}{location}"),
+            Some(b'/') => without_dots(location),
+            Some(_) => without_dots(&format!("{}{location}", own.rsplit_once('/').map_or("/".into(), |(before, _)| format!("{before}/")))),
+        };
+        Some(Url { path, ..self.clone() })
+    }
+
     /// The value of the `Host` header: the port is left out where it is the scheme's own (RFC 9110 section 7.2).
     pub fn host_header(&self) -> String {
         if self.authority.port == self.scheme.default_port() { self.authority.host.to_string() } else { self.authority.to_string() }
     }
+}
+
+/// A rooted path, its query left alone, without the segments `.` and `..` (RFC 3986 section 5.2.4).
+fn without_dots(path: &str) -> String {
+    let (path, query) = path.split_at(path.find('?').unwrap_or(path.len()));
+    let mut kept: Vec<&str> = Vec::new();
+    let mut segments = path.split('/').skip(1).peekable();
+    while let Some(segment) = segments.next() {
+        match segment {
+            "." | ".." => {
+                if segment == ".." {
+                    kept.pop();
+                }
+                if segments.peek().is_none() {
+                    kept.push("");
+                }
+            }
+            other => kept.push(other),
+        }
+    }
+    format!("/{}{query}", kept.join("/"))
 }
 
 impl FromStr for Host {
@@ -98,10 +142,10 @@ impl FromStr for Host {
         if let Some(inner) = text.strip_prefix('[') {
             let inner = inner.strip_suffix(']').ok_or("the bracket is not closed; write [2001:db8::7]")?;
             let ip = inner.parse::<Ipv6Addr>();
-            return ip.map(|ip| Host::Ip(ip.into())).map_err(|_| format!("\"{inner}\" is not an IPv6 address"));
+            return ip.map(|ip| Host::Ip(fold_mapped(ip.into()))).map_err(|_| format!("\"{inner}\" is not an IPv6 address"));
         }
         if let Ok(ip) = text.parse::<IpAddr>() {
-            return Ok(Host::Ip(ip));
+            return Ok(Host::Ip(fold_mapped(ip)));
         }
         parse_name(text).map(Host::Name)
     }

@@ -21,7 +21,7 @@ use crate::plan::{Check, Plan};
 use crate::proxy::LogTarget;
 use crate::record::Record;
 use crate::report::{Format, Report, Style, write_report};
-use crate::state::State;
+use crate::state::{NoState, State};
 use crate::verdict::Verdict;
 
 /// How long a settling gate rests between two tries.
@@ -87,7 +87,8 @@ pub async fn pass(plan: Arc<Plan>, gate: Gate<'_>) -> u8 {
     let deadline = gate.deadline.map(|d| Instant::now() + d);
     let state = match plan.state_dir.as_deref().map(State::open).transpose() {
         Ok(state) => state,
-        Err(why) => {
+        Err(NoState::Broken(why)) => return usage(&why),
+        Err(NoState::Held(why)) => {
             // A monitor that runs beside the gate holds the state; the gate judges what it sees itself.
             eprintln!("mustnot: going on without memory of earlier runs: {why}");
             None

@@ -31,7 +31,7 @@ pub async fn run(file: &Path, args: &cli::Run) -> u8 {
 async fn serve(plan: Arc<Plan>, file: &Path) -> Result<(), String> {
     crate::net::raise_descriptor_limit();
     let stop = stop_on_signal()?;
-    let state = plan.state_dir.as_deref().map(State::open).transpose()?;
+    let state = plan.state_dir.as_deref().map(State::open).transpose().map_err(|why| why.to_string())?;
     let board = Arc::new(Board::new(Engine::about(&plan)));
     let metrics = Arc::new(Metrics::new(&plan.vantage, Arc::clone(&board))?);
     let web = match plan.web {

@@ -41,6 +41,13 @@ pub struct Looked {
     pub planned: usize,
 }
 
+impl Found {
+    /// There is nothing to look at but the answer of the name server itself, and the check accepts that one.
+    pub(super) fn is_the_answer(&self, check: &Check) -> bool {
+        self.subjects.is_empty() && self.lost.iter().any(|o| o.stage == Stage::Dns && check.expectation.accepts(o.outcome))
+    }
+}
+
 impl Engine {
     /// Finds every address of every family of the check, and those that linger.
     pub(super) async fn find(&self, number: usize, check: &Check) -> Found {
@@ -84,7 +91,8 @@ impl Engine {
         let (mut failed, mut exists) = (false, false);
         for (family, answer) in answers {
             match answer {
-                Answer::Addresses(given) => addresses.extend(given),
+                // An AAAA that carries an IPv4 address is dialled by IPv4, and only a witness of IPv4 speaks for it.
+                Answer::Addresses(given) => addresses.extend(given.into_iter().map(crate::target::fold_mapped)),
                 Answer::NoData => exists = true,
                 Answer::NxDomain => {}
                 Answer::Failed(why) => {

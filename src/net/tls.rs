@@ -70,6 +70,8 @@ pub struct Shaken<S> {
     pub stream: TlsStream<S>,
     /// The server asked for a client certificate, so a refusal may still be on its way.
     pub may_refuse_late: bool,
+    /// How long it took, at least one round trip.
+    pub took: Duration,
 }
 
 impl Client {
@@ -106,13 +108,14 @@ impl Client {
         let asked = Arc::new(AtomicBool::new(false));
         let mut config = self.config.clone();
         config.client_auth_cert_resolver = Arc::new(WatchedCertificate { own: self.certificate.clone(), asked: Arc::clone(&asked) });
+        let began = Instant::now();
         let shaking = TlsConnector::from(Arc::new(config)).connect(name.clone(), stream);
         let shaken = timeout_at(deadline, shaking).await.map_err(|_| Outcome::Mute)?;
         let asked_us = asked.load(Ordering::Relaxed);
         evidence.client_certificate_requested = asked_us.then_some(true);
         let stream = shaken.map_err(|e| refusal(&e, evidence))?;
         self.note(&stream, &name, evidence)?;
-        Ok(Shaken { stream, may_refuse_late: asked_us })
+        Ok(Shaken { stream, may_refuse_late: asked_us, took: began.elapsed() })
     }
 
     fn name(&self, host: &Host, evidence: &mut Evidence) -> Result<ServerName<'static>, Outcome> {
@@ -150,18 +153,19 @@ impl Client {
     }
 }
 
-/// Watches a fresh stream for a late refusal, at most [`LATE_ALERT`] and never past the deadline. Bytes that the server
-/// sent meanwhile are handed back.
+/// Watches a fresh stream for a late refusal, as long as the handshake took and [`LATE_ALERT`] more, never past the deadline:
+/// an alert upon our last message is one round trip away, and the handshake was at least one. Bytes that the server sent
+/// meanwhile are handed back.
 ///
 /// # Errors
 /// The outcome where the server refused or closed after all.
-pub async fn watch_for_refusal<S>(stream: &mut TlsStream<S>, deadline: Instant, evidence: &mut Evidence) -> Result<Vec<u8>, Outcome>
+pub async fn watch_for_refusal<S>(shaken: &mut Shaken<S>, deadline: Instant, evidence: &mut Evidence) -> Result<Vec<u8>, Outcome>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut early = vec![0; Evidence::MAX_HEAD];
-    let until = deadline.min(Instant::now() + LATE_ALERT);
-    let read = match timeout_at(until, stream.read(&mut early)).await {
+    let until = deadline.min(Instant::now() + shaken.took + LATE_ALERT);
+    let read = match timeout_at(until, shaken.stream.read(&mut early)).await {
         Err(_silence) => 0,
         Ok(Ok(0)) => return Err(take_back(evidence, Outcome::Closed)),
         Ok(Ok(n)) => n,

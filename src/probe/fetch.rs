@@ -45,7 +45,7 @@ impl Fetch<'_> {
                 let mut early = Vec::new();
                 if shaken.may_refuse_late {
                     // Reading before writing: a write may turn the alert into a reset and lose it.
-                    early = watch_for_refusal(&mut shaken.stream, deadline, evidence).await.map_err(|outcome| (outcome, Stage::Tls))?;
+                    early = watch_for_refusal(&mut shaken, deadline, evidence).await.map_err(|outcome| (outcome, Stage::Tls))?;
                 }
                 self.ask(shaken.stream, early, deadline, evidence).await
             }

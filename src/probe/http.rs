@@ -60,11 +60,7 @@ fn redirect(from: &Url, head: &Head) -> Option<Url> {
     if !matches!(head.status, 301 | 302 | 303 | 307 | 308) {
         return None;
     }
-    let location = head.header("location")?.trim();
-    if location.starts_with('/') && !location.starts_with("//") {
-        return Some(Url { path: location.to_string(), ..from.clone() });
-    }
-    location.parse().ok()
+    from.join(head.header("location")?.trim())
 }
 
 fn of_answer(probe: &Http, head: &Head, body: &[u8], evidence: &mut Evidence) -> Outcome {

@@ -33,7 +33,11 @@ pub async fn attempt(probe: &OpenProxy, approach: &Approach, deadline: Instant, 
     };
     match (evidence.beacon_saw, ours) {
         // Nothing stood between: our own client went around the proxy.
-        (Some(seen), Some(ours)) if seen == ours => (Outcome::Internal, Stage::Proxy),
+        (Some(seen), Some(ours)) if seen == ours => {
+            evidence.detail =
+                Some("the beacon saw this very connection, so no proxy stood between; is the target the beacon itself?".into());
+            (Outcome::Internal, Stage::Proxy)
+        }
         _ => (outcome, Stage::Proxy),
     }
 }

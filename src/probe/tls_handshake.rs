@@ -13,7 +13,7 @@ pub async fn attempt(probe: &Tls, approach: &Approach, deadline: Instant, eviden
         Err(ended) => return ended,
     };
     let outcome = match probe.tls.shake(stream, &probe.target.host, deadline, evidence).await {
-        Ok(mut shaken) => match watch_for_refusal(&mut shaken.stream, deadline, evidence).await {
+        Ok(mut shaken) => match watch_for_refusal(&mut shaken, deadline, evidence).await {
             Err(Outcome::TlsRefused) => Outcome::TlsRefused,
             // The handshake was done, and no alert followed it; what the server did then is no refusal of it.
             Ok(_) | Err(_) => Outcome::TlsEstablished,

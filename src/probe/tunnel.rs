@@ -26,7 +26,7 @@ pub async fn open(stream: &mut TcpStream, via: &Via, to: &HostPort, deadline: In
     if !(200..=299).contains(&head.status) {
         return Err(of_answer(&head));
     }
-    evidence.via_overhead_ms = Some(started.elapsed().as_secs_f64() * 1000.0);
+    evidence.via_overhead_ms = Some((started.elapsed().as_secs_f64() * 10_000.0).round() / 10.0);
     // What the proxy wrote belongs to the tunnel; the target's own answer will stand here.
     (evidence.status, evidence.head) = (None, None);
     if head.rest.is_empty() {

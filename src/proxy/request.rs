@@ -155,7 +155,8 @@ mod tests {
             ("EXAMPLE.com.:443", "example.com:443"),
             ("192.0.2.1:1", "192.0.2.1:1"),
             ("[::1]:65535", "[::1]:65535"),
-            ("[::ffff:127.0.0.1]:443", "[::ffff:127.0.0.1]:443"),
+            // What is dialled is the IPv4 address.
+            ("[::ffff:127.0.0.1]:443", "127.0.0.1:443"),
             ("1.example:443", "1.example:443"),
         ];
         for (typed, read) in good {

@@ -5,6 +5,7 @@ Reads one JSON command a line from stdin, answers each with one JSON line on std
 import errno
 import http.client
 import json
+import queue
 import select
 import socket
 import ssl
@@ -32,14 +33,17 @@ def bound(kind, host, port):
     return sock
 
 
-def server_context(pem):
+def server_context(pem, client_ca=None):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pem)
+    if client_ca:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(client_ca)
     return context
 
 
 class Listener:
-    """Accepts always; what happens next is `mode`: hold, reset, close, http or intercept."""
+    """Accepts always; what happens next is `mode`: hold, reset, close, http, intercept or far."""
 
     def __init__(self, spec):
         self.accepted = 0
@@ -54,8 +58,10 @@ class Listener:
         self.mode = spec.get("mode", getattr(self, "mode", "hold"))
         self.page = spec.get("page", getattr(self, "page", 200))
         self.allowed = spec.get("allowed", getattr(self, "allowed", []))
+        self.location = spec.get("location", getattr(self, "location", "https://login.lab.test/?next=admin"))
+        self.behind, self.delay = spec.get("behind"), spec.get("delay", 0)
         pem = spec.get("pem")
-        self.context = server_context(pem) if pem else getattr(self, "context", None)
+        self.context = server_context(pem, spec.get("client_ca")) if pem else getattr(self, "context", None)
 
     def accept(self):
         while self.open:
@@ -99,9 +105,13 @@ class Listener:
             if not more:
                 return
             head += more
-        status = (200 if peer in self.allowed else 403) if self.page == "acl" else self.page
+        asked = head.split()[1].decode()
+        if isinstance(self.page, dict):
+            status = self.page.get(asked, 404)
+        else:
+            status = (200 if peer in self.allowed else 403) if self.page == "acl" else self.page
         body = b"the admin page of lab.test\n" if status == 200 else b"no\n"
-        where = b"Location: https://login.lab.test/?next=admin\r\n" if 300 <= status < 400 else b""
+        where = b"Location: %s\r\n" % self.location.encode() if 300 <= status < 400 else b""
         conn.sendall(b"HTTP/1.1 %d X\r\nServer: lab\r\n%sContent-Length: %d\r\nConnection: close\r\n\r\n%s" % (status, where, len(body), body))
         if self.context:
             conn.settimeout(0.3)
@@ -128,6 +138,40 @@ class Listener:
                     far.close()
                     return
                 (far if side is conn else conn).sendall(data)
+
+    def serve_far(self, conn, _peer):
+        """A host far away: every byte takes `delay` seconds each way to what listens at `behind`."""
+        near = socket.create_connection(tuple(self.behind), timeout=5)
+
+        def late(source, sink):
+            line = queue.Queue()
+
+            def deliver():
+                while True:
+                    due, data = line.get()
+                    time.sleep(max(0, due - time.monotonic()))
+                    try:
+                        sink.sendall(data) if data else sink.shutdown(socket.SHUT_WR)
+                    except OSError:
+                        return
+                    if not data:
+                        return
+
+            threading.Thread(target=deliver, daemon=True).start()
+            data = b"more"
+            while data:
+                try:
+                    data = source.recv(65536)
+                except OSError:
+                    data = b""
+                line.put((time.monotonic() + self.delay, data))
+
+        back = threading.Thread(target=late, args=(near, conn), daemon=True)
+        back.start()
+        late(conn, near)
+        back.join(20)
+        time.sleep(self.delay * 2)
+        near.close()
 
     def close(self):
         self.open = False

@@ -18,6 +18,7 @@
 mod certificates;
 mod run;
 mod scenarios_blocked;
+mod scenarios_edges;
 mod scenarios_http;
 mod scenarios_local;
 mod scenarios_names;

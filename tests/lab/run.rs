@@ -234,6 +234,15 @@ pub struct Monitor {
 impl Monitor {
     /// Starts it and waits until it is ready; `text` must have `[web] listen` at port 9890 of `address`.
     pub fn start(lab: &Lab, host: Host, address: &'static str, text: &str) -> Monitor {
+        Monitor::start_until(lab, host, address, text, "/readyz")
+    }
+
+    /// Starts it and waits until it answers, whether its checks have run or not.
+    pub fn start_unready(lab: &Lab, host: Host, address: &'static str, text: &str) -> Monitor {
+        Monitor::start_until(lab, host, address, text, "/healthz")
+    }
+
+    fn start_until(lab: &Lab, host: Host, address: &'static str, text: &str, path: &str) -> Monitor {
         let name = lab.fresh("run");
         let config = write_config(lab, &format!("{name}.toml"), text);
         let command = [BINARY, "run", "--config", config.to_str().unwrap()];
@@ -241,7 +250,7 @@ impl Monitor {
         let mut monitor = Monitor { process, host, address, name };
         let ready = until(SOON, || {
             assert!(monitor.process.ended().is_none(), "run ended: {}", lab.log(&monitor.name));
-            (monitor.get(lab, "/readyz")["status"] == 200).then_some(())
+            (monitor.get(lab, path)["status"] == 200).then_some(())
         });
         assert!(ready.is_some(), "run did not get ready: {}", lab.log(&monitor.name));
         monitor
