@@ -387,6 +387,26 @@ fn open_proxy_every_outcome() {
 }
 
 #[test]
+fn a_broken_proxy_on_the_way_is_no_block_of_the_target() {
+    let blocked = one(&[Outcome::Refused, Outcome::Timeout, Outcome::Reset, Outcome::TlsRefused, Outcome::Status(403), Outcome::Denied]);
+    for (outcome, direct, through) in [
+        (Outcome::Refused, "holds", "unproven"),
+        (Outcome::Timeout, "holds", "unproven"),
+        (Outcome::Reset, "holds", "unproven"),
+        (Outcome::TlsRefused, "holds", "holds"),
+        (Outcome::Status(403), "holds", "holds"),
+        (Outcome::Denied, "holds", "holds"),
+        (Outcome::Status(200), "violated", "violated"),
+    ] {
+        for (via, token) in [(false, direct), (true, through)] {
+            let mut observed = seen("203.0.113.9:3128", &[outcome; 3], 20.0, 27.0);
+            observed.subject.via = via;
+            assert_eq!(suite_verdict(observed, &blocked), token, "{outcome} via {via}");
+        }
+    }
+}
+
+#[test]
 fn a_technique_that_a_witness_relays_with_must_be_understood() {
     let controlled = proxy_blocked().controlled_by(vec!["OP-01"]);
     let not_understood = [Outcome::NotUnderstood; 3];
