@@ -207,6 +207,10 @@ impl Engine {
             }
         });
         join_all(runs).await;
+        if side == Side::Before {
+            join_all(check.witnesses.iter().map(|witness| async move { self.renew(*witness, &self.pins(check, *witness, found)).await }))
+                .await;
+        }
     }
 
     fn judge_one(&self, check: &Check, seen: Observation) -> Judged {
@@ -223,8 +227,11 @@ impl Engine {
 
     /// Shows an open door before the rest of the run is done.
     async fn announce(&self, number: usize, check: &Check, seen: Observation, began: Moment, wall: Wall) {
-        self.with_partial(number, |partial| partial.push(seen.clone()));
-        let settled = check.expectation.is_inverted() && seen.outcome.class() == Class::Open || seen.outcome == Outcome::EgressOther;
+        let inverted = check.expectation.is_inverted();
+        let settled = inverted && seen.outcome.class() == Class::Open || seen.outcome == Outcome::EgressOther;
+        if inverted || settled {
+            self.with_partial(number, |partial| partial.push(seen.clone()));
+        }
         if !settled {
             return;
         }

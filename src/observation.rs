@@ -404,7 +404,7 @@ pub struct Attempt {
 pub struct Subject {
     /// The address as reports show it: `203.0.113.7:443`, or the name where a proxy resolves it.
     pub address: String,
-    /// `host:port` of the target, where the check names a host and not an address.
+    /// `host:port` of the target, where the check names a host that has this one address of its family.
     pub named: Option<String>,
     /// The family of the connection that leaves this host; none where nothing was dialled.
     pub family: Option<Family>,

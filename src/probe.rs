@@ -11,7 +11,7 @@ use crate::clock::Moment;
 use crate::net::connect;
 use crate::net::resolve::{Answer, Resolver};
 use crate::net::tls;
-use crate::observation::{Attempt, Evidence, Family, Outcome, Stage, Subject};
+use crate::observation::{Attempt, Class, Evidence, Family, Outcome, Stage, Subject};
 use crate::secret::Secret;
 use crate::target::{HostPort, Url};
 use crate::token::Key;
@@ -27,6 +27,9 @@ mod tunnel;
 
 /// How every probe names itself, so that the audited side's logs corroborate.
 pub const USER_AGENT: &str = concat!("mustnot/", env!("CARGO_PKG_VERSION"));
+
+/// How much longer than its time an attempt may take before its process must have been stopped in the middle of it.
+const OVERRUN: Duration = Duration::from_secs(1);
 
 /// How an attempt ended, and how deep it got.
 type Ended = (Outcome, Stage);
@@ -279,7 +282,15 @@ impl Probe {
             Probe::Peer(probe) => peer::attempt(probe, approach, deadline, &mut evidence).await,
             Probe::OpenProxy(probe) => open_proxy::attempt(probe, approach, deadline, &mut evidence).await,
         };
-        Attempt { outcome, stage, evidence, started, ended: Moment::now() }
+        let ended = Moment::now();
+        let longest = approach.timeout + self.epilogue(approach.timeout) + OVERRUN;
+        if outcome.class() == Class::Closed && ended.since(started) > longest {
+            // A witness before this attempt may be long out of date by the time of its first packet.
+            evidence.detail =
+                Some(format!("{outcome}, but this process was stopped meanwhile, or far too busy: see what else its host runs"));
+            return Attempt { outcome: Outcome::LocalError, stage, evidence, started, ended };
+        }
+        Attempt { outcome, stage, evidence, started, ended }
     }
 }
 

@@ -69,9 +69,13 @@ impl Engine {
         }
         found.left_out = addresses.len().saturating_sub(MAX_ADDRESSES);
         addresses.truncate(MAX_ADDRESSES);
-        for ip in addresses {
-            let to = SocketAddr::new(ip, hop.port);
-            found.subjects.extend(check.probe.subjects(to, check.source, check.timeout, check.resolver));
+        let alone = |ip: &IpAddr| addresses.iter().filter(|other| other.is_ipv4() == ip.is_ipv4()).count() == 1;
+        for ip in &addresses {
+            let subjects = check.probe.subjects(SocketAddr::new(*ip, hop.port), check.source, check.timeout, check.resolver);
+            // Whoever reached the name elsewhere reached this address only where it is the one that the name has.
+            let named =
+                |(subject, approach): (Subject, Approach)| (Subject { named: subject.named.filter(|_| alone(ip)), ..subject }, approach);
+            found.subjects.extend(subjects.into_iter().map(named));
         }
         found
     }

@@ -54,15 +54,25 @@ impl Engine {
     /// Makes sure that the witness has a run that can stand before an observation that is about to be made.
     pub(super) async fn run_before(&self, number: usize, now: Moment, pins: &[SocketAddr]) {
         let Some(runner) = self.runners.get(number) else { return };
-        let half = self.plan.witness_window / 2;
-        let fresh = runner.with(|runs| {
-            let newest = runs.timeline.newest();
-            let alive = newest.is_some_and(|run| now.since(run.ended()) <= half && run.seen().iter().any(|o| self.opened(number, o)));
-            alive && pins.iter().all(|pin| runs.pinned.contains(pin))
-        });
-        if !fresh {
+        let fresh = self.newest_age(number, now).is_some_and(|age| age <= self.plan.witness_window / 2);
+        if !(fresh && runner.with(|runs| pins.iter().all(|pin| runs.pinned.contains(pin)))) {
             self.runner_looks(number, now, pins).await;
         }
+    }
+
+    /// Lets a witness run again whose good run has grown old while the others were waited for.
+    pub(super) async fn renew(&self, number: usize, pins: &[SocketAddr]) {
+        let now = Moment::now();
+        if self.newest_age(number, now).is_some_and(|age| age > self.plan.witness_window / 2) {
+            self.runner_looks(number, now, pins).await;
+        }
+    }
+
+    /// How long ago the witness's newest run ended, where that one got through.
+    fn newest_age(&self, number: usize, now: Moment) -> Option<Duration> {
+        let timeline = self.runners.get(number)?.timeline();
+        let newest = timeline.newest().filter(|run| run.seen().iter().any(|o| self.opened(number, o)))?;
+        Some(now.since(newest.ended()))
     }
 
     fn opened(&self, number: usize, seen: &Observation) -> bool {
@@ -105,7 +115,8 @@ impl Engine {
     async fn run_positive(&self, number: usize, check: &Check, pins: &BTreeSet<SocketAddr>) -> (Looked, Vec<Observation>) {
         let found = self.find(number, check).await;
         let pinned = pinned(&found, pins);
-        let own = self.look(check, found, |_| std::future::ready(()));
+        let (began, wall) = (Moment::now(), Wall::now());
+        let own = self.look(check, found, |seen| self.announce(number, check, seen, began, wall));
         let extra = futures_util::future::join_all(pinned.iter().map(|(subject, approach)| self.observe(check, subject, approach)));
         futures_util::future::join(own, extra).await
     }
