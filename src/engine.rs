@@ -107,22 +107,16 @@ impl Engine {
     }
 
     /// Runs every check on its interval until `stop`; then no run is started any more, and those under way may finish within `grace`.
-    pub async fn run(self: &Arc<Self>, mut stop: watch::Receiver<bool>, grace: Duration) {
+    pub async fn run(self: &Arc<Self>, stop: watch::Receiver<bool>, grace: Duration) {
         let start = Moment::now();
-        let tasks: Vec<_> =
-            (0..self.plan.checks.len()).map(|number| tokio::spawn(Arc::clone(self).keep_running(number, start, stop.clone()))).collect();
-        let _ = stop.wait_for(|stopped| *stopped).await;
-        let deadline = Instant::now() + grace;
-        for task in tasks {
-            let abort = task.abort_handle();
-            if tokio::time::timeout_at(deadline, task).await.is_err() {
-                abort.abort();
-            }
-        }
+        let tasks: Vec<_> = (0..self.plan.checks.len())
+            .map(|number| tokio::spawn(Arc::clone(self).keep_running(number, start, stop.clone(), grace)))
+            .collect();
+        join_all(tasks).await;
         self.save(true);
     }
 
-    async fn keep_running(self: Arc<Self>, number: usize, start: Moment, mut stop: watch::Receiver<bool>) {
+    async fn keep_running(self: Arc<Self>, number: usize, start: Moment, mut stop: watch::Receiver<bool>, grace: Duration) {
         let Some(check) = self.plan.checks.get(number) else { return };
         let schedule = Schedule::new(&check.name, check.interval, start);
         let mut last = None;
@@ -134,25 +128,37 @@ impl Engine {
             }
             self.listener.lag(Moment::now().since(due));
             last = Some(due);
-            self.run_once(number, None).await;
+            let mut stopping = stop.clone();
+            let cut = async move {
+                let _ = stopping.wait_for(|stopped| *stopped).await;
+                tokio::time::sleep(grace).await;
+            };
+            self.run_once(number, cut).await;
         }
     }
 
     /// One round over these checks, all at once; what is not done by `deadline` is recorded as `unproven`.
     pub async fn round(self: &Arc<Self>, numbers: &[usize], deadline: Option<Instant>) {
-        join_all(numbers.iter().map(|number| self.run_once(*number, deadline))).await;
+        let cut = || async move {
+            match deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        join_all(numbers.iter().map(|number| self.run_once(*number, cut()))).await;
         self.save(true);
     }
 
-    /// One planned run and its one record, after a time-out, a cancel or a panic too.
-    async fn run_once(self: &Arc<Self>, number: usize, deadline: Option<Instant>) {
+    /// One planned run and its one record: after a panic too, and when `cut` comes before the run is done.
+    async fn run_once(self: &Arc<Self>, number: usize, cut: impl Future<Output = ()>) {
         let (began, wall) = (Moment::now(), Wall::now());
         let engine = Arc::clone(self);
         let mut task = tokio::spawn(async move { engine.judge_run(number, began, wall).await });
         let abort = task.abort_handle();
-        let ended = match deadline {
-            Some(deadline) => tokio::time::timeout_at(deadline, &mut task).await.ok(),
-            None => Some((&mut task).await),
+        let ended = tokio::select! {
+            biased;
+            ended = &mut task => Some(ended),
+            () = cut => None,
         };
         abort.abort();
         let (judged, planned) = match ended {

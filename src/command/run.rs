@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::console::{Console, Show, say};
 use super::services::Services;
 use super::{load, stop_on_signal, usage};
@@ -65,11 +67,18 @@ async fn serve(plan: Arc<Plan>, file: &Path) -> Result<(), String> {
 
     let console = Arc::new(Console::new(metrics, Show::Changes));
     let engine = Engine::new(Arc::clone(&plan), board, console, state);
+    let mut asked = stop.clone();
+    let asked = tokio::spawn(async move {
+        let _ = asked.wait_for(|stopped| *stopped).await;
+        Instant::now()
+    });
     engine.run(stop, plan.shutdown_grace).await;
 
-    services.stop(plan.shutdown_grace).await;
+    // One grace for all: first the probes, which may need the neighbours, then the neighbours' own tunnels.
+    let deadline = asked.await.unwrap_or_else(|_| Instant::now()) + plan.shutdown_grace;
+    services.stop(deadline.saturating_duration_since(Instant::now())).await;
     if let Some(task) = web_task {
-        let _ = tokio::time::timeout(plan.shutdown_grace, task).await;
+        let _ = tokio::time::timeout_at(deadline, task).await;
     }
     say("stopped");
     Ok(())
