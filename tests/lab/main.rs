@@ -22,6 +22,7 @@ mod scenarios_edges;
 mod scenarios_http;
 mod scenarios_local;
 mod scenarios_names;
+mod scenarios_peer;
 mod scenarios_proxy;
 mod scenarios_time;
 mod scenarios_world;
