@@ -20,6 +20,7 @@ mod run;
 mod scenarios_blocked;
 mod scenarios_edges;
 mod scenarios_http;
+mod scenarios_linger;
 mod scenarios_local;
 mod scenarios_names;
 mod scenarios_peer;
