@@ -17,6 +17,7 @@
 
 mod certificates;
 mod run;
+mod scenarios_between;
 mod scenarios_blocked;
 mod scenarios_edges;
 mod scenarios_http;
