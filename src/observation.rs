@@ -166,7 +166,7 @@ impl FromStr for Outcome {
     fn from_str(text: &str) -> Result<Self, ()> {
         if let Some(code) = text.strip_prefix("status:") {
             return match code.parse::<u16>() {
-                Ok(code) if (200..=599).contains(&code) => Ok(Outcome::Status(code)),
+                Ok(code) if (200..=599).contains(&code) && text.len() == "status:200".len() => Ok(Outcome::Status(code)),
                 _ => Err(()),
             };
         }

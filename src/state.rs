@@ -6,6 +6,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +18,9 @@ use crate::record::Exposure;
 const FILE: &str = "state.json";
 /// Its lock, so that two monitors do not write one state.
 const LOCK: &str = "state.lock";
+/// While something is open, what is known of it is written at least this often: a monitor that is killed, or whose host goes
+/// down, must still know which addresses linger and when they were last seen open.
+const WHILE_OPEN: Duration = Duration::from_secs(5);
 
 /// The state file, held by this process.
 #[derive(Debug)]
@@ -31,6 +35,8 @@ struct Inner {
     kept: BTreeMap<String, Kept>,
     dirty: bool,
     changed: bool,
+    open: bool,
+    written: Option<Moment>,
 }
 
 /// What is kept of one check, in the words of the file.
@@ -89,7 +95,7 @@ impl State {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => BTreeMap::new(),
             Err(e) => return Err(cannot("cannot read", &path, &e)),
         };
-        Ok(State { path, inner: Mutex::new(Inner { kept, dirty: false, changed: false }), _lock: lock })
+        Ok(State { path, inner: Mutex::new(Inner { kept, ..Inner::default() }), _lock: lock })
     }
 
     /// What is remembered of a check.
@@ -107,17 +113,20 @@ impl State {
             inner.dirty = true;
             inner.changed |=
                 old.violated != new.violated || old.first_open_ms != new.first_open_ms || !old.lingering.keys().eq(new.lingering.keys());
+            inner.open |= old.last_open_ms != new.last_open_ms || old.lingering != new.lingering;
             inner.kept.insert(key(name, target), new);
         }
     }
 
-    /// Writes the file beside its place and renames it, where something that matters has changed, or (`all`) anything has.
+    /// Writes the file beside its place and renames it, where something that matters has changed, where something is open and the
+    /// last time is a while ago, or (`all`) where anything has changed.
     ///
     /// # Errors
     /// What is wrong and what to do.
     pub fn save(&self, all: bool) -> Result<(), String> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        if !(inner.changed || all && inner.dirty) {
+        let a_while_ago = inner.written.is_none_or(|written| Moment::now().since(written) >= WHILE_OPEN);
+        if !(inner.changed || inner.open && a_while_ago || all && inner.dirty) {
             return Ok(());
         }
         let beside = self.path.with_extension("json.new");
@@ -131,7 +140,8 @@ impl State {
         write().map_err(|e| {
             format!("cannot write {}: {e}; violations will not survive a restart until that is mended", self.path.display())
         })?;
-        (inner.changed, inner.dirty) = (false, false);
+        (inner.changed, inner.dirty, inner.open) = (false, false, false);
+        inner.written = Some(Moment::now());
         Ok(())
     }
 }
@@ -153,7 +163,7 @@ impl Kept {
     fn to_memory(&self) -> Memory {
         let wall = |millis: Option<i64>| millis.and_then(Wall::from_unix_millis);
         let (now, today) = (Moment::now(), Wall::now().unix_millis());
-        let moment = |millis: i64| now - std::time::Duration::from_millis(u64::try_from(today - millis).unwrap_or(0));
+        let moment = |millis: i64| now - Duration::from_millis(u64::try_from(today - millis).unwrap_or(0));
         let exposure =
             Exposure { first_open: wall(self.first_open_ms), last_open: wall(self.last_open_ms), last_closed: wall(self.last_closed_ms) };
         Memory::recalled(self.violated, exposure, self.lingering.iter().map(|(address, at)| (*address, moment(*at))))

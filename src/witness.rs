@@ -206,7 +206,15 @@ impl WitnessRun {
 
     fn failure(&self, decoys: &Decoys) -> String {
         match self.seen.iter().find(|o| !(self.expectation.accepts(o.outcome) && decoys.clear(o))) {
-            Some(o) if !decoys.clear(o) => format!("{} answered, but so does every address (intercepted)", o.subject.address),
+            Some(o) if decoys.intercepted(o) == Some(true) => {
+                format!("{} answered, but so does every address (intercepted)", o.subject.address)
+            }
+            Some(o) if self.expectation.accepts(o.outcome) => {
+                format!(
+                    "{} {}, but no decoy run could be made beside it; see whether `decoy` is an address of this host",
+                    o.subject.address, o.outcome
+                )
+            }
             Some(o) => match &o.evidence.detail {
                 Some(detail) => format!("{} {}: {detail}", o.subject.address, o.outcome),
                 None => format!("{} {}", o.subject.address, o.outcome),

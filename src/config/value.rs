@@ -1,6 +1,6 @@
 //! Values: what a string must be to mean an address, a name, a proof … Errors say what is wrong and what to write.
 
-use std::net::{IpAddr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::Path;
 
 use super::keys;
@@ -11,7 +11,7 @@ use crate::observation::Family;
 use crate::plan::Severity;
 use crate::probe::Technique;
 use crate::proxy;
-use crate::target::{HostPort, Scheme, Url};
+use crate::target::{Host, HostPort, Scheme, Url, fold_mapped};
 use crate::witness::Proof;
 
 /// A name that can be a label value, a path segment and a word on the command line.
@@ -39,6 +39,17 @@ pub fn parse_address(text: &str) -> Result<IpAddr, String> {
         .map_err(|_| format!("\"{text}\" is not an address; write one such as \"192.0.2.10\" or \"2001:db8::10\""))?;
     if ip.is_unspecified() || ip.is_multicast() {
         return Err(format!("\"{text}\" is not the address of one host; write one such as \"192.0.2.10\" or \"2001:db8::10\""));
+    }
+    Ok(fold_mapped(ip))
+}
+
+/// An address where nobody is.
+pub fn parse_decoy(text: &str) -> Result<IpAddr, String> {
+    let ip = parse_address(text)?;
+    if ip.is_loopback() {
+        return Err(format!(
+            "\"{text}\" is this host itself, where nobody between would ever be heard; write an address beyond it, such as \"192.0.2.1\""
+        ));
     }
     Ok(ip)
 }
@@ -80,7 +91,23 @@ pub fn parse_host_port(text: &str) -> Result<HostPort, String> {
     if text.contains('@') {
         return Err("no user name or password may stand in a target; leave them out".into());
     }
-    text.parse()
+    let target: HostPort = text.parse()?;
+    one_host(&target.host)?;
+    Ok(target)
+}
+
+/// A literal must be an address that can be dialled.
+fn one_host(host: &Host) -> Result<(), String> {
+    let remedy = "write one such as 192.0.2.10 or [2001:db8::10]";
+    match host.ip() {
+        Some(ip) if ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) => {
+            Err(format!("{host} is not the address of one host; {remedy}"))
+        }
+        Some(IpAddr::V6(ip)) if ip.is_unicast_link_local() => {
+            Err(format!("{host} is link-local, which is an address only together with an interface; {remedy}"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A URL without credentials.
@@ -88,7 +115,20 @@ pub fn parse_url(text: &str) -> Result<Url, String> {
     if has_credentials(text) {
         return Err("no user name or password may stand in a URL; leave them out".into());
     }
-    text.parse()
+    let url: Url = text.parse()?;
+    one_host(&url.authority.host)?;
+    Ok(url)
+}
+
+/// A URL that something is put behind.
+pub fn parse_base(text: &str) -> Result<Url, String> {
+    let url = parse_url(text)?;
+    match url.path.split_once('?') {
+        None => Ok(url),
+        Some((path, query)) => {
+            Err(format!("\"?{query}\" cannot stand there, more is put behind the path; write \"{}://{}{path}\"", url.scheme, url.authority))
+        }
+    }
 }
 
 fn has_credentials(url: &str) -> bool {
@@ -98,7 +138,7 @@ fn has_credentials(url: &str) -> bool {
 
 /// A beacon's URL.
 pub fn parse_beacon(text: &str) -> Result<Url, String> {
-    let url = parse_url(text)?;
+    let url = parse_base(text)?;
     match url.scheme {
         Scheme::Http => Ok(url),
         Scheme::Https => {
@@ -122,7 +162,9 @@ pub fn parse_via(text: &str) -> Result<HostPort, String> {
     if rest.contains(['/', '?', '#']) {
         return Err(format!("\"{text}\" has a path; write only http://host:port"));
     }
-    rest.parse::<HostPort>().map_err(|why| why.replace("write host:port", "write http://host:port"))
+    let proxy = rest.parse::<HostPort>().map_err(|why| why.replace("write host:port", "write http://host:port"))?;
+    one_host(&proxy.host)?;
+    Ok(proxy)
 }
 
 fn without_credentials(text: &str) -> &str {

@@ -11,9 +11,9 @@ use super::keys::{self, Kind};
 use super::problem::{At, Place};
 use super::reader::Section;
 use super::value::{
-    filled, parse_address, parse_alpn, parse_beacon, parse_door, parse_family, parse_host_port, parse_listen, parse_log, parse_method,
-    parse_name, parse_proof, parse_resolver, parse_runbook, parse_severity, parse_technique, parse_url, parse_user, parse_version,
-    parse_via,
+    filled, parse_address, parse_alpn, parse_base, parse_beacon, parse_decoy, parse_door, parse_family, parse_host_port, parse_listen,
+    parse_log, parse_method, parse_name, parse_proof, parse_resolver, parse_runbook, parse_severity, parse_technique, parse_url,
+    parse_user, parse_version, parse_via,
 };
 use crate::net::resolve::Resolver;
 use crate::net::tls::Version;
@@ -322,7 +322,7 @@ impl File {
             vantage: top.public_string_of("vantage", "\"office\"", |text| parse_name(text, "-_.")),
             witness_window: top.duration("witness_window", SECOND),
             linger: top.duration("linger", Duration::ZERO),
-            decoy: top.one_or_list("decoy", "\"192.0.2.1\"", parse_address).map_or(Vec::new(), |d| one_a_family(top, d)),
+            decoy: top.one_or_list("decoy", "\"192.0.2.1\"", parse_decoy).map_or(Vec::new(), |d| one_a_family(top, d)),
             state_dir: top.parsed("state_dir", "\"/var/lib/mustnot\"", filled),
             shutdown_grace: top.duration("shutdown_grace", Duration::ZERO),
             defaults: top.table("defaults").map_or_else(Common::default, |defaults| {
@@ -534,7 +534,9 @@ fn read_expect(section: &Section<'_, '_>) -> Option<At<Expect>> {
 fn read_common(section: &Section<'_, '_>) -> Common {
     Common {
         witness: section.list_of_public("witness", "\"internet\"").map(|w| unique(section, w, String::clone)),
-        require: section.list("require", "\"vantage\"", parse_proof).map(|r| r.map(|list| list.into_iter().map(|p| p.value).collect())),
+        require: section
+            .list("require", "\"vantage\"", parse_proof)
+            .map(|r| values(unique(section, r, |p| p.token())).map(|list| list.into_iter().collect())),
         interval: section.duration("interval", SECOND),
         timeout: section.duration("timeout", SOME),
         attempts: section.integer("attempts", 1..=10),
@@ -612,7 +614,7 @@ fn read_own(section: &Section<'_, '_>, kind: Kind) -> Own {
             Own::EgressIp { target: section.parsed("target", "\"http://beacon.example.com:443/\"", parse_beacon), via: read_via(section) }
         }
         Kind::Peer => Own::Peer(Box::new(Peer {
-            target: section.parsed("target", "\"https://office-monitor.example.com:9890\"", parse_url),
+            target: section.parsed("target", "\"https://office-monitor.example.com:9890\"", parse_base),
             check: {
                 section.require("check", "write the name that the check has in the peer's own file, such as check = \"admin-open\"");
                 section.public_string_of("check", "\"admin-open\"", |text| parse_name(text, "-_"))

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::Engine;
 use crate::clock::Moment;
-use crate::net::connect;
+use crate::net::{connect, own_addresses};
 use crate::observation::{Evidence, Observation, Outcome};
 use crate::plan::{Check, DECOY_TIMEOUT};
 use crate::witness::{DecoyKey, DecoyRun, Decoys};
@@ -57,6 +57,10 @@ impl Engine {
         }
         let (family, source, port) = key;
         let to = SocketAddr::new(self.plan.decoy_of(family), port);
+        if own_addresses().contains(&to.ip()) {
+            // The way to ourselves is nobody's to intercept, so such a decoy would show nothing.
+            return;
+        }
         let started = Moment::now();
         let mut evidence = Evidence::default();
         let dialled = connect::dial(to, source, Instant::now() + DECOY_TIMEOUT, &mut evidence).await;

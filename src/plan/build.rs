@@ -19,7 +19,7 @@ use crate::net::tls;
 use crate::observation::Family;
 use crate::probe::{self, Probe, Technique};
 use crate::secret::Secret;
-use crate::target::{HostPort, Scheme, Url};
+use crate::target::{HostPort, Scheme, Url, fold_mapped};
 use crate::token::Key;
 use crate::witness::{Proof, ProofSet};
 
@@ -38,6 +38,7 @@ const HTTP_1_1: &str = "http/1.1";
 /// The plan that the file means, and the key file that was made for it; none where something is wrong, which is noted.
 pub fn plan(file: File, context: &Context<'_>, keys: Keys) -> Option<(Plan, Option<PathBuf>)> {
     listeners_apart(&file.listeners, context);
+    decoys_apart(&file, context);
     if file.checks.is_empty() && !context.has_problem_at("check") && !serves_something(&file) {
         let place = Place { offset: 0, path: "check".into() };
         context.wrong(&place, "there is no check, and nothing to serve; write at least one [[check]]");
@@ -458,11 +459,26 @@ fn sibling(place: &Place, key: &str) -> String {
     place.path.rsplit_once('.').map_or(key.to_string(), |(table, _)| format!("{table}.{key}"))
 }
 
-/// Two listeners cannot share an address and port, nor an address with all addresses.
+/// A decoy that is itself looked at would make whoever is there look like somebody who answers for everybody.
+fn decoys_apart(file: &File, context: &Context<'_>) {
+    let goes_to = |check: &config::Check, ip: IpAddr| {
+        let way = Way::of(check.own.as_ref());
+        [way.first_hop, way.target].into_iter().flatten().any(|hop| hop.host.ip() == Some(ip))
+    };
+    for decoy in &file.decoy {
+        if let Some(check) = file.checks.iter().find(|check| goes_to(check, decoy.value)) {
+            let message = format!("{} is where {} goes; write an address where nobody is", decoy.value, check.place.path);
+            context.wrong(&decoy.place, message);
+        }
+    }
+}
+
+/// Two listeners cannot share an address and port, nor an address with all addresses; "::" is all addresses of IPv4, too.
 fn listeners_apart(listeners: &[At<SocketAddr>], context: &Context<'_>) {
     let clash = |a: SocketAddr, b: SocketAddr| {
-        let same_family = Family::of(a.ip()) == Family::of(b.ip());
-        let same_ip = a.ip() == b.ip() || (same_family && (a.ip().is_unspecified() || b.ip().is_unspecified()));
+        let (one, other) = (fold_mapped(a.ip()), fold_mapped(b.ip()));
+        let covers = |all: IpAddr, one: IpAddr| all.is_unspecified() && (all.is_ipv6() || one.is_ipv4());
+        let same_ip = one == other || covers(one, other) || covers(other, one);
         a.port() == b.port() && a.port() != 0 && same_ip
     };
     for (i, later) in listeners.iter().enumerate() {

@@ -14,6 +14,7 @@ use crate::target::Url;
 /// The part of `GET /api/v1/checks/{name}` that is read.
 #[derive(Debug, Deserialize)]
 struct Report {
+    schema: u32,
     vantage: String,
     now: String,
     checks: Vec<Run>,
@@ -22,6 +23,7 @@ struct Report {
 
 #[derive(Debug, Deserialize)]
 struct Run {
+    name: String,
     verdict: String,
     started_at: String,
     #[serde(default)]
@@ -35,6 +37,9 @@ struct Seen {
     outcome: String,
 }
 
+/// The form of the report that is understood; another one may mean another thing by the same words.
+const SCHEMA: u32 = 1;
+
 /// One question to the peer.
 pub async fn attempt(probe: &Peer, approach: &Approach, deadline: Instant, evidence: &mut Evidence) -> Ended {
     let url = Url { path: format!("{}/api/v1/checks/{}", probe.url.path.trim_end_matches('/'), probe.check), ..probe.url.clone() };
@@ -47,19 +52,23 @@ pub async fn attempt(probe: &Peer, approach: &Approach, deadline: Instant, evide
     };
     let read_at = Moment::now();
     if head.status != 200 {
-        evidence.detail = Some(format!("the peer does not show a check named \"{}\"", probe.check));
+        evidence.detail = Some(match head.status {
+            401 => "the peer asks who we are; see user and password_file".into(),
+            404 => format!("the peer does not show a check named \"{}\"", probe.check),
+            other => format!("the peer answered {other} instead of a report"),
+        });
         return (Outcome::Status(head.status), Stage::Http);
     }
     let outcome = match serde_json::from_slice::<Report>(&body) {
         Ok(report) => match weigh(&report, probe, read_at) {
-            Some(seen) => {
+            Ok(seen) => {
                 let holds = seen.verdict == "holds" && seen.age_seconds <= probe.max_age.as_secs_f64();
                 evidence.detail =
                     Some(format!("\"{}\" at {} was {} {:.0} s ago", seen.check, seen.vantage, seen.verdict, seen.age_seconds));
                 evidence.peer = Some(seen);
                 if holds { Outcome::QueryTrue } else { Outcome::QueryFalse }
             }
-            None => mismatch(evidence, "it has no record with a readable time"),
+            Err(why) => mismatch(evidence, &why),
         },
         Err(e) => mismatch(evidence, &e.to_string()),
     };
@@ -72,22 +81,34 @@ fn mismatch(evidence: &mut Evidence, why: &str) -> Outcome {
 }
 
 /// What the peer's newest record says, its age by the peer's own clock, and since when it has done nothing but hold.
-fn weigh(report: &Report, probe: &Peer, read_at: Moment) -> Option<PeerEvidence> {
-    let now = Wall::parse(&report.now)?;
+///
+/// # Errors
+/// Why nothing can be told from it.
+fn weigh(report: &Report, probe: &Peer, read_at: Moment) -> Result<PeerEvidence, String> {
+    if report.schema != SCHEMA {
+        return Err(format!("its schema is {}, and this version reads {SCHEMA}", report.schema));
+    }
+    let now = Wall::parse(&report.now).ok_or("it has no readable time")?;
+    // None where it lies ahead of the peer's own clock: that was set back, and how old the record is cannot be told.
     let age = |run: &Run| {
-        Some(Duration::from_millis(u64::try_from(now.unix_millis() - Wall::parse(&run.started_at)?.unix_millis()).unwrap_or(0)))
+        let millis = now.unix_millis() - Wall::parse(&run.started_at)?.unix_millis();
+        Some(Duration::from_millis(u64::try_from(millis).ok()?))
     };
-    let newest = report.checks.first()?;
+    let newest = report.checks.first().ok_or("it has no record")?;
+    if newest.name != probe.check {
+        return Err(format!("it tells of another check, \"{}\"", newest.name));
+    }
+    let aged = age(newest).ok_or("its newest record has no readable time, or one ahead of its own clock")?;
     let holding = report.recent.iter().take_while(|run| run.verdict == "holds").last();
     let holding_since = holding.and_then(age).map(|age| read_at - age);
     // An inverted check there holds where nothing was reached.
     let open = |o: &&Seen| o.verdict == "holds" && o.outcome.parse().is_ok_and(|outcome: Outcome| outcome.class() == Class::Open);
     let reached = newest.observations.iter().filter(open).map(|o| o.address.clone()).collect();
-    Some(PeerEvidence {
+    Ok(PeerEvidence {
         check: probe.check.clone(),
         vantage: report.vantage.clone(),
         verdict: newest.verdict.clone(),
-        age_seconds: age(newest)?.as_secs_f64(),
+        age_seconds: aged.as_secs_f64(),
         holding_since,
         reached,
     })
@@ -111,11 +132,11 @@ mod tests {
 
     fn run(second: u32, verdict: &str, outcome: &str) -> serde_json::Value {
         let observation = serde_json::json!({ "address": "203.0.113.7:443", "verdict": verdict, "outcome": outcome });
-        serde_json::json!({ "verdict": verdict, "started_at": format!("2026-01-02T03:04:{second:02}Z"), "observations": [observation] })
+        serde_json::json!({ "name": "admin-open", "verdict": verdict, "started_at": format!("2026-01-02T03:04:{second:02}Z"), "observations": [observation] })
     }
 
     fn report(runs: &[serde_json::Value]) -> serde_json::Value {
-        serde_json::json!({ "vantage": "office", "now": "2026-01-02T03:04:50Z", "checks": runs.get(..1), "recent": runs })
+        serde_json::json!({ "schema": 1, "vantage": "office", "now": "2026-01-02T03:04:50Z", "checks": runs.get(..1), "recent": runs })
     }
 
     #[test]

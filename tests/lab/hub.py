@@ -43,7 +43,7 @@ def server_context(pem, client_ca=None):
 
 
 class Listener:
-    """Accepts always; what happens next is `mode`: hold, reset, close, http, intercept or far."""
+    """Accepts always; what happens next is `mode`: hold, reset, close, http, peer, intercept or far."""
 
     def __init__(self, spec):
         self.accepted = 0
@@ -60,6 +60,8 @@ class Listener:
         self.allowed = spec.get("allowed", getattr(self, "allowed", []))
         self.location = spec.get("location", getattr(self, "location", "https://login.lab.test/?next=admin"))
         self.behind, self.delay = spec.get("behind"), spec.get("delay", 0)
+        self.answers = spec.get("answers", getattr(self, "answers", []))
+        self.asked = []
         pem = spec.get("pem")
         self.context = server_context(pem, spec.get("client_ca")) if pem else getattr(self, "context", None)
 
@@ -118,6 +120,42 @@ class Listener:
             conn = conn.unwrap()
         conn.shutdown(socket.SHUT_WR)
         conn.close()
+
+    def serve_peer(self, conn, _peer):
+        """Another monitor as it might answer: the next of `answers` to each request, the last one to all that follow.
+
+        An answer is `runs` (verdict, age in seconds, and what was seen: verdict, outcome and address of each observation), with
+        `skew` for its clock, `name`, `schema`; or `raw`, sent as it is. `auth` is what Authorization must be.
+        """
+        conn.settimeout(10)
+        if self.context:
+            conn = self.context.wrap_socket(conn, server_side=True)
+        head = b""
+        while b"\r\n\r\n" not in head:
+            more = conn.recv(4096)
+            if not more:
+                return
+            head += more
+        answer = self.answers[min(len(self.asked), len(self.answers) - 1)]
+        self.asked.append(head.split()[1].decode())
+        status, body = answer.get("status", 200), answer.get("raw", "")
+        if answer.get("auth") and f"Authorization: Basic {answer['auth']}\r\n" not in head.decode():
+            status, body = 401, "who are you?"
+        elif "runs" in answer:
+            now = time.time() + answer.get("skew", 0)
+            stamp = lambda at: time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at)) + ".%03dZ" % (at % 1 * 1000)
+            seen = lambda kept: [dict(zip(("verdict", "outcome", "address"), one)) for one in kept]
+            runs = [{"name": answer.get("name", "there"), "verdict": verdict, "started_at": stamp(now - age), "observations": seen(kept)}
+                    for verdict, age, kept in answer["runs"]]
+            body = json.dumps({"schema": answer.get("schema", 1), "vantage": "far", "now": stamp(now), "checks": runs[:1],
+                               "recent": answer.get("recent", runs)})
+        body = (body * answer.get("times", 1)).encode()
+        conn.sendall(b"HTTP/1.1 %d X\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % (status, len(body)) + body)
+        if self.context:
+            conn.settimeout(0.3)
+            conn = conn.unwrap()
+        conn.shutdown(socket.SHUT_WR)
+        conn.recv(1)
 
     def serve_intercept(self, conn, _peer):
         """As a SASE client does: the handshake is ours, whoever was meant; then splice if the real one answers."""

@@ -17,11 +17,14 @@
 
 mod certificates;
 mod run;
+mod scenarios_between;
 mod scenarios_blocked;
 mod scenarios_edges;
 mod scenarios_http;
+mod scenarios_linger;
 mod scenarios_local;
 mod scenarios_names;
+mod scenarios_peer;
 mod scenarios_proxy;
 mod scenarios_time;
 mod scenarios_world;

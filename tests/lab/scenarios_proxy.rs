@@ -1,8 +1,10 @@
 //! Squid: closed for the stranger, opened by every classic mistake, and the fixed egress address of what goes through it.
 
-use crate::run::{Monitor, check, config, gate, internet, observed, office, peer, write_config};
+use serde_json::json;
+
+use crate::run::{Monitor, blocked, check, config, gate, internet, observed, office, peer, write_config};
 use crate::service::{Process, Squid, until};
-use crate::world::{BEACON4, EGRESS4, Host, Lab, OTHER_EGRESS4};
+use crate::world::{ADMIN4, BEACON4, EGRESS4, Host, Lab, OTHER_EGRESS4, PROXY4, SECOND_ADMIN4};
 
 const VIA: &str = "via = \"http://proxy.lab.test:3128\"\n";
 
@@ -174,4 +176,74 @@ fn an_open_proxy_whose_beacon_is_gone_is_not_closed() {
     let run = gate(&lab, Host::Stranger, &text);
     run.expect_never_holds("not-open");
     assert_ne!(run.code, 0);
+}
+
+/// Squid as it is set up in the field, each with what OP-01 and OP-02, and what OP-07, must come to.
+#[test]
+fn every_way_to_set_up_squid_is_what_it_relays() {
+    let Some(lab) = Lab::new() else { return };
+    let _beacon = beacon(&lab);
+    let ca = format!("ca_file = {:?}", lab.dir().join("ca.pem"));
+    let listed = format!("techniques = [\"OP-07\"]\nallowed_destination = \"site.lab.test:443\"\n{ca}");
+    let body = internet() + &open_proxy("ours", "[\"internet\"]", "") + &open_proxy("listed", "[\"internet\"]", &listed);
+    let (shut, open) = (("holds", "as-expected"), ("violated", "open"));
+    let denials = "denied|not-relayed|not-understood";
+    let mut cases = 0;
+    for (setup, ours, seen, to_listed) in [
+        (Squid::OpenGet, open, "relayed", shut),
+        (Squid::DenyInfo, shut, denials, shut),
+        (Squid::Password, shut, denials, shut),
+        (Squid::ProxyHeader, shut, "denied", shut),
+        (Squid::OpenAllowList, shut, denials, open),
+    ] {
+        let _squid = setup.start(&lab);
+        let run = gate(&lab, Host::Stranger, &keyed("stranger", &body));
+        run.expect("ours", ours.0, ours.1, seen);
+        run.expect("listed", to_listed.0, to_listed.1, if to_listed == open { "tunnelled" } else { denials });
+        cases += 1;
+    }
+    // A forwarder in front, which is all that Squid sees: its own rules decide, and a rule for it is a rule for everybody.
+    lab.hub(Host::Private).ask(
+        &json!({ "do": "listen", "name": "forwarder", "host": PROXY4, "port": 3129, "mode": "far", "behind": [PROXY4, 3128], "delay": 0 }),
+    );
+    for (setup, ours, seen) in [(Squid::Closed, shut, denials), (Squid::BehindForwarder, open, "relayed")] {
+        let _squid = setup.start(&lab);
+        let run = gate(&lab, Host::Stranger, &keyed("stranger", &body.replace(":3128", ":3129")));
+        run.expect("ours", ours.0, ours.1, seen);
+        cases += 1;
+    }
+    assert_eq!(cases, 7);
+}
+
+/// A witness through the proxy tunnels to each address by itself: it speaks for those that it reached, and for no other.
+#[test]
+fn a_tunnel_proves_the_address_that_it_reached() {
+    let Some(lab) = Lab::new() else { return };
+    let ca = format!("ca_file = {:?}\n", lab.dir().join("ca.pem"));
+    let body = internet()
+        + &check("through", "http", "https://two.lab.test/", &format!("{VIA}{ca}expect = \"open\""))
+        + &blocked("two", "two.lab.test:443", &["internet", "through"], &["vantage", "target"]);
+    let text = config("stranger", &body);
+    let target = |run: &crate::run::Run, address: &str| {
+        run.observation("two", &format!("{address}:443"))["proofs"].as_array().unwrap().contains(&json!("target"))
+    };
+    let squid = Squid::OpenToAll.start(&lab);
+    let run = gate(&lab, Host::Stranger, &text);
+    run.expect("two", "holds", "as-expected", "timeout");
+    assert!(target(&run, ADMIN4) && target(&run, SECOND_ADMIN4), "{:#}", run.check("two"));
+    drop(squid);
+
+    // It tunnels to names alone, so nothing speaks for an address; that the name answers is still true.
+    let squid = Squid::NamesOnly.start(&lab);
+    let run = gate(&lab, Host::Stranger, &text);
+    run.expect("through", "holds", "as-expected", "status:200");
+    run.expect("two", "unproven", "no-witness", "timeout");
+    assert!(!target(&run, ADMIN4) && !target(&run, SECOND_ADMIN4), "{:#}", run.check("two"));
+    drop(squid);
+
+    let _squid = Squid::OpenToAll.start(&lab);
+    lab.close(Host::Private, "second4:443");
+    let run = gate(&lab, Host::Stranger, &text);
+    run.expect("two", "unproven", "no-witness|witness-failed", "timeout");
+    assert!(!target(&run, SECOND_ADMIN4), "nobody listens there: {:#}", run.check("two"));
 }

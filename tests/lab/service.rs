@@ -191,6 +191,20 @@ pub enum Squid {
     OpenConnect,
     /// No `deny all` at the end: the implicit last rule is the opposite of the last line.
     NoLastDeny,
+    /// Open for everybody, for plain requests only.
+    OpenGet,
+    /// Closed, and a denial is a redirect to a page that explains.
+    DenyInfo,
+    /// Whoever has a password, from anywhere.
+    Password,
+    /// Open for everybody, to one destination of its allow list.
+    OpenAllowList,
+    /// Open for everybody, and every client must come by the PROXY protocol.
+    ProxyHeader,
+    /// Open for everybody, to names only.
+    NamesOnly,
+    /// For the office and for the forwarder in front, which hides who asks.
+    BehindForwarder,
 }
 
 impl Squid {
@@ -203,6 +217,15 @@ impl Squid {
             Squid::OpenConnect => {
                 "http_access deny CONNECT !tunnel_ports\nhttp_access deny !CONNECT\nacl partners src 198.51.100.0/24\nhttp_access allow partners\nhttp_access deny all"
             }
+            Squid::OpenGet => "http_access deny CONNECT\nhttp_access allow all",
+            Squid::DenyInfo => "deny_info 302:http://help.lab.test/denied office\nhttp_access deny !office\nhttp_access allow office",
+            Squid::Password => {
+                "auth_param basic program /usr/lib/squid/basic_fake_auth\nauth_param basic realm lab\nacl known proxy_auth REQUIRED\nhttp_access deny !known\nhttp_access allow known"
+            }
+            Squid::OpenAllowList => "acl listed dstdomain site.lab.test\nhttp_access allow listed\nhttp_access allow office",
+            Squid::ProxyHeader => "proxy_protocol_access allow all\nhttp_access allow all",
+            Squid::NamesOnly => "acl literal dstdom_regex -n ^[0-9.]+$\nhttp_access deny literal\nhttp_access allow all",
+            Squid::BehindForwarder => "acl forwarder src 203.0.113.3\nhttp_access allow office\nhttp_access allow forwarder",
             Squid::NoLastDeny => "http_access allow office\nhttp_access deny CONNECT !tunnel_ports",
         }
     }
@@ -211,8 +234,9 @@ impl Squid {
     pub fn start(self, lab: &Lab) -> Process {
         let config = lab.dir().join("squid.conf");
         let tail = if self == Squid::NoLastDeny { "" } else { "http_access deny all\n" };
+        let port = if self == Squid::ProxyHeader { "3128 require-proxy-header" } else { "3128" };
         let text = format!(
-            "http_port {proxy4}:3128\nhttp_port [{proxy6}]:3128\nvisible_hostname proxy.lab.test\npid_filename none\npinger_enable off\n\
+            "http_port {proxy4}:{port}\nhttp_port [{proxy6}]:{port}\nvisible_hostname proxy.lab.test\npid_filename none\npinger_enable off\n\
              cache deny all\ncache_mem 1 MB\nmemory_pools off\nmax_filedescriptors 512\nshutdown_lifetime 0 seconds\nconnect_timeout 3 seconds\n\
              dns_nameservers {WITNESS4}\nhosts_file none\ncache_log {dir}/squid-cache.log\naccess_log stdio:{dir}/squid-access.log\nnetdb_filename none\n\
              coredump_dir none\nforwarded_for delete\nvia off\n\

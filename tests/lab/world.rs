@@ -349,7 +349,13 @@ impl Lab {
         for (name, host) in [("lure4", "0.0.0.0"), ("lure6", "::")] {
             self.hub(Host::Core).ask(&json!({ "do": "listen", "name": name, "host": host, "port": 9999, "mode": "intercept" }));
         }
-        self.refill(Host::Core, "core", "lure", ["iifname str meta l4proto tcp redirect to :9999"]);
+        self.lure(&["meta l4proto tcp redirect to :9999"]);
+    }
+
+    /// What of the stranger's packets the internet keeps for itself: the ends of nftables rules.
+    pub fn lure(&self, rules: &[&str]) {
+        let rules: Vec<String> = rules.iter().map(|rule| format!("iifname str {rule}")).collect();
+        self.refill(Host::Core, "core", "lure", rules.iter().map(String::as_str));
     }
 
     /// The stranger's own firewall, outgoing.
