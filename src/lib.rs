@@ -69,6 +69,7 @@ mod serve;
 // What all share.
 pub mod clock;
 pub mod secret;
+pub mod severity;
 pub mod state;
 pub mod target;
 pub mod token;
