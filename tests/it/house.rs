@@ -36,9 +36,7 @@ fn breach(path: &str, line: &str) -> Option<String> {
     if let Some(clock) = CLOCKS.iter().find(|clock| NOUNS.contains(&room) && line.contains(**clock)) {
         return Some(format!("{room} must not know {clock}"));
     }
-    // The proxy has a type of the same name; what is looked for is a value, not its declaration.
-    let declared = ["impl Held {", "for Held {", "-> Held {"].iter().fold(line.to_string(), |line, words| line.replace(words, ""));
-    if declared.contains("Held {") && path != "verdict.rs" {
+    if line.contains("Held {") && path != "verdict.rs" {
         return Some("only verdict.rs makes a `holds`".into());
     }
     if line.contains("Proven {") && path != "witness.rs" {
@@ -104,7 +102,6 @@ fn every_rule_can_fail() {
         ("plan.rs", "use crate::proxy;"),
         ("engine.rs", "    let now = Moment::now();"),
         ("verdict.rs", "    Verdict::Holds(Held { _private: () })"),
-        ("proxy/stats.rs", "impl Held {"),
         ("web.rs", "default-src 'none'; style-src 'unsafe-inline'"),
     ];
     for (path, line) in good {
