@@ -6,7 +6,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::cli::{Cli, Command, Common, Config, EXIT_HOLDS, EXIT_USAGE, LogFormat, LogLevel};
-use crate::config::{self, Keys, Loaded};
+use crate::plan::{self, Keys, Loaded};
 
 mod check;
 mod console;
@@ -48,7 +48,7 @@ fn config_check(file: &Path) -> u8 {
 
 /// The plan, or every problem on standard error.
 fn load(file: &Path, keys: Keys) -> Result<Loaded, ()> {
-    config::load(file, keys).map_err(|problems| {
+    plan::load(file, keys).map_err(|problems| {
         eprintln!("{problems}");
         if !file.exists() {
             eprintln!("hint: name another file with --config FILE");

@@ -64,11 +64,12 @@ pub mod web;
 pub mod admin_page;
 pub mod beacon;
 pub mod proxy;
-mod serve;
 
 // What all share.
 pub mod clock;
 pub mod secret;
+mod serve;
+pub mod severity;
 pub mod state;
 pub mod target;
 pub mod token;

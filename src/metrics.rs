@@ -207,8 +207,13 @@ impl Metrics {
             each(&VERDICT, &|r, s| {
                 let a = &r.about;
                 for token in Verdict::TOKENS {
-                    let labels =
-                        [("check", &*a.name), ("kind", a.kind), ("target", &a.target), ("severity", a.severity), ("verdict", token)];
+                    let labels = [
+                        ("check", &*a.name),
+                        ("kind", a.kind),
+                        ("target", &a.target),
+                        ("severity", a.severity.token()),
+                        ("verdict", token),
+                    ];
                     s.add(flag(r.record.verdict.token() == token), &labels);
                 }
             }),
@@ -224,8 +229,13 @@ impl Metrics {
             }),
             each(&INFO, &|r, s| {
                 let a = &r.about;
-                let mut labels =
-                    vec![("check", &*a.name), ("kind", a.kind), ("target", &a.target), ("expect", &a.expect), ("severity", a.severity)];
+                let mut labels = vec![
+                    ("check", &*a.name),
+                    ("kind", a.kind),
+                    ("target", &a.target),
+                    ("expect", &a.expect),
+                    ("severity", a.severity.token()),
+                ];
                 labels.extend(own_labels.iter().map(|l| (*l, a.labels.get(*l).map_or("", String::as_str))));
                 s.add(1.0, &labels);
             }),

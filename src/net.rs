@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use nix::sys::socket::SockaddrStorage;
+
 pub mod connect;
 pub mod failure;
 pub mod http;
@@ -12,12 +14,13 @@ pub mod tls;
 /// The addresses of this host's interfaces (getifaddrs(3)); none where they cannot be read.
 pub fn own_addresses() -> Vec<IpAddr> {
     let Ok(interfaces) = nix::ifaddrs::getifaddrs() else { return Vec::new() };
-    let address = |i: nix::ifaddrs::InterfaceAddress| {
-        let address = i.address?;
-        let v4 = address.as_sockaddr_in().map(|a| IpAddr::from(a.ip()));
-        v4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::from(a.ip())))
-    };
-    interfaces.filter_map(address).collect()
+    interfaces.filter_map(|interface| ip_of(interface.address.as_ref()?)).collect()
+}
+
+/// The IP address in a socket address, where there is one.
+pub fn ip_of(address: &SockaddrStorage) -> Option<IpAddr> {
+    let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
+    v4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())))
 }
 
 /// How many file descriptors this process may have open (getrlimit(2)).

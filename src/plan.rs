@@ -1,6 +1,7 @@
 //! The plan: what the configuration means. Complete and legal; nothing in it can be half right.
 
-pub mod build;
+mod build;
+mod load;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
@@ -16,9 +17,12 @@ use crate::observation::Family;
 use crate::probe::Probe;
 use crate::proxy;
 use crate::secret::Secret;
+use crate::severity::Severity;
 use crate::token::Key;
 use crate::verdict::{Claim, stale_after};
 use crate::witness::ProofSet;
+
+pub use load::{Keys, Loaded, from_text, load};
 
 /// Attempts of one observation start at least this far apart (SPEC 2.1), so that a block outlives a blink.
 pub const ATTEMPT_SPACING: Duration = Duration::from_secs(1);
@@ -99,17 +103,6 @@ pub struct Check {
     pub worst_run: Duration,
 }
 
-/// How bad a violation is, in the user's eyes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Severity {
-    /// Wake somebody.
-    Critical,
-    /// In working hours.
-    Warning,
-    /// For the record.
-    Info,
-}
-
 /// Our own beacon.
 #[derive(Debug, Clone)]
 pub struct Beacon {
@@ -180,17 +173,6 @@ impl Plan {
         match family {
             Family::V4 => self.decoy.v4,
             Family::V6 => self.decoy.v6,
-        }
-    }
-}
-
-impl Severity {
-    /// The token, as written in `severity` and in reports.
-    pub fn token(self) -> &'static str {
-        match self {
-            Severity::Critical => "critical",
-            Severity::Warning => "warning",
-            Severity::Info => "info",
         }
     }
 }

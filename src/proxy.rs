@@ -20,12 +20,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::clock::Wall;
 use crate::net::resolve::Resolver;
+use crate::serve;
 use crate::target::{PortSet, fold_mapped};
 
 pub use log::{LogFormat, LogTarget};
@@ -40,10 +41,6 @@ use policy::{Heard, Permit, Policy, Refused};
 use request::{Method, Request};
 use tunnel::{Limits, Meter};
 
-/// Connections that may wait to be accepted.
-const BACKLOG: u32 = 4096;
-/// How long accepting rests when there are no file descriptors or no memory.
-const BACK_OFF: Duration = Duration::from_millis(100);
 /// How long the last lines of the access log may take at the end.
 const LAST_LINES: Duration = Duration::from_secs(2);
 /// Longer than any tunnel lasts, and short enough to be added to any instant.
@@ -159,7 +156,7 @@ impl Proxy {
             policy::plain_net(*net)?;
         }
         let egress = Egress::new(&settings.egress)?;
-        let listeners = settings.listen.iter().map(|at| listen(*at, &settings.listen)).collect::<Result<Vec<_>, _>>()?;
+        let listeners = serve::listen(&settings.listen).map_err(|why| format!("the proxy {why}"))?;
         let addresses = listeners.iter().map(TcpListener::local_addr).collect::<Result<Vec<_>, _>>();
         let addresses = addresses.map_err(|e| format!("a listener has no address: {e}"))?;
         let stats = Arc::new(Stats::new(&settings.allow_from).map_err(|e| e.to_string())?);
@@ -231,60 +228,14 @@ struct Share {
     _alive: mpsc::Sender<()>,
 }
 
-fn listen(at: SocketAddr, all: &[SocketAddr]) -> Result<TcpListener, String> {
-    let bound = || -> io::Result<TcpListener> {
-        let socket = if at.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        socket.set_reuseaddr(true)?;
-        let v4_too = all.iter().any(|other| other.is_ipv4() && other.port() == at.port() && at.port() != 0);
-        if at.is_ipv6() && at.ip().is_unspecified() && v4_too {
-            socket2::SockRef::from(&socket).set_only_v6(true)?;
-        }
-        socket.bind(at)?;
-        socket.listen(BACKLOG)
-    };
-    bound().map_err(|error| {
-        let remedy = match error.kind() {
-            io::ErrorKind::AddrInUse => "stop what listens there (ss -ltnp shows it), or write another port",
-            io::ErrorKind::AddrNotAvailable => "write an address of this host, or 0.0.0.0",
-            io::ErrorKind::PermissionDenied => "write a port from 1024 on, or give the program CAP_NET_BIND_SERVICE",
-            _ => "write another address",
-        };
-        format!("the proxy cannot listen on {at}: {error}; {remedy}")
-    })
-}
-
-/// Accepts until it is told to stop. No error ends it: whatever is wrong with one connection is over with the next, and a lack of file
-/// descriptors or memory passes.
+/// Accepts until it is told to stop.
 async fn accept(listener: TcpListener, held: Share, mut stop: watch::Receiver<bool>) {
-    let mut lacking = false;
     loop {
-        let accepted = tokio::select! {
+        tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((stream, peer)) => {
-                lacking = false;
-                admit(stream, peer, &held);
-            }
-            Err(error) if is_of_one_connection(&error) => {}
-            Err(error) => {
-                if !lacking {
-                    tracing::warn!(%error, "connections cannot be accepted at present; trying again");
-                }
-                lacking = true;
-                tokio::select! {
-                    _ = stop.wait_for(|stop| *stop) => return,
-                    () = tokio::time::sleep(BACK_OFF) => {}
-                }
-            }
+            (stream, peer) = serve::accept(&listener) => admit(stream, peer, &held),
         }
     }
-}
-
-/// Whether the error is one of the connection that was to be accepted (accept(2) passes pending network errors on).
-fn is_of_one_connection(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted)
 }
 
 /// Finds a place for the connection and serves it; one for which there is not even standing room is closed at once.
@@ -296,7 +247,7 @@ fn admit(stream: TcpStream, peer: SocketAddr, held: &Share) {
     match core.seats.place(client.ip(), stranger) {
         Some(place) => {
             let held = held.clone();
-            tokio::spawn(async move { serve(stream, caller, place, held).await });
+            tokio::spawn(async move { attend(stream, caller, place, held).await });
         }
         None => {
             let reason = if stranger { Reason::Source } else { Reason::Limit };
@@ -314,9 +265,9 @@ struct Caller {
 }
 
 /// One connection from its first byte to its end. The place is held until then.
-async fn serve(mut stream: TcpStream, caller: Caller, place: Place, held: Share) {
+async fn attend(mut stream: TcpStream, caller: Caller, place: Place, held: Share) {
     let Share { core, mut cut, _alive } = held;
-    let _open = stats::Held::new(&core.stats.connections);
+    let _open = stats::Counted::new(&core.stats.connections);
     // boxed, so that a tunnel does not carry the memory of its beginnings
     let opened = tokio::select! {
         opened = Box::pin(core.open(&mut stream, &caller, &place)) => opened,
@@ -366,7 +317,7 @@ impl Core {
         dialled: Dialled,
         cut: watch::Receiver<bool>,
     ) {
-        let _standing = stats::Held::new(&self.stats.tunnels);
+        let _standing = stats::Counted::new(&self.stats.tunnels);
         let early = std::mem::take(&mut request.early);
         let heard = Heard::Request(Box::new(request));
         let mut line = self.decided(caller, &heard, Reason::Allow, Some(dialled.peer));

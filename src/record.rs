@@ -8,6 +8,7 @@ use serde::{Serialize, Serializer};
 
 use crate::clock::{Moment, Wall};
 use crate::observation::{Evidence, Family, Outcome, Stage};
+use crate::severity::Severity;
 use crate::verdict::{Cause, Verdict, when_read};
 use crate::witness::ProofSet;
 
@@ -25,8 +26,8 @@ pub struct About {
     pub target: String,
     /// `expect` as written.
     pub expect: String,
-    /// `critical`, `warning` or `info`.
-    pub severity: &'static str,
+    /// How bad a violation is.
+    pub severity: Severity,
     /// Where to read what to do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub runbook: Option<String>,

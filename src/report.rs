@@ -111,9 +111,8 @@ impl Report {
     /// The records, the worst first; within a verdict the most severe, then by name and target.
     pub fn worst_first(&self) -> Vec<&Record> {
         let mut records: Vec<&Record> = self.records.iter().collect();
-        records.sort_by_cached_key(|r| {
-            (std::cmp::Reverse(r.verdict.rank()), severity_rank(r.about.severity), r.about.name.clone(), r.about.target.clone())
-        });
+        records
+            .sort_by_cached_key(|r| (std::cmp::Reverse(r.verdict.rank()), r.about.severity, r.about.name.clone(), r.about.target.clone()));
         records
     }
 }
@@ -248,11 +247,6 @@ pub(crate) fn proofs(proofs: ProofSet) -> String {
         true => "none".into(),
         false => proofs.iter().map(Proof::token).collect::<Vec<_>>().join(", "),
     }
-}
-
-/// Rank of a severity's token, the worst first.
-pub(crate) fn severity_rank(token: &str) -> usize {
-    ["critical", "warning", "info"].iter().position(|s| *s == token).unwrap_or(usize::MAX)
 }
 
 /// One observation as a line: where, what, how deep, how often, why that counts as it does.

@@ -1,4 +1,5 @@
-//! The small server under the beacon and the practice page: bounded reading, one answer a connection, a gentle close.
+//! Serving: listening and accepting for all who do, and the small server under the beacon and the practice page: bounded
+//! reading, one answer a connection, a gentle close.
 
 use std::future::Future;
 use std::io;
@@ -32,8 +33,8 @@ const WRITE_LIMIT: Duration = Duration::from_secs(10);
 /// How long and how much is drained after the answer: what is unread at close makes the kernel send RST, and RST can destroy the answer.
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 const MAX_DRAIN: usize = 64 * 1024;
-/// Connections that the kernel queues until they are accepted.
-const BACKLOG: i32 = 1024;
+/// Connections that the kernel queues until they are accepted, as far as net.core.somaxconn lets it.
+const BACKLOG: i32 = 4096;
 /// The pause after a failed accept: EMFILE lasts until some descriptor is closed, and must not become a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -137,7 +138,7 @@ fn open(address: SocketAddr, all: &[SocketAddr]) -> io::Result<TcpListener> {
 
 fn cannot_listen(address: SocketAddr, e: &io::Error) -> String {
     let remedy = match e.kind() {
-        io::ErrorKind::AddrInUse => "stop what listens there, or choose another port",
+        io::ErrorKind::AddrInUse => "stop what listens there (ss -ltnp shows it), or choose another port",
         io::ErrorKind::AddrNotAvailable => "choose an address of this host, or 0.0.0.0 or [::] for all of them",
         io::ErrorKind::PermissionDenied => "choose a port from 1024 up, or give the process CAP_NET_BIND_SERVICE",
         _ => "choose another address",
@@ -191,17 +192,28 @@ where
     timeout(grace, async { while connections.join_next().await.is_some() {} }).await.ok();
 }
 
-/// The next connection, however long accepting fails (EMFILE, ENFILE, ENOBUFS, a client that went at once).
-async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+/// The next connection. No error ends it: what is wrong with one connection is over with the next, and a lack of file
+/// descriptors or memory passes.
+pub(crate) async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    let mut warned = false;
     loop {
         match listener.accept().await {
             Ok(accepted) => return accepted,
-            Err(e) => {
-                tracing::warn!(error = %e, "cannot accept a connection; trying again");
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                if !warned {
+                    tracing::warn!(%error, "connections cannot be accepted at present; trying again");
+                }
+                warned = true;
                 sleep(ACCEPT_PAUSE).await;
             }
         }
     }
+}
+
+/// Whether the error is one of the connection that was to be accepted (accept(2) passes pending network errors on).
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted)
 }
 
 /// IPv4 as such, and no scope: one address has one text.
@@ -282,17 +294,19 @@ pub(crate) async fn answer_and_close(mut stream: TcpStream, answer: &[u8]) {
     if !matches!(sent.await, Ok(Ok(()))) {
         return;
     }
-    let mut drained = 0;
+    timeout(DRAIN_LIMIT, drain(&mut stream, MAX_DRAIN)).await.ok();
+}
+
+/// Reads what still comes, unseen, until the client ends or `most` bytes have come.
+pub(crate) async fn drain(stream: &mut TcpStream, most: usize) {
     let mut chunk = [0; 2048];
-    let drain = async {
-        while let Ok(count @ 1..) = stream.read(&mut chunk).await {
-            drained += count;
-            if drained > MAX_DRAIN {
-                break;
-            }
+    let mut drained = 0;
+    while drained < most {
+        match stream.read(&mut chunk).await {
+            Ok(count @ 1..) => drained += count,
+            Ok(0) | Err(_) => return,
         }
-    };
-    timeout(DRAIN_LIMIT, drain).await.ok();
+    }
 }
 
 #[cfg(test)]
@@ -384,7 +398,9 @@ mod tests {
         let taken = addresses(&first)[0];
         assert_eq!(
             listen(&[taken]).unwrap_err(),
-            format!("cannot listen on {taken}: Address already in use (os error 98); stop what listens there, or choose another port")
+            format!(
+                "cannot listen on {taken}: Address already in use (os error 98); stop what listens there (ss -ltnp shows it), or choose another port"
+            )
         );
         let foreign = listen(&["192.0.2.1:0".parse().unwrap()]).unwrap_err();
         assert!(foreign.contains("cannot listen on 192.0.2.1:0: ") && foreign.contains("choose an address of this host"), "{foreign}");

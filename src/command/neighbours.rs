@@ -6,8 +6,7 @@ use super::console::say;
 use super::services::Services;
 use super::{load, stop_on_signal, usage};
 use crate::cli::{EXIT_HOLDS, EXIT_USAGE};
-use crate::config::{Keys, Loaded};
-use crate::plan::Plan;
+use crate::plan::{Keys, Loaded, Plan};
 
 /// Runs the embedded proxy of the file.
 pub async fn proxy(file: &Path) -> u8 {

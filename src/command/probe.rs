@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::check::{Gate, pass};
 use super::usage;
 use crate::cli::{self, EXIT_USAGE};
-use crate::config::{self, Keys};
+use crate::plan::{self, Keys};
 
 /// Runs the check that the flags describe.
 pub async fn probe(args: &cli::Probe) -> u8 {
@@ -16,7 +16,7 @@ pub async fn probe(args: &cli::Probe) -> u8 {
         Ok(text) => text,
         Err(why) => return usage(&why),
     };
-    let loaded = config::from_text("(command line)", &text, Path::new(""), &|name| std::env::var(name).ok(), Keys::Read);
+    let loaded = plan::from_text("(command line)", &text, Path::new(""), &|name| std::env::var(name).ok(), Keys::Read);
     let plan = match loaded {
         Ok(loaded) => loaded.plan,
         Err(problems) => {

@@ -9,11 +9,10 @@ use super::console::{Console, Show, say};
 use super::services::Services;
 use super::{load, stop_on_signal, usage};
 use crate::cli::{self, EXIT_HOLDS, EXIT_USAGE};
-use crate::config::{Keys, Loaded};
 use crate::engine::Engine;
 use crate::history::Board;
 use crate::metrics::Metrics;
-use crate::plan::Plan;
+use crate::plan::{Keys, Loaded, Plan};
 use crate::state::State;
 use crate::web::{self, Web};
 

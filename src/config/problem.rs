@@ -53,18 +53,6 @@ impl<T> At<T> {
 }
 
 impl Problem {
-    /// The problem of a file that could not be read at all.
-    pub(super) fn unreadable(file: &str, why: &str) -> Problem {
-        let message = format!("cannot be read ({why}); write one there, or name another with --config");
-        Problem { file: file.into(), line: 1, column: 1, path: "file".into(), message }
-    }
-
-    /// The problem of a plan that was not built although nothing was found wrong: a bug of ours.
-    pub(super) fn internal(file: &str) -> Problem {
-        let message = "nothing is wrong with it, and still no plan came of it; please report this".into();
-        Problem { file: file.into(), line: 1, column: 1, path: "file".into(), message }
-    }
-
     /// Finds line and column of each place, hides what came from the environment, and sorts.
     pub(super) fn locate(file: &str, text: &str, found: Vec<(Place, String)>, masks: &[Secret]) -> Vec<Problem> {
         let mut found = found;
@@ -97,9 +85,18 @@ impl Problems {
         (!problems.is_empty()).then_some(Problems(problems))
     }
 
-    /// One problem alone.
-    pub(super) fn single(problem: Problem) -> Problems {
-        Problems(vec![problem])
+    /// A file that could not be read at all.
+    pub fn unreadable(file: &str, why: &str) -> Problems {
+        Problems::of_all(file, format!("cannot be read ({why}); write one there, or name another with --config"))
+    }
+
+    /// No plan came of it although nothing was found wrong: a bug of ours.
+    pub fn internal(file: &str) -> Problems {
+        Problems::of_all(file, "nothing is wrong with it, and still no plan came of it; please report this".into())
+    }
+
+    fn of_all(file: &str, message: String) -> Problems {
+        Problems(vec![Problem { file: file.into(), line: 1, column: 1, path: "file".into(), message }])
     }
 
     /// The problems, in the order of the file.

@@ -10,20 +10,26 @@ use toml::de::{DeTable, DeValue};
 
 use super::duration;
 use super::environment;
-use super::problem::{At, Place};
+use super::problem::{At, Place, Problem, Problems};
 use crate::secret::Secret;
 
 /// How far a mistyped word may be from the one that was meant: one edit in this many letters. As many that begin it do, too.
 const LETTERS_AN_EDIT: usize = 3;
 
-/// What was found in the file besides values.
+/// What was found in the file besides values, while it is read.
 #[derive(Debug, Default)]
-pub struct Notes {
-    /// What is wrong.
-    pub problems: Vec<(Place, String)>,
-    /// What is legal and still worth a word.
-    pub hints: Vec<(Place, String)>,
-    /// What came from the environment.
+struct Notes {
+    problems: Vec<(Place, String)>,
+    hints: Vec<(Place, String)>,
+    masks: Vec<Secret>,
+}
+
+/// What was found besides values in a file that is right.
+#[derive(Debug)]
+pub struct Noted {
+    /// What is legal and still worth a word, a line each, with its place.
+    pub hints: Vec<String>,
+    /// What came from the environment, longest first.
     pub masks: Vec<Secret>,
 }
 
@@ -33,12 +39,11 @@ pub struct Context<'a> {
     pub env: &'a dyn Fn(&str) -> Option<String>,
     /// Where relative file names start.
     pub base_dir: &'a Path,
-    /// What was found so far.
-    pub notes: RefCell<Notes>,
     /// The text is broken TOML: what seems to be missing may just not have been read.
     pub broken: bool,
     /// A section's header is broken: what stands below it seems to be elsewhere.
     pub adrift: bool,
+    notes: RefCell<Notes>,
 }
 
 /// A table of the file.
@@ -50,7 +55,27 @@ pub struct Section<'s, 'i> {
     context: &'s Context<'s>,
 }
 
-impl Context<'_> {
+impl<'a> Context<'a> {
+    /// A context in which nothing was found yet.
+    pub(super) fn new(base_dir: &'a Path, env: &'a dyn Fn(&str) -> Option<String>, broken: bool, adrift: bool) -> Context<'a> {
+        Context { env, base_dir, broken, adrift, notes: RefCell::default() }
+    }
+
+    /// Everything that was noted, found again in its file's text.
+    ///
+    /// # Errors
+    /// Everything that is wrong, in the order of the text.
+    pub fn noted(self, file: &str, text: &str) -> Result<Noted, Problems> {
+        let Notes { problems, hints, mut masks } = self.notes.into_inner();
+        masks.sort_by_key(|secret| std::cmp::Reverse(secret.expose().len()));
+        masks.dedup_by(|a, b| a.expose() == b.expose());
+        let hints = Problem::locate(file, text, hints, &masks).iter().map(Problem::to_string).collect();
+        match Problems::of(Problem::locate(file, text, problems, &masks)) {
+            Some(problems) => Err(problems),
+            None => Ok(Noted { hints, masks }),
+        }
+    }
+
     /// Notes a problem.
     pub fn wrong(&self, place: &Place, message: impl Into<String>) {
         self.notes.borrow_mut().problems.push((place.clone(), message.into()));
@@ -69,6 +94,11 @@ impl Context<'_> {
     /// How many problems were noted so far.
     pub fn problems(&self) -> usize {
         self.notes.borrow().problems.len()
+    }
+
+    /// Forgets the problems past the first so many: they are said elsewhere.
+    pub(super) fn forget_problems(&self, kept: usize) {
+        self.notes.borrow_mut().problems.truncate(kept);
     }
 }
 

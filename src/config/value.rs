@@ -8,9 +8,9 @@ use super::reader::{did_you_mean, listed};
 use crate::net::resolve::Resolver;
 use crate::net::tls::Version;
 use crate::observation::Family;
-use crate::plan::Severity;
 use crate::probe::Technique;
 use crate::proxy;
+use crate::severity::Severity;
 use crate::target::{Host, HostPort, Scheme, Url, fold_mapped};
 use crate::witness::Proof;
 
@@ -251,9 +251,8 @@ pub fn parse_family(text: &str) -> Result<Family, String> {
 
 /// A severity by its token.
 pub fn parse_severity(text: &str) -> Result<Severity, String> {
-    let all = [Severity::Critical, Severity::Warning, Severity::Info];
-    let found = all.into_iter().find(|s| s.token() == text);
-    found.ok_or_else(|| format!("\"{text}\" is no severity; {}", did_you_mean(text, all.map(Severity::token))))
+    let found = Severity::ALL.into_iter().find(|s| s.token() == text);
+    found.ok_or_else(|| format!("\"{text}\" is no severity; {}", did_you_mean(text, Severity::ALL.map(Severity::token))))
 }
 
 /// Whom to ask for addresses; the port is 53 (RFC 1035 section 4.2) unless it is given.

@@ -18,10 +18,10 @@ use super::value::{
 use crate::net::resolve::Resolver;
 use crate::net::tls::Version;
 use crate::observation::Family;
-use crate::plan::Severity;
 use crate::probe::Technique;
 use crate::proxy;
 use crate::secret::Secret;
+use crate::severity::Severity;
 use crate::target::{Host, HostPort, PortSet, Url, parse_cidr};
 use crate::witness::ProofSet;
 
@@ -481,7 +481,7 @@ impl Check {
 fn quietly(section: &Section<'_, '_>, key: &str) -> Option<At<String>> {
     let before = section.context().problems();
     let value = section.string(key, "\"db.example.com:5432\"");
-    section.context().notes.borrow_mut().problems.truncate(before);
+    section.context().forget_problems(before);
     value
 }
 

@@ -18,7 +18,7 @@ pub(super) fn about(check: &Check, masks: &[Secret]) -> About {
         kind: check.probe.kind(),
         target: check.target.clone(),
         expect: check.expect.clone(),
-        severity: check.severity.token(),
+        severity: check.severity,
         runbook: check.runbook.clone(),
         description: check.description.clone(),
         labels: check.labels.clone(),

@@ -10,15 +10,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{AdminPage, Beacon, Check, Decoy, Plan, Severity};
+use super::{AdminPage, Beacon, Check, Decoy, Keys, Plan};
 use crate::config::duration::show;
-use crate::config::{self, At, Common, Context, File, Keys, MAX_LABELS, Own, Place, Tls, Via};
+use crate::config::{self, At, Common, Context, File, MAX_LABELS, Own, Place, Tls, Via};
 use crate::expectation::Expectation;
 use crate::net::resolve::Resolver;
 use crate::net::tls;
 use crate::observation::Family;
 use crate::probe::{self, Probe, Technique};
 use crate::secret::Secret;
+use crate::severity::Severity;
 use crate::target::{HostPort, Scheme, Url, fold_mapped};
 use crate::token::Key;
 use crate::witness::{Proof, ProofSet};

@@ -101,21 +101,14 @@ async fn connect(
     deadline: Instant,
     evidence: &mut Evidence,
 ) -> Outcome {
-    let to = &beacon.authority;
-    let request = format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\nUser-Agent: {}\r\n\r\n", super::USER_AGENT);
-    evidence.request = Some(format!("CONNECT {to} HTTP/1.1"));
-    let head = match http::exchange(stream, request.as_bytes(), deadline, evidence).await {
-        Ok(head) => head,
-        Err(Outcome::BadHttp) => return Outcome::NotRelayed,
-        Err(outcome) => return tunnel::of_silence(outcome),
+    let granted = match tunnel::ask(stream, None, &beacon.authority, deadline, evidence).await {
+        Ok(granted) => granted,
+        Err(outcome) => return no_grant(outcome),
     };
-    if !(200..=299).contains(&head.status) {
-        return tunnel::of_answer(&head);
-    }
     if http::send(stream, format!("{nonce}\n").as_bytes(), deadline).await.is_err() {
         return Outcome::NotRelayed;
     }
-    signed(probe, nonce, head.rest, stream, deadline, evidence).await;
+    signed(probe, nonce, granted.rest, stream, deadline, evidence).await;
     if evidence.beacon_saw.is_some() { Outcome::Relayed } else { Outcome::NotRelayed }
 }
 
@@ -177,23 +170,28 @@ async fn signed(
 /// OP-07: a tunnel to a destination that the proxy allows, proven by that host's verified certificate.
 async fn allowed_destination(probe: &OpenProxy, mut stream: TcpStream, deadline: Instant, evidence: &mut Evidence) -> Outcome {
     let Some(to) = &probe.allowed_destination else { return Outcome::Internal };
-    let via = super::Via { proxy: probe.target.clone(), auth: None };
-    match tunnel::open(&mut stream, &via, to, deadline, evidence).await {
-        Ok(()) => {}
-        Err(Outcome::BadHttp) => return Outcome::NotRelayed,
-        Err(outcome) => return outcome,
-    }
-    match probe.tls.shake(stream, &to.host, deadline, evidence).await {
-        Ok(_) => Outcome::Tunnelled,
-        // A grant without the proof that it leads there shows neither that it relays nor that it denies.
-        Err(outcome) => {
-            let why = evidence.tls_error.clone().unwrap_or_else(|| outcome.to_string());
-            evidence.detail = Some(format!(
-                "it granted a tunnel to {to}, but that host's certificate could not be verified through it: {why}; see whether {to} is up, or set ca_file"
-            ));
-            Outcome::LocalError
+    let granted = match tunnel::ask(&mut stream, None, to, deadline, evidence).await {
+        Ok(granted) => granted,
+        Err(outcome) => return no_grant(outcome),
+    };
+    let why = if granted.rest.is_empty() {
+        match probe.tls.shake(stream, &to.host, deadline, evidence).await {
+            Ok(_) => return Outcome::Tunnelled,
+            Err(outcome) => evidence.tls_error.clone().unwrap_or_else(|| outcome.to_string()),
         }
-    }
+    } else {
+        "bytes came through it before anything was sent".into()
+    };
+    // A grant without the proof that it leads there shows neither that it relays nor that it denies.
+    evidence.detail = Some(format!(
+        "it granted a tunnel to {to}, but that host's certificate could not be verified through it: {why}; see whether {to} is up, or set ca_file"
+    ));
+    Outcome::LocalError
+}
+
+/// What it means that no tunnel was granted: an answer that is not HTTP relays nothing.
+fn no_grant(outcome: Outcome) -> Outcome {
+    if outcome == Outcome::BadHttp { Outcome::NotRelayed } else { outcome }
 }
 
 /// Asks the beacon's log, directly and from our own source, whether it has seen the nonce.
@@ -210,4 +208,55 @@ async fn ask_log(probe: &OpenProxy, beacon: &Url, nonce: &Nonce, approach: &Appr
     let text = String::from_utf8_lossy(&body);
     let answer = text.lines().find_map(|line| LogAnswer::verify(&probe.key, line, &question).ok());
     answer.map(|a| a.finding).ok_or_else(|| format!("{to} gave no signed answer (another server, or another key)"))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::net::resolve::Resolver;
+    use crate::net::tls;
+    use crate::probe::Probe;
+    use crate::token::Key;
+
+    /// A proxy that gives this one answer.
+    async fn proxy(answer: &'static str) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 1024];
+            assert_ne!(stream.read(&mut request).await.unwrap(), 0);
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            stream.shutdown().await.unwrap();
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn a_grant_that_proves_nothing_is_no_denial() {
+        for (answer, outcome) in [
+            ("HTTP/1.1 200 OK\r\n\r\n", Outcome::LocalError),
+            ("HTTP/1.1 200 OK\r\n\r\n\r\n", Outcome::LocalError),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno", Outcome::LocalError),
+            ("HTTP/1.1 403 Forbidden\r\n\r\nno", Outcome::Denied),
+            ("HTTP/1.1 302 Found\r\n\r\n", Outcome::NotRelayed),
+            ("no\r\n", Outcome::NotRelayed),
+        ] {
+            let at = proxy(answer).await;
+            let suite = Probe::OpenProxy(OpenProxy {
+                target: at.into(),
+                beacons: Vec::new(),
+                techniques: vec![Technique::AllowedDestination],
+                allowed_destination: Some("allowed.example:443".parse().unwrap()),
+                tls: tls::Client::new(&tls::Options::default()).unwrap(),
+                key: Key::ephemeral().unwrap(),
+            });
+            let (_, approach) = suite.subjects(at, None, std::time::Duration::from_secs(5), Resolver::System).remove(0);
+            let attempt = suite.attempt(&approach).await;
+            assert_eq!(attempt.outcome, outcome, "{answer:?}: {:?}", attempt.evidence);
+        }
+    }
 }

@@ -8,24 +8,16 @@ use tokio::time::Instant;
 use super::Via;
 use crate::net::http::{self, Head};
 use crate::observation::{Evidence, Outcome};
+use crate::secret::Secret;
 use crate::target::HostPort;
 
-/// Asks the proxy at the other end of `stream` for a tunnel to `to`.
+/// Opens a tunnel to `to` through the proxy at the other end of `stream`.
 ///
 /// # Errors
 /// The outcome at stage `proxy` (SPEC section 8).
 pub async fn open(stream: &mut TcpStream, via: &Via, to: &HostPort, deadline: Instant, evidence: &mut Evidence) -> Result<(), Outcome> {
-    let mut request = format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\nUser-Agent: {}\r\n", super::USER_AGENT);
-    evidence.request = Some(format!("CONNECT {to} HTTP/1.1"));
-    if let Some((user, password)) = &via.auth {
-        request.push_str(&format!("Proxy-Authorization: {}\r\n", super::basic_auth(user, password)));
-    }
-    request.push_str("\r\n");
     let started = Stopwatch::now();
-    let head = http::exchange(stream, request.as_bytes(), deadline, evidence).await.map_err(of_silence)?;
-    if !(200..=299).contains(&head.status) {
-        return Err(of_answer(&head));
-    }
+    let head = ask(stream, via.auth.as_ref(), to, deadline, evidence).await?;
     evidence.via_overhead_ms = Some((started.elapsed().as_secs_f64() * 10_000.0).round() / 10.0);
     // What the proxy wrote belongs to the tunnel; the target's own answer will stand here.
     (evidence.status, evidence.head) = (None, None);
@@ -34,6 +26,24 @@ pub async fn open(stream: &mut TcpStream, via: &Via, to: &HostPort, deadline: In
     }
     evidence.detail = Some("bytes came through the tunnel before anything was sent".into());
     Err(Outcome::BadHttp)
+}
+
+/// Asks the proxy at the other end of `stream` for a tunnel to `to`: the head by which it granted it, and what came behind.
+///
+/// # Errors
+/// The outcome at stage `proxy`; `bad-http` where the answer is not HTTP.
+pub async fn ask(
+    stream: &mut TcpStream,
+    auth: Option<&(String, Secret)>,
+    to: &HostPort,
+    deadline: Instant,
+    evidence: &mut Evidence,
+) -> Result<Head, Outcome> {
+    let auth = auth.map_or(String::new(), |(user, password)| format!("Proxy-Authorization: {}\r\n", super::basic_auth(user, password)));
+    let request = format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\nUser-Agent: {}\r\n{auth}\r\n", super::USER_AGENT);
+    evidence.request = Some(format!("CONNECT {to} HTTP/1.1"));
+    let head = http::exchange(stream, request.as_bytes(), deadline, evidence).await.map_err(of_silence)?;
+    if (200..=299).contains(&head.status) { Ok(head) } else { Err(of_answer(&head)) }
 }
 
 /// What a proxy's answer that is no grant means.

@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::proxy::policy::Reason;
+use crate::serve;
 
 /// How much is drained. Enough for what a client has under way when it is refused.
 const DRAINED: usize = 256 * 1024;
@@ -21,7 +22,8 @@ pub async fn refuse(stream: &mut TcpStream, reason: Reason) {
     let _ = timeout(LINGER, async {
         stream.write_all(response(reason).as_bytes()).await?;
         SockRef::from(&*stream).shutdown(Shutdown::Write)?;
-        drain(stream).await
+        serve::drain(stream, DRAINED).await;
+        Ok::<(), std::io::Error>(())
     })
     .await;
 }
@@ -29,21 +31,6 @@ pub async fn refuse(stream: &mut TcpStream, reason: Reason) {
 /// Says no, as far as it can be said without waiting.
 pub fn refuse_at_once(stream: &TcpStream, reason: Reason) {
     let _ = SockRef::from(stream).send(response(reason).as_bytes());
-}
-
-async fn drain(stream: &TcpStream) -> std::io::Result<()> {
-    let mut unread = [0; 2048];
-    let mut drained = 0;
-    while drained < DRAINED {
-        stream.readable().await?;
-        match stream.try_read(&mut unread) {
-            Ok(0) => break,
-            Ok(count) => drained += count,
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 /// The whole response. Nothing that the client sent stands in it.

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::net::descriptor_limit;
+
 /// How many connections without a seat may be heard out at once, to be told why they are refused; more are closed at once.
 /// One such room for clients, one for strangers, so that strangers cannot fill that of clients.
 const STANDING: usize = 64;
@@ -48,10 +50,7 @@ enum Kind {
 impl Seats {
     /// Takes the limits; `None` is (file-descriptor limit − 256) / 2, since a tunnel has two, and a quarter of all seats for one client.
     pub fn new(max: Option<usize>, max_per_client: Option<usize>) -> Seats {
-        let max = max.unwrap_or_else(|| {
-            let descriptors = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
-            usize::try_from(descriptors.saturating_sub(RESERVED) / 2).unwrap_or(usize::MAX).max(FEWEST)
-        });
+        let max = max.unwrap_or_else(|| usize::try_from(descriptor_limit().saturating_sub(RESERVED) / 2).unwrap_or(usize::MAX).max(FEWEST));
         Seats { max, max_per_client: max_per_client.unwrap_or(max.div_ceil(4)), taken: Mutex::default() }
     }
 

@@ -1,9 +1,10 @@
 //! Own listeners: addresses at which this very process answers, and which it must therefore never dial.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use ipnet::IpNet;
 
+use crate::net::ip_of;
 use crate::target::fold_mapped;
 
 /// The listeners of this process.
@@ -51,13 +52,10 @@ pub fn of_this_host() -> Option<Vec<IpNet>> {
     Some(nets.collect())
 }
 
-fn ip_of(address: &nix::sys::socket::SockaddrStorage) -> Option<IpAddr> {
-    let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
-    v4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
 
     fn answers(own: &str, to: &str) -> bool {

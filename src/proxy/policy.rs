@@ -5,7 +5,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use ipnet::IpNet;
 
 use crate::net::resolve::{Answer, Resolver};
@@ -211,10 +210,9 @@ impl Policy {
     async fn resolve(&self, name: &str) -> Result<Vec<IpAddr>, Reason> {
         let asked = tokio::time::Instant::now();
         let absolute = format!("{name}.");
-        // apart, so that a server that is silent for one family does not hide the other
-        let each = self.families.chunks(1).map(|family| self.resolver.addresses(&absolute, family, self.resolve_limit));
-        let answers = join_all(each).await.into_iter().flatten();
+        let answers = self.resolver.addresses(&absolute, &self.families, self.resolve_limit).await;
         let addresses: Vec<IpAddr> = answers
+            .into_iter()
             .flat_map(|(_, answer)| match answer {
                 Answer::Addresses(addresses) => addresses,
                 Answer::NoData | Answer::NxDomain | Answer::Failed(_) => Vec::new(),

@@ -27,17 +27,17 @@ pub struct Stats {
 
 /// Adds one to a gauge for as long as it lives.
 #[derive(Debug)]
-pub struct Held(IntGauge);
+pub struct Counted(IntGauge);
 
-impl Held {
+impl Counted {
     /// Adds one.
-    pub fn new(gauge: &IntGauge) -> Held {
+    pub fn new(gauge: &IntGauge) -> Counted {
         gauge.inc();
-        Held(gauge.clone())
+        Counted(gauge.clone())
     }
 }
 
-impl Drop for Held {
+impl Drop for Counted {
     fn drop(&mut self) {
         self.0.dec();
     }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::clock::Wall;
 use crate::history::Reading;
-use crate::report::{meaning, proofs, seen_line, severity_rank, visible};
+use crate::report::{meaning, proofs, seen_line, visible};
 use crate::verdict::{Cause, Verdict};
 
 /// Observations of one check that the page shows; the API has them all.
@@ -15,7 +15,7 @@ const STYLE: &str = include_str!("page.css");
 /// The board as a page, as of `now`.
 pub fn page(vantage: &str, readings: &[Reading], now: Wall) -> String {
     let mut readings: Vec<&Reading> = readings.iter().collect();
-    readings.sort_by_key(|r| (std::cmp::Reverse(r.record.verdict.rank()), severity_rank(r.about.severity)));
+    readings.sort_by_key(|r| (std::cmp::Reverse(r.record.verdict.rank()), r.about.severity));
     let count = |token| readings.iter().filter(|r| r.record.verdict.token() == token).count();
     let (violated, unproven, holds) = (count("violated"), count("unproven"), count("holds"));
     let title = match (violated, unproven, holds) {
@@ -63,7 +63,7 @@ fn card(out: &mut String, reading: &Reading, now: Wall) {
         out,
         "<article class=\"{token}\">\n<h2>{} <span class=\"badge\">{token}</span> <small>{}</small></h2>\n<p class=\"reason\">{}</p>\n<dl>\n",
         escaped(&about.name),
-        escaped(about.severity),
+        about.severity,
         escaped(&record.reason)
     );
     let mut fact = |word: &str, text: &str| {

@@ -4,10 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mustnot::config::{Keys, Loaded, Problems, from_text, load};
+use mustnot::config::Problems;
 use mustnot::observation::{Family, Outcome};
-use mustnot::plan::Severity;
+use mustnot::plan::{Keys, Loaded, from_text, load};
 use mustnot::probe::{Probe, Technique};
+use mustnot::severity::Severity;
 use mustnot::token::Key;
 use mustnot::witness::{Proof, ProofSet};
 use proptest::prelude::*;

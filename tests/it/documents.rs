@@ -5,10 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mustnot::config::{Keys, Loaded, from_text};
 use mustnot::history::Board;
 use mustnot::metrics::Metrics;
 use mustnot::observation::Outcome;
+use mustnot::plan::{Keys, Loaded, from_text};
 use mustnot::proxy::Stats;
 use mustnot::token::Key;
 use mustnot::verdict::Cause;

@@ -390,7 +390,7 @@ async fn an_address_that_is_taken_is_named_with_what_to_do() {
     let first = Web::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let told = Web::bind(first.address()).await.unwrap_err();
     let expected = format!(
-        "[web] listen: cannot listen on {}: Address already in use (os error 98); stop what listens there, or choose another port",
+        "[web] listen: cannot listen on {}: Address already in use (os error 98); stop what listens there (ss -ltnp shows it), or choose another port",
         first.address()
     );
     assert_eq!(told, expected);

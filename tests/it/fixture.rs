@@ -9,6 +9,7 @@ use mustnot::clock::{Moment, Wall};
 use mustnot::expectation::{Accept, Expectation};
 use mustnot::observation::{Attempt, Evidence, Family, Observation, Outcome, Stage, Subject};
 use mustnot::record::{About, Exposure, Record, Seen, WitnessRecord};
+use mustnot::severity::Severity;
 use mustnot::verdict::{Cause, Claim, Verdict, judge};
 use mustnot::witness::{Proof, ProofSet};
 
@@ -23,7 +24,7 @@ pub fn about(name: &str) -> About {
         kind: "tcp",
         target: "admin.example.com:443".into(),
         expect: "blocked".into(),
-        severity: "critical",
+        severity: Severity::Critical,
         runbook: None,
         description: None,
         labels: BTreeMap::new(),

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 
 /// Rooms of `src/`, and the rooms that they never know.
-const ARROWS: [(&[&str], &[&str]); 3] = [
+const ARROWS: [(&[&str], &[&str]); 4] = [
+    (&["config"], &["plan", "engine", "verdict", "memory", "reason", "record", "history", "metrics", "report", "web", "command"]),
     (
         &["probe", "net"],
         &["plan", "engine", "verdict", "witness", "memory", "reason", "record", "history", "metrics", "report", "web", "proxy", "command"],
@@ -35,9 +36,7 @@ fn breach(path: &str, line: &str) -> Option<String> {
     if let Some(clock) = CLOCKS.iter().find(|clock| NOUNS.contains(&room) && line.contains(**clock)) {
         return Some(format!("{room} must not know {clock}"));
     }
-    // The proxy has a type of the same name; what is looked for is a value, not its declaration.
-    let declared = ["impl Held {", "for Held {", "-> Held {"].iter().fold(line.to_string(), |line, words| line.replace(words, ""));
-    if declared.contains("Held {") && path != "verdict.rs" {
+    if line.contains("Held {") && path != "verdict.rs" {
         return Some("only verdict.rs makes a `holds`".into());
     }
     if line.contains("Proven {") && path != "witness.rs" {
@@ -79,6 +78,7 @@ fn every_room_keeps_its_door() {
 #[test]
 fn every_rule_can_fail() {
     let bad = [
+        ("config/written.rs", "use crate::plan::Check;"),
         ("probe/tcp.rs", "use crate::verdict::Verdict;"),
         ("net.rs", "use crate::proxy;"),
         ("proxy/dial.rs", "    crate::probe::USER_AGENT"),
@@ -102,7 +102,6 @@ fn every_rule_can_fail() {
         ("plan.rs", "use crate::proxy;"),
         ("engine.rs", "    let now = Moment::now();"),
         ("verdict.rs", "    Verdict::Holds(Held { _private: () })"),
-        ("proxy/stats.rs", "impl Held {"),
         ("web.rs", "default-src 'none'; style-src 'unsafe-inline'"),
     ];
     for (path, line) in good {

@@ -1081,7 +1081,7 @@ fn a_restart_does_not_resolve_a_violation() {
     std::fs::create_dir(folder.path().join("state")).unwrap();
     std::fs::write(folder.path().join("state/state.json"), state.to_string()).unwrap();
 
-    let plan = Arc::new(mustnot::config::load(&file, mustnot::config::Keys::Read).unwrap().plan);
+    let plan = Arc::new(mustnot::plan::load(&file, mustnot::plan::Keys::Read).unwrap().plan);
     let board = Arc::new(Board::new(mustnot::engine::Engine::about(&plan)));
     let state = mustnot::state::State::open(plan.state_dir.as_deref().unwrap()).unwrap();
     let _engine = mustnot::engine::Engine::new(plan, Arc::clone(&board), Arc::new(Deaf), Some(state));

@@ -669,7 +669,7 @@ async fn what_cannot_be_bound_is_named_with_its_remedy() {
     let taken = bind(&|s| s.listen = vec![at]).await;
     assert!(taken.starts_with(&format!("the proxy cannot listen on {at}: ")) && taken.contains("stop what listens there"), "{taken}");
     let foreign = bind(&|s| s.listen = vec!["192.0.2.1:3128".parse().unwrap()]).await;
-    assert!(foreign.ends_with("; write an address of this host, or 0.0.0.0"), "{foreign}");
+    assert!(foreign.ends_with("; choose an address of this host, or 0.0.0.0 or [::] for all of them"), "{foreign}");
     let egress = bind(&|s| s.egress = vec!["192.0.2.1".parse().unwrap()]).await;
     assert!(egress.starts_with("cannot send from the egress address 192.0.2.1: "), "{egress}");
     let nowhere = bind(&|s| s.listen.clear()).await;

@@ -1,0 +1,50 @@
+//! Loading: a configuration file read into a plan, or everything that is wrong with it, all at once.
+
+use std::path::{Path, PathBuf};
+
+use super::{Plan, build};
+use crate::config::{self, Noted, Problems};
+
+/// What to do about a missing `beacon.key_file` of our own beacon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keys {
+    /// Make one: the beacon is going to run.
+    Create,
+    /// Let one in memory stand in for it: the file is only being looked at.
+    Read,
+}
+
+/// A file that is right.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What it means.
+    pub plan: Plan,
+    /// What is legal in it and still worth a word, a line each, with its place.
+    pub hints: Vec<String>,
+    /// The key file that was made.
+    pub created_key: Option<PathBuf>,
+}
+
+/// Reads a configuration file.
+///
+/// # Errors
+/// Everything that is wrong with it; that it cannot be read is one such thing.
+pub fn load(path: &Path, keys: Keys) -> Result<Loaded, Problems> {
+    let file = path.display().to_string();
+    let bytes = std::fs::read(path).map_err(|e| Problems::unreadable(&file, &e.to_string()))?;
+    let text = String::from_utf8(bytes).map_err(|_| Problems::unreadable(&file, "it is not UTF-8 text"))?;
+    let base = path.parent().unwrap_or(Path::new(""));
+    from_text(&file, &text, base, &|name| std::env::var(name).ok(), keys)
+}
+
+/// Reads a configuration: `file` is its name in messages, relative file names in it start at `base_dir`.
+///
+/// # Errors
+/// Everything that is wrong with it, in the order of the text.
+pub fn from_text(file: &str, text: &str, base_dir: &Path, env: &dyn Fn(&str) -> Option<String>, keys: Keys) -> Result<Loaded, Problems> {
+    let (written, context) = config::read(text, base_dir, env);
+    let built = if context.broken { None } else { build::plan(written, &context, keys) };
+    let Noted { hints, masks } = context.noted(file, text)?;
+    let (plan, created_key) = built.ok_or_else(|| Problems::internal(file))?;
+    Ok(Loaded { plan: Plan { masks, ..plan }, hints, created_key })
+}
