@@ -26,7 +26,7 @@ pub use load::{Keys, Loaded, from_text, load};
 
 /// Attempts of one observation start at least this far apart (SPEC 2.1), so that a block outlives a blink.
 pub const ATTEMPT_SPACING: Duration = Duration::from_secs(1);
-/// How long a decoy is waited for: an interceptor sits near, or it would not be one.
+/// How long a decoy is waited for at least: an interceptor sits near, as a rule.
 pub const DECOY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Runs of one witness start at least this far apart, so that many checks share one.
 pub const WITNESS_SPACING: Duration = Duration::from_secs(1);
@@ -164,7 +164,7 @@ impl Plan {
         for check in checks {
             let slowest = check.witnesses.iter().filter_map(|w| alone.get(*w)).max().copied();
             let witnessed = slowest.map_or(Duration::ZERO, |w| (WITNESS_SPACING + w) * 2);
-            check.worst_run = check.worst_observation() + witnessed + DECOY_TIMEOUT;
+            check.worst_run = check.worst_observation() + witnessed + check.timeout.max(DECOY_TIMEOUT);
         }
     }
 

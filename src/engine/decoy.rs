@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::sync::Mutex as Turn;
@@ -19,6 +20,9 @@ use crate::witness::{DecoyKey, DecoyRun, Decoys};
 /// that nobody answers there.)
 const EXHAUSTED: [&str; 5] = ["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "EADDRNOTAVAIL"];
 
+/// How much longer than the answer that it is to unmask a decoy is waited for.
+const DECOY_MARGIN: Duration = Duration::from_secs(1);
+
 /// One decoy run at a time for each key, shared by all who need it.
 #[derive(Debug, Default)]
 pub(super) struct Turns(Mutex<BTreeMap<DecoyKey, Arc<Turn<()>>>>);
@@ -27,26 +31,26 @@ impl Engine {
     /// Makes sure that a decoy run lies beside every one of these observations, and of the newest run of each of the check's
     /// witnesses, that an interceptor could have made.
     pub(super) async fn hear_decoys(&self, check: &Check, seen: &[Observation]) {
-        let mut needed: BTreeMap<DecoyKey, Moment> = BTreeMap::new();
-        let mut need = |one: &Observation, since: Moment| {
+        let mut needed: BTreeMap<DecoyKey, (Moment, Duration)> = BTreeMap::new();
+        let mut need = |one: &Observation| {
             for key in Decoys::keys_for(one) {
-                let latest = needed.entry(key).or_insert(since);
-                *latest = since.max(*latest);
+                // One from before would not know of an interceptor that came since; and who took his time once may do so again.
+                let (since, patience) = needed.entry(key).or_insert((one.started, DECOY_TIMEOUT));
+                *since = one.started.max(*since);
+                *patience = (one.elapsed + DECOY_MARGIN).min(check.timeout).max(*patience);
             }
         };
-        // One from before would not know of an interceptor that came since.
-        seen.iter().for_each(|one| need(one, one.started));
-        let half = self.plan.witness_window / 2;
+        seen.iter().for_each(&mut need);
         for witness in &check.witnesses {
             let Some(runner) = self.runners.get(*witness) else { continue };
             let timeline = runner.timeline();
-            timeline.newest().iter().flat_map(|run| run.seen()).for_each(|one| need(one, one.ended - half));
+            timeline.newest().iter().flat_map(|run| run.seen()).for_each(&mut need);
         }
-        join_all(needed.into_iter().map(|(key, since)| self.run_decoy(key, since))).await;
+        join_all(needed.into_iter().map(|(key, (since, patience))| self.run_decoy(key, since, patience))).await;
     }
 
     /// A decoy run of that key that began at or after `since`: the one that serves others, or a new one.
-    async fn run_decoy(&self, key: DecoyKey, since: Moment) {
+    async fn run_decoy(&self, key: DecoyKey, since: Moment, patience: Duration) {
         let turn = {
             let mut turns = self.decoy_turns.0.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(turns.entry(key).or_default())
@@ -63,7 +67,7 @@ impl Engine {
         }
         let started = Moment::now();
         let mut evidence = Evidence::default();
-        let dialled = connect::dial(to, source, Instant::now() + DECOY_TIMEOUT, &mut evidence).await;
+        let dialled = connect::dial(to, source, Instant::now() + patience, &mut evidence).await;
         if evidence.errno.is_some_and(|errno| EXHAUSTED.contains(&errno.as_str())) {
             return;
         }

@@ -14,8 +14,8 @@ const MAX_HEAD: usize = 32 * 1024;
 const MAX_HEADERS: usize = 100;
 /// The most interim responses (RFC 9110 section 15.2) before a final one.
 const MAX_INTERIM: usize = 8;
-/// The longest body that is read.
-pub const MAX_BODY: usize = 1024 * 1024;
+/// The longest body that is read: a peer's report of a check with many addresses and many recent runs has some megabytes.
+pub const MAX_BODY: usize = 8 * 1024 * 1024;
 
 /// A final response head.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,39 +124,68 @@ where
     let length = head.header("content-length").and_then(|v| v.trim().parse::<usize>().ok());
     let wanted = length.unwrap_or(MAX_BODY).min(MAX_BODY);
     let mut raw = head.rest.clone();
+    let mut chunks = Chunks::default();
     let mut unused = Evidence::default();
     loop {
-        let done = if chunked { dechunk(&raw).1 } else { raw.len() >= wanted };
+        let done = if chunked { chunks.join(&raw) } else { raw.len() >= wanted };
         if done || raw.len() >= MAX_BODY || more(stream, &mut raw, deadline, &mut unused).await.is_err() {
             break;
         }
     }
     if chunked {
-        return dechunk(&raw).0;
+        return chunks.with_the_rest(&raw);
     }
     raw.truncate(wanted);
     raw
 }
 
-/// What the chunks hold so far (RFC 9112 section 7.1), and whether the last one was seen or no chunk can follow.
-fn dechunk(raw: &[u8]) -> (Vec<u8>, bool) {
-    let mut body = Vec::new();
-    let mut rest = raw;
-    loop {
-        match httparse::parse_chunk_size(rest) {
-            Ok(httparse::Status::Complete((at, size))) => {
-                let size = usize::try_from(size).unwrap_or(usize::MAX);
-                let after = rest.get(at..).unwrap_or_default();
-                body.extend_from_slice(after.get(..size.min(after.len())).unwrap_or_default());
-                match after.get(size..).and_then(|r| r.strip_prefix(b"\r\n")) {
-                    _ if size == 0 => return (body, true),
-                    Some(next) => rest = next,
-                    None => return (body, false),
+/// The chunks of a body (RFC 9112 section 7.1), joined as they come in: each byte is looked at once.
+#[derive(Debug, Default)]
+struct Chunks {
+    body: Vec<u8>,
+    /// Where the next chunk begins.
+    at: usize,
+}
+
+impl Chunks {
+    /// Joins the chunks of `raw` that are whole by now. True once the last one was seen, or none can follow.
+    fn join(&mut self, raw: &[u8]) -> bool {
+        loop {
+            let (begins, size) = match self.next(raw) {
+                Ok(httparse::Status::Complete(chunk)) => chunk,
+                Ok(httparse::Status::Partial) => return false,
+                Err(_) => return true,
+            };
+            let ends = begins.saturating_add(size);
+            match raw.get(begins..ends) {
+                _ if size == 0 => return true,
+                Some(chunk) if raw.get(ends..ends + 2).is_some_and(|end| end == b"\r\n") => {
+                    self.body.extend_from_slice(chunk);
+                    self.at = ends + 2;
                 }
+                _ => return false,
             }
-            Ok(httparse::Status::Partial) => return (body, false),
-            Err(_) => return (body, true),
         }
+    }
+
+    /// The body, with what came of a chunk that was cut.
+    fn with_the_rest(mut self, raw: &[u8]) -> Vec<u8> {
+        if let Ok(httparse::Status::Complete((begins, size))) = self.next(raw) {
+            let rest = raw.get(begins..).unwrap_or_default();
+            self.body.extend_from_slice(rest.get(..size.min(rest.len())).unwrap_or_default());
+        }
+        self.body
+    }
+
+    /// Where the next chunk's data begins, and how long it is.
+    fn next(&self, raw: &[u8]) -> Result<httparse::Status<(usize, usize)>, httparse::InvalidChunkSize> {
+        let parsed = httparse::parse_chunk_size(raw.get(self.at..).unwrap_or_default())?;
+        Ok(match parsed {
+            httparse::Status::Complete((head, size)) => {
+                httparse::Status::Complete((self.at + head, usize::try_from(size).unwrap_or(usize::MAX)))
+            }
+            httparse::Status::Partial => httparse::Status::Partial,
+        })
     }
 }
 

@@ -447,9 +447,8 @@ impl<'w> Simulation<'w> {
     /// Decoys beside these observations and the newest witness run, as `hear_decoys`.
     fn run_decoys(&mut self, seen: &[Observation], now: Ms) -> Ms {
         let mut needed: BTreeMap<DecoyKey, Moment> = BTreeMap::new();
-        let half = Duration::from_millis(WINDOW / 2);
         let of_witnesses: Vec<Observation> = self.internet.newest().iter().flat_map(|run| run.seen()).cloned().collect();
-        let wanted = seen.iter().map(|o| (o, o.started)).chain(of_witnesses.iter().map(|o| (o, o.ended - half)));
+        let wanted = seen.iter().map(|o| (o, o.started)).chain(of_witnesses.iter().map(|o| (o, o.started)));
         for (one, since) in wanted {
             for key in Decoys::keys_for(one) {
                 let latest = needed.entry(key).or_insert(since);
