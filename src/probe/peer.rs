@@ -6,10 +6,27 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::fetch::Fetch;
-use super::{Approach, Ended, Peer};
+use super::{Approach, Ended};
 use crate::clock::{Moment, Wall};
+use crate::net::tls;
 use crate::observation::{Class, Evidence, Outcome, PeerEvidence, Stage};
+use crate::secret::Secret;
 use crate::target::Url;
+
+/// Kind `peer`.
+#[derive(Debug)]
+pub struct Peer {
+    /// The peer's web address.
+    pub url: Url,
+    /// The check to ask for.
+    pub check: String,
+    /// How long ago its newest record may have begun.
+    pub max_age: Duration,
+    /// Basic authentication.
+    pub auth: Option<(String, Secret)>,
+    /// How to shake hands, for `https`.
+    pub tls: tls::Client,
+}
 
 /// The part of `GET /api/v1/checks/{name}` that is read.
 #[derive(Debug, Deserialize)]
@@ -35,35 +52,37 @@ struct Seen {
     outcome: String,
 }
 
-/// One question to the peer.
-pub async fn attempt(probe: &Peer, approach: &Approach, deadline: Instant, evidence: &mut Evidence) -> Ended {
-    let url = Url { path: format!("{}/api/v1/checks/{}", probe.url.path.trim_end_matches('/'), probe.check), ..probe.url.clone() };
-    let auth = probe.auth.iter().map(|(user, password)| ("Authorization".to_string(), super::basic_auth(user, password)));
-    let headers: Vec<_> = auth.collect();
-    let fetch = Fetch { url: &url, via: None, tls: Some(&probe.tls), method: "GET", headers: &headers, body: true };
-    let (head, body) = match fetch.run(approach, deadline, evidence).await {
-        Ok(answer) => answer,
-        Err(ended) => return ended,
-    };
-    let read_at = Moment::now();
-    if head.status != 200 {
-        evidence.detail = Some(format!("the peer does not show a check named \"{}\"", probe.check));
-        return (Outcome::Status(head.status), Stage::Http);
+impl Peer {
+    /// One question to the peer.
+    pub(super) async fn attempt(&self, approach: &Approach, deadline: Instant, evidence: &mut Evidence) -> Ended {
+        let url = Url { path: format!("{}/api/v1/checks/{}", self.url.path.trim_end_matches('/'), self.check), ..self.url.clone() };
+        let auth = self.auth.iter().map(|(user, password)| ("Authorization".to_string(), super::basic_auth(user, password)));
+        let headers: Vec<_> = auth.collect();
+        let fetch = Fetch { url: &url, via: None, tls: Some(&self.tls), method: "GET", headers: &headers, body: true };
+        let (head, body) = match fetch.run(approach, deadline, evidence).await {
+            Ok(answer) => answer,
+            Err(ended) => return ended,
+        };
+        let read_at = Moment::now();
+        if head.status != 200 {
+            evidence.detail = Some(format!("the peer does not show a check named \"{}\"", self.check));
+            return (Outcome::Status(head.status), Stage::Http);
+        }
+        let outcome = match serde_json::from_slice::<Report>(&body) {
+            Ok(report) => match weigh(&report, self, read_at) {
+                Some(seen) => {
+                    let holds = seen.verdict == "holds" && seen.age_seconds <= self.max_age.as_secs_f64();
+                    evidence.detail =
+                        Some(format!("\"{}\" at {} was {} {:.0} s ago", seen.check, seen.vantage, seen.verdict, seen.age_seconds));
+                    evidence.peer = Some(seen);
+                    if holds { Outcome::QueryTrue } else { Outcome::QueryFalse }
+                }
+                None => mismatch(evidence, "it has no record with a readable time"),
+            },
+            Err(e) => mismatch(evidence, &e.to_string()),
+        };
+        (outcome, Stage::Http)
     }
-    let outcome = match serde_json::from_slice::<Report>(&body) {
-        Ok(report) => match weigh(&report, probe, read_at) {
-            Some(seen) => {
-                let holds = seen.verdict == "holds" && seen.age_seconds <= probe.max_age.as_secs_f64();
-                evidence.detail =
-                    Some(format!("\"{}\" at {} was {} {:.0} s ago", seen.check, seen.vantage, seen.verdict, seen.age_seconds));
-                evidence.peer = Some(seen);
-                if holds { Outcome::QueryTrue } else { Outcome::QueryFalse }
-            }
-            None => mismatch(evidence, "it has no record with a readable time"),
-        },
-        Err(e) => mismatch(evidence, &e.to_string()),
-    };
-    (outcome, Stage::Http)
 }
 
 fn mismatch(evidence: &mut Evidence, why: &str) -> Outcome {
@@ -96,7 +115,6 @@ fn weigh(report: &Report, probe: &Peer, read_at: Moment) -> Option<PeerEvidence>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::tls;
 
     fn weighed(report: serde_json::Value) -> PeerEvidence {
         let probe = Peer {
