@@ -6,18 +6,18 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::duration;
-use crate::report::Format;
+use crate::report::{Conclusion, Format};
 
 /// Every selected check holds, or is unproven and allowed to be while at least one holds; for the other commands: done.
-pub const EXIT_HOLDS: u8 = 0;
+pub const EXIT_HOLDS: u8 = Conclusion::Holds.exit_code();
 /// At least one check is violated.
-pub const EXIT_VIOLATED: u8 = 1;
+pub const EXIT_VIOLATED: u8 = Conclusion::Violated.exit_code();
 /// Usage or configuration error; nothing was probed. `clap` uses the same code.
 pub const EXIT_USAGE: u8 = 2;
 /// None is violated, at least one is unproven.
-pub const EXIT_UNPROVEN: u8 = 3;
+pub const EXIT_UNPROVEN: u8 = Conclusion::Unproven.exit_code();
 /// Nothing ran: no check selected.
-pub const EXIT_NOTHING: u8 = 4;
+pub const EXIT_NOTHING: u8 = Conclusion::NothingRan.exit_code();
 /// The report could not be written.
 pub const EXIT_REPORT: u8 = 5;
 

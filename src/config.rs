@@ -13,7 +13,7 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
-pub use keys::{Kind, every_key};
+pub use keys::every_key;
 pub use problem::{At, Place, Problem, Problems};
 pub use reader::{Context, Noted, did_you_mean, listed};
 pub use written::{AdminPage, Beacon, Check, Common, Expect, File, Http, MAX_LABELS, OpenProxy, Own, Peer, Tls, Via};

@@ -1,4 +1,4 @@
-//! Probes: one way of looking each. A probe knows the wire, and does not know what a verdict is.
+//! Probes: one way of looking each, one file a kind. A probe knows the wire, and does not know what a verdict is.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -10,20 +10,29 @@ use tokio::time::Instant;
 use crate::clock::Moment;
 use crate::net::connect;
 use crate::net::resolve::{Answer, Resolver};
-use crate::net::tls;
 use crate::observation::{Attempt, Class, Evidence, Family, Outcome, Stage, Subject};
 use crate::secret::Secret;
 use crate::target::{HostPort, Url};
-use crate::token::Key;
 
+mod by_hand;
 mod egress_ip;
 mod fetch;
 mod http;
+mod kind;
 mod open_proxy;
 mod peer;
 mod tcp;
-mod tls_handshake;
+mod tls;
 mod tunnel;
+
+pub use egress_ip::EgressIp;
+pub use http::Http;
+pub use kind::Kind;
+pub use open_proxy::{OpenProxy, Technique};
+pub use peer::Peer;
+pub use tcp::Tcp;
+pub use tls::Tls;
+pub use tunnel::Via;
 
 /// How every probe names itself, so that the audited side's logs corroborate.
 pub const USER_AGENT: &str = concat!("mustnot/", env!("CARGO_PKG_VERSION"));
@@ -51,133 +60,16 @@ pub enum Probe {
     OpenProxy(OpenProxy),
 }
 
-/// Kind `tcp`.
-#[derive(Debug)]
-pub struct Tcp {
-    /// Where to connect.
-    pub target: HostPort,
-}
-
-/// Kind `tls`.
-#[derive(Debug)]
-pub struct Tls {
-    /// Where to connect.
-    pub target: HostPort,
-    /// How to shake hands.
-    pub tls: tls::Client,
-}
-
-/// Kind `http`.
-#[derive(Debug)]
-pub struct Http {
-    /// What to ask for; the path is sent as typed.
-    pub url: Url,
-    /// The proxy to go through.
-    pub via: Option<Via>,
-    /// The request method.
-    pub method: String,
-    /// Headers besides `Host`, `User-Agent`, `Accept` and `Connection`; the values may be secret.
-    pub headers: Vec<(String, Secret)>,
-    /// What the body of an accepted answer must contain.
-    pub body_contains: Option<String>,
-    /// Follow redirects to the end (positive checks only).
-    pub follow_redirects: bool,
-    /// How to shake hands, for `https`.
-    pub tls: tls::Client,
-}
-
-/// Kind `egress-ip`.
-#[derive(Debug)]
-pub struct EgressIp {
-    /// The beacon, over plain HTTP: its signature is its authentication.
-    pub url: Url,
-    /// The proxy to go through.
-    pub via: Option<Via>,
-    /// The addresses that it may see.
-    pub expected: Vec<ipnet::IpNet>,
-    /// The key shared with the beacon.
-    pub key: Key,
-}
-
-/// Kind `peer`.
-#[derive(Debug)]
-pub struct Peer {
-    /// The peer's web address.
-    pub url: Url,
-    /// The check to ask for.
-    pub check: String,
-    /// How long ago its newest record may have begun.
-    pub max_age: Duration,
-    /// Basic authentication.
-    pub auth: Option<(String, Secret)>,
-    /// How to shake hands, for `https`.
-    pub tls: tls::Client,
-}
-
-/// Kind `open-proxy`.
-#[derive(Debug)]
-pub struct OpenProxy {
-    /// The proxy that must relay nothing.
-    pub target: HostPort,
-    /// Our beacons, over plain HTTP.
-    pub beacons: Vec<Url>,
-    /// The techniques to try, in order.
-    pub techniques: Vec<Technique>,
-    /// A destination on the proxy's own allow-list, for OP-07.
-    pub allowed_destination: Option<HostPort>,
-    /// How OP-07 proves the destination's certificate.
-    pub tls: tls::Client,
-    /// The key shared with the beacons.
-    pub key: Key,
-}
-
-/// One way to make a proxy relay (docs/techniques.md).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Technique {
-    /// OP-01: CONNECT to the beacon, then a raw nonce.
-    Connect,
-    /// OP-02: GET with the beacon's absolute URI.
-    AbsoluteGet,
-    /// OP-07: CONNECT to a destination that the proxy allows, proven by its certificate.
-    AllowedDestination,
-    /// OP-09: GET in origin form with the beacon as Host.
-    OriginGet,
-}
-
-/// A proxy on the way, spoken to in plain HTTP; it is always asked for a tunnel (CONNECT).
-#[derive(Debug, Clone)]
-pub struct Via {
-    /// The proxy.
-    pub proxy: HostPort,
-    /// Basic credentials for it (RFC 7617).
-    pub auth: Option<(String, Secret)>,
-}
-
-impl Technique {
-    /// Every technique, in the order in which they are tried.
-    pub const ALL: [Technique; 4] = [Technique::Connect, Technique::AbsoluteGet, Technique::OriginGet, Technique::AllowedDestination];
-
-    /// Its number in the catalogue.
-    pub fn id(self) -> &'static str {
-        match self {
-            Technique::Connect => "OP-01",
-            Technique::AbsoluteGet => "OP-02",
-            Technique::AllowedDestination => "OP-07",
-            Technique::OriginGet => "OP-09",
-        }
-    }
-}
-
 impl Probe {
-    /// The kind's token, as written in `kind`.
-    pub fn kind(&self) -> &'static str {
+    /// Its kind.
+    pub fn kind(&self) -> Kind {
         match self {
-            Probe::Tcp(_) => "tcp",
-            Probe::Tls(_) => "tls",
-            Probe::Http(_) => "http",
-            Probe::EgressIp(_) => "egress-ip",
-            Probe::Peer(_) => "peer",
-            Probe::OpenProxy(_) => "open-proxy",
+            Probe::Tcp(_) => Kind::Tcp,
+            Probe::Tls(_) => Kind::Tls,
+            Probe::Http(_) => Kind::Http,
+            Probe::EgressIp(_) => Kind::EgressIp,
+            Probe::Peer(_) => Kind::Peer,
+            Probe::OpenProxy(_) => Kind::OpenProxy,
         }
     }
 
@@ -256,17 +148,10 @@ impl Probe {
             technique: None,
         };
         let approach = Approach { to, source, timeout, tunnel_to: None, technique: None, beacon: None, resolver };
-        let Probe::OpenProxy(suite) = self else { return vec![(subject, approach)] };
-        let mut subjects = Vec::new();
-        for technique in &suite.techniques {
-            let beacons: Vec<Option<&Url>> =
-                if *technique == Technique::AllowedDestination { vec![None] } else { suite.beacons.iter().map(Some).collect() };
-            for beacon in beacons {
-                let subject = Subject { technique: Some(technique.id()), ..subject.clone() };
-                subjects.push((subject, Approach { technique: Some(*technique), beacon: beacon.cloned(), ..approach.clone() }));
-            }
+        match self {
+            Probe::OpenProxy(suite) => suite.subjects(&subject, &approach),
+            Probe::Tcp(_) | Probe::Tls(_) | Probe::Http(_) | Probe::EgressIp(_) | Probe::Peer(_) => vec![(subject, approach)],
         }
-        subjects
     }
 
     /// One attempt: one fresh connection, and what became of it.
@@ -275,12 +160,12 @@ impl Probe {
         let started = Moment::now();
         let deadline = Instant::now() + approach.timeout;
         let (outcome, stage) = match self {
-            Probe::Tcp(_) => tcp::attempt(approach, deadline, &mut evidence).await,
-            Probe::Tls(probe) => tls_handshake::attempt(probe, approach, deadline, &mut evidence).await,
-            Probe::Http(probe) => http::attempt(probe, approach, deadline, &mut evidence).await,
-            Probe::EgressIp(probe) => egress_ip::attempt(probe, approach, deadline, &mut evidence).await,
-            Probe::Peer(probe) => peer::attempt(probe, approach, deadline, &mut evidence).await,
-            Probe::OpenProxy(probe) => open_proxy::attempt(probe, approach, deadline, &mut evidence).await,
+            Probe::Tcp(probe) => probe.attempt(approach, deadline, &mut evidence).await,
+            Probe::Tls(probe) => probe.attempt(approach, deadline, &mut evidence).await,
+            Probe::Http(probe) => probe.attempt(approach, deadline, &mut evidence).await,
+            Probe::EgressIp(probe) => probe.attempt(approach, deadline, &mut evidence).await,
+            Probe::Peer(probe) => probe.attempt(approach, deadline, &mut evidence).await,
+            Probe::OpenProxy(probe) => probe.attempt(approach, deadline, &mut evidence).await,
         };
         let ended = Moment::now();
         let longest = approach.timeout + self.epilogue(approach.timeout) + OVERRUN;

@@ -1,8 +1,7 @@
-//! Reasons: a judged run as a sentence for somebody who was asleep a minute ago, and the line that repeats it by hand.
+//! Reasons: a judged run as a sentence for somebody who was asleep a minute ago.
 
 use crate::observation::{Observation, Outcome, Stage};
 use crate::plan::Check;
-use crate::probe::Probe;
 use crate::verdict::{Cause, Judged, Verdict};
 use crate::witness::Proof;
 
@@ -112,7 +111,7 @@ fn failed(one: &Judged) -> String {
 }
 
 /// What happened to one address, as the start of a sentence.
-pub fn happened(seen: &Observation, check: &Check) -> String {
+fn happened(seen: &Observation, check: &Check) -> String {
     let who = match (&check.probe.via(), seen.stage) {
         (Some(via), Stage::Tcp | Stage::Proxy) => format!("the proxy {} (on the way to {})", via.proxy, seen.subject.address),
         _ => match seen.evidence.redirected_to {
@@ -186,40 +185,4 @@ pub fn happened(seen: &Observation, check: &Check) -> String {
         Outcome::Internal if e.beacon_saw.is_some() => format!("{who} was not tested{detail}"),
         Outcome::Internal => format!("{who}: a bug in mustnot{detail}; please report it"),
     }
-}
-
-/// A command that repeats the observation by hand.
-pub fn reproduce(check: &Check, seen: &Observation) -> Option<String> {
-    let to = seen.subject.dialled?;
-    let wait = check.timeout.as_secs().max(1);
-    let source = |flag: &str| check.source.map_or(String::new(), |s| format!(" {flag} {s}"));
-    let curl = format!("curl -sS -o /dev/null -D - --path-as-is --max-time {wait}{}", source("--interface"));
-    let pin = |host: &crate::target::HostPort| match host.host.ip() {
-        Some(_) => String::new(),
-        None => format!(" --resolve '{}:{}:{}'", host.host, host.port, crate::target::Host::Ip(to.ip())),
-    };
-    Some(match &check.probe {
-        Probe::Tcp(_) => format!("nc -vz -w {wait}{} {} {}", source("-s"), to.ip(), to.port()),
-        Probe::Tls(tls) => format!("openssl s_client -connect {to} -servername {} </dev/null", tls.target.host),
-        Probe::Http(http) => match &http.via {
-            Some(via) => format!("{curl} -X {} -p -x 'http://{}' '{}'", http.method, via.proxy, http.url),
-            None => format!("{curl} -X {}{} '{}'", http.method, pin(&http.url.authority), http.url),
-        },
-        Probe::EgressIp(egress) => match &egress.via {
-            Some(via) => format!("{curl} -p -x 'http://{}' '{}'", via.proxy, egress.url),
-            None => format!("{curl} '{}'", egress.url),
-        },
-        Probe::Peer(peer) => {
-            format!("curl -sS --max-time {wait} '{}://{}/api/v1/checks/{}'", peer.url.scheme, peer.url.authority, peer.check)
-        }
-        Probe::OpenProxy(suite) => {
-            let beacon = suite.beacons.first().map_or(String::new(), |b| b.to_string());
-            match seen.subject.technique {
-                Some("OP-01") => format!("{curl} -p -x 'http://{to}' '{beacon}'"),
-                Some("OP-07") => format!("{curl} -x 'http://{to}' 'https://{}/'", suite.allowed_destination.as_ref()?),
-                Some("OP-09") => format!("{curl} -H 'Host: {}' 'http://{to}/'", suite.beacons.first()?.host_header()),
-                _ => format!("{curl} -x 'http://{to}' '{beacon}'"),
-            }
-        }
-    })
 }

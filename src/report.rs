@@ -119,7 +119,7 @@ impl Report {
 
 impl Conclusion {
     /// The exit code of `mustnot check`.
-    pub fn exit_code(self) -> u8 {
+    pub const fn exit_code(self) -> u8 {
         match self {
             Conclusion::Holds => 0,
             Conclusion::Violated => 1,

@@ -1,25 +1,7 @@
 //! The keys that each section knows: the one table that the reader, its suggestions and the documentation's test share.
 
-use std::fmt;
-
 use super::reader::{Section, did_you_mean, listed};
-
-/// A kind of check.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// `tcp`
-    Tcp,
-    /// `tls`
-    Tls,
-    /// `http`
-    Http,
-    /// `egress-ip`
-    EgressIp,
-    /// `peer`
-    Peer,
-    /// `open-proxy`
-    OpenProxy,
-}
+use crate::probe::Kind;
 
 /// The top level's own keys.
 pub const TOP: [&str; 6] = ["vantage", "witness_window", "linger", "decoy", "state_dir", "shutdown_grace"];
@@ -122,44 +104,7 @@ const UNBUILT_CHECK: [&str; 17] = [
     "query",
 ];
 /// Kinds that the specification knows and this version has not built.
-const UNBUILT_KINDS: [&str; 5] = ["udp", "icmp", "dns", "ports", "promql"];
-
-impl Kind {
-    /// Every kind.
-    pub const ALL: [Kind; 6] = [Kind::Tcp, Kind::Tls, Kind::Http, Kind::EgressIp, Kind::Peer, Kind::OpenProxy];
-
-    /// The token, as written in `kind`.
-    pub fn token(self) -> &'static str {
-        match self {
-            Kind::Tcp => "tcp",
-            Kind::Tls => "tls",
-            Kind::Http => "http",
-            Kind::EgressIp => "egress-ip",
-            Kind::Peer => "peer",
-            Kind::OpenProxy => "open-proxy",
-        }
-    }
-}
-
-impl std::str::FromStr for Kind {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Kind, String> {
-        if let Some(kind) = Kind::ALL.into_iter().find(|k| k.token() == text) {
-            return Ok(kind);
-        }
-        if UNBUILT_KINDS.contains(&text) {
-            return Err(not_built(&format!("kind \"{text}\"")));
-        }
-        Err(format!("\"{text}\" is no kind; {}", did_you_mean(text, Kind::ALL.map(Kind::token))))
-    }
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.token())
-    }
-}
+pub const UNBUILT_KINDS: [&str; 5] = ["udp", "icmp", "dns", "ports", "promql"];
 
 /// What to say of something that a later version will have.
 pub fn not_built(what: &str) -> String {

@@ -8,7 +8,7 @@ use super::reader::{did_you_mean, listed};
 use crate::net::resolve::Resolver;
 use crate::net::tls::Version;
 use crate::observation::Family;
-use crate::probe::Technique;
+use crate::probe::{Kind, Technique};
 use crate::proxy;
 use crate::severity::Severity;
 use crate::target::{Host, HostPort, Scheme, Url, fold_mapped};
@@ -24,6 +24,15 @@ pub fn parse_name(text: &str, punctuation: &str) -> Result<String, String> {
         None if text.is_empty() => Err(format!("is empty; write letters, digits, {allowed}")),
         None => Ok(text.to_string()),
         Some(bad) => Err(format!("\"{text}\" contains {bad:?}; write letters, digits, {allowed}")),
+    }
+}
+
+/// A kind by its token.
+pub fn parse_kind(text: &str) -> Result<Kind, String> {
+    match Kind::ALL.into_iter().find(|k| k.token() == text) {
+        Some(kind) => Ok(kind),
+        None if keys::UNBUILT_KINDS.contains(&text) => Err(keys::not_built(&format!("kind \"{text}\""))),
+        None => Err(format!("\"{text}\" is no kind; {}", did_you_mean(text, Kind::ALL.map(Kind::token)))),
     }
 }
 

@@ -7,18 +7,18 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::keys::{self, Kind};
+use super::keys;
 use super::problem::{At, Place};
-use super::reader::Section;
+use super::reader::{Section, listed};
 use super::value::{
-    filled, parse_address, parse_alpn, parse_base, parse_beacon, parse_decoy, parse_door, parse_family, parse_host_port, parse_listen,
-    parse_log, parse_method, parse_name, parse_proof, parse_resolver, parse_runbook, parse_severity, parse_technique, parse_url,
-    parse_user, parse_version, parse_via,
+    filled, parse_address, parse_alpn, parse_base, parse_beacon, parse_decoy, parse_door, parse_family, parse_host_port, parse_kind,
+    parse_listen, parse_log, parse_method, parse_name, parse_proof, parse_resolver, parse_runbook, parse_severity, parse_technique,
+    parse_url, parse_user, parse_version, parse_via,
 };
 use crate::net::resolve::Resolver;
 use crate::net::tls::Version;
 use crate::observation::Family;
-use crate::probe::Technique;
+use crate::probe::{Kind, Technique};
 use crate::proxy;
 use crate::secret::Secret;
 use crate::severity::Severity;
@@ -266,6 +266,20 @@ pub struct Tls {
     pub max_version: Option<At<Version>>,
 }
 
+impl Own {
+    /// The kind whose keys these are.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Own::Tcp { .. } => Kind::Tcp,
+            Own::Tls { .. } => Kind::Tls,
+            Own::Http(_) => Kind::Http,
+            Own::EgressIp { .. } => Kind::EgressIp,
+            Own::Peer(_) => Kind::Peer,
+            Own::OpenProxy(_) => Kind::OpenProxy,
+        }
+    }
+}
+
 impl Tls {
     /// Where the keys stand that are written.
     pub fn places(&self) -> impl Iterator<Item = &Place> {
@@ -453,11 +467,11 @@ impl Check {
         let section = &section;
         let before = section.context().problems();
         let name = section.public_string_of("name", "\"admin-closed\"", |text| parse_name(text, "-_"));
-        let kind = section.parsed("kind", "\"tcp\"", str::parse::<Kind>).map(|k| k.value);
+        let kind = section.parsed("kind", "\"tcp\"", parse_kind).map(|k| k.value);
         let unbuilt_kind = section.has("kind") && kind.is_none();
         keys::vet_check(section, kind);
         section.require("name", "write name = \"admin-closed\"; letters, digits, - and _");
-        section.require("kind", "write one of tcp, tls, http, egress-ip, peer, open-proxy");
+        section.require("kind", &format!("write one of {}", listed(Kind::ALL.map(Kind::token))));
         if !unbuilt_kind && !section.has("targets") {
             section.require("target", remedy_for_target(kind));
         }

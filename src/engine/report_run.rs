@@ -15,7 +15,7 @@ use crate::verdict::{Cause, Folded, Judged, Verdict, latch};
 pub(super) fn about(check: &Check, masks: &[Secret]) -> About {
     let about = About {
         name: check.name.clone(),
-        kind: check.probe.kind(),
+        kind: check.probe.kind().token(),
         target: check.target.clone(),
         expect: check.expect.clone(),
         severity: check.severity,
@@ -54,7 +54,7 @@ pub(super) fn record(
         cause: folded.verdict.cause(),
         verdict: folded.verdict,
         reason,
-        reproduce: if holds { None } else { decisive.and_then(|j| reason::reproduce(check, &j.seen)) },
+        reproduce: if holds { None } else { decisive.and_then(|j| check.probe.by_hand(&j.seen.subject, check.timeout)) },
         proofs: folded.proofs,
         not_covered: Family::BOTH.into_iter().filter(|f| !check.families.contains(f)).collect(),
         started_at,

@@ -3,56 +3,90 @@
 use tokio::time::Instant;
 
 use super::fetch::Fetch;
-use super::{Approach, Ended, Http};
+use super::{Approach, Ended, Via};
 use crate::net::http::Head;
+use crate::net::tls;
 use crate::observation::{Class, Evidence, Outcome, Stage};
+use crate::secret::Secret;
 use crate::target::{HostPort, Url};
 
 /// Redirects that are followed before one too many is a loop (RFC 9110 section 15.4).
 const MAX_REDIRECTS: usize = 5;
 
-/// One exchange, and the redirects that the check follows.
-pub async fn attempt(probe: &Http, approach: &Approach, deadline: Instant, evidence: &mut Evidence) -> Ended {
-    match follow(probe, approach, deadline, evidence).await {
-        Ok((head, body)) => (of_answer(probe, &head, &body, evidence), Stage::Http),
-        Err(ended) => ended,
-    }
+/// Kind `http`.
+#[derive(Debug)]
+pub struct Http {
+    /// What to ask for; the path is sent as typed.
+    pub url: Url,
+    /// The proxy to go through.
+    pub via: Option<Via>,
+    /// The request method.
+    pub method: String,
+    /// Headers besides `Host`, `User-Agent`, `Accept` and `Connection`; the values may be secret.
+    pub headers: Vec<(String, Secret)>,
+    /// What the body of an accepted answer must contain.
+    pub body_contains: Option<String>,
+    /// Follow redirects to the end (positive checks only).
+    pub follow_redirects: bool,
+    /// How to shake hands, for `https`.
+    pub tls: tls::Client,
 }
 
-async fn follow(probe: &Http, approach: &Approach, deadline: Instant, evidence: &mut Evidence) -> Result<(Head, Vec<u8>), Ended> {
-    let headers: Vec<_> = probe.headers.iter().map(|(name, value)| (name.clone(), value.expose().to_string())).collect();
-    let (mut url, mut approach) = (probe.url.clone(), approach.clone());
-    let mut authenticated = true;
-    for hop in 0..=MAX_REDIRECTS {
-        if hop > 0 {
-            // What an earlier hop showed, its authentication above all, says nothing of this one.
-            *evidence = Evidence { redirected_to: probe.via.is_none().then_some(approach.to), ..Evidence::default() };
+impl Http {
+    /// One exchange, and the redirects that the check follows.
+    pub(super) async fn attempt(&self, approach: &Approach, deadline: Instant, evidence: &mut Evidence) -> Ended {
+        match self.follow(approach, deadline, evidence).await {
+            Ok((head, body)) => (self.of_answer(&head, &body, evidence), Stage::Http),
+            Err(ended) => ended,
         }
-        // Headers may carry credentials for the target, and for nobody else.
-        let headers: &[_] = if url.authority == probe.url.authority { &headers } else { &[] };
-        let fetch = Fetch {
-            url: &url,
-            via: probe.via.as_ref(),
-            tls: Some(&probe.tls),
-            method: if hop == 0 { &probe.method } else { "GET" },
-            headers,
-            body: probe.body_contains.is_some(),
-        };
-        let fetched = fetch.run(&approach, deadline, evidence).await;
-        // Who answered a hop in plain text chose the host of the next: its certificate proves that host, not the one that was asked.
-        authenticated &= evidence.authenticated.is_some();
-        if !authenticated {
-            evidence.authenticated = None;
-        }
-        let (head, body) = fetched?;
-        let Some(next) = probe.follow_redirects.then(|| redirect(&url, &head)).flatten() else { return Ok((head, body)) };
-        if next.authority != url.authority {
-            approach = approach.rerouted(probe.via.is_some(), &next.authority, deadline, evidence).await?;
-        }
-        url = next;
     }
-    evidence.detail = Some(format!("more than {MAX_REDIRECTS} redirects"));
-    Err((Outcome::Mismatch, Stage::Http))
+
+    async fn follow(&self, approach: &Approach, deadline: Instant, evidence: &mut Evidence) -> Result<(Head, Vec<u8>), Ended> {
+        let headers: Vec<_> = self.headers.iter().map(|(name, value)| (name.clone(), value.expose().to_string())).collect();
+        let (mut url, mut approach) = (self.url.clone(), approach.clone());
+        let mut authenticated = true;
+        for hop in 0..=MAX_REDIRECTS {
+            if hop > 0 {
+                // What an earlier hop showed, its authentication above all, says nothing of this one.
+                *evidence = Evidence { redirected_to: self.via.is_none().then_some(approach.to), ..Evidence::default() };
+            }
+            // Headers may carry credentials for the target, and for nobody else who reads along.
+            let headers: &[_] = if (url.scheme, &url.authority) == (self.url.scheme, &self.url.authority) { &headers } else { &[] };
+            let fetch = Fetch {
+                url: &url,
+                via: self.via.as_ref(),
+                tls: Some(&self.tls),
+                method: if hop == 0 { &self.method } else { "GET" },
+                headers,
+                body: self.body_contains.is_some(),
+            };
+            let fetched = fetch.run(&approach, deadline, evidence).await;
+            // Who answered a hop in plain text chose the host of the next: its certificate proves that host, not the one that was asked.
+            authenticated &= evidence.authenticated.is_some();
+            if !authenticated {
+                evidence.authenticated = None;
+            }
+            let (head, body) = fetched?;
+            let Some(next) = self.follow_redirects.then(|| redirect(&url, &head)).flatten() else { return Ok((head, body)) };
+            if next.authority != url.authority {
+                approach = approach.rerouted(self.via.is_some(), &next.authority, deadline, evidence).await?;
+            }
+            url = next;
+        }
+        evidence.detail = Some(format!("more than {MAX_REDIRECTS} redirects"));
+        Err((Outcome::Mismatch, Stage::Http))
+    }
+
+    fn of_answer(&self, head: &Head, body: &[u8], evidence: &mut Evidence) -> Outcome {
+        let outcome = Outcome::Status(head.status);
+        match &self.body_contains {
+            Some(marker) if outcome.class() == Class::Open && !contains(body, marker.as_bytes()) => {
+                evidence.detail = Some(format!("the body ({} bytes) does not contain body_contains", body.len()));
+                Outcome::Mismatch
+            }
+            _ => outcome,
+        }
+    }
 }
 
 /// Where the answer sends us, if anywhere that is HTTP.
@@ -61,17 +95,6 @@ fn redirect(from: &Url, head: &Head) -> Option<Url> {
         return None;
     }
     from.join(head.header("location")?.trim())
-}
-
-fn of_answer(probe: &Http, head: &Head, body: &[u8], evidence: &mut Evidence) -> Outcome {
-    let outcome = Outcome::Status(head.status);
-    match &probe.body_contains {
-        Some(marker) if outcome.class() == Class::Open && !contains(body, marker.as_bytes()) => {
-            evidence.detail = Some(format!("the body ({} bytes) does not contain body_contains", body.len()));
-            Outcome::Mismatch
-        }
-        _ => outcome,
-    }
 }
 
 fn contains(body: &[u8], marker: &[u8]) -> bool {
@@ -104,9 +127,7 @@ mod tests {
 
     use super::*;
     use crate::net::resolve::Resolver;
-    use crate::net::tls;
     use crate::observation::Authentication;
-    use crate::secret::Secret;
 
     async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, text: &str) {
         let mut request = [0; 4096];
@@ -168,7 +189,7 @@ mod tests {
             let approach =
                 Approach { to: first, source: None, timeout, tunnel_to: None, technique: None, beacon: None, resolver: Resolver::System };
             let mut evidence = Evidence::default();
-            let ended = attempt(&probe, &approach, Instant::now() + timeout, &mut evidence).await;
+            let ended = probe.attempt(&approach, Instant::now() + timeout, &mut evidence).await;
             assert_eq!((ended.0, evidence.authenticated), (Outcome::Status(200), authenticated), "{url}: {evidence:?}");
         }
     }

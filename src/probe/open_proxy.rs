@@ -6,39 +6,104 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use super::fetch::Fetch;
-use super::{Approach, Ended, OpenProxy, Technique, dial, tunnel};
+use super::{Approach, Ended, dial, tunnel};
 use crate::clock::Wall;
-use crate::net::http;
-use crate::observation::{Authentication, Evidence, Outcome, Stage};
-use crate::target::Url;
-use crate::token::{Answer, Finding, LogAnswer, Nonce, Question};
+use crate::net::{http, tls};
+use crate::observation::{Authentication, Evidence, Outcome, Stage, Subject};
+use crate::target::{HostPort, Url};
+use crate::token::{Answer, Finding, Key, LogAnswer, Nonce, Question};
 
 /// The most that is read of an answer: the longest signed line is far shorter, and an error page goes on for long.
 const MAX_ANSWER: usize = 64 * 1024;
 
-/// Tries one technique once; afterwards the beacon's log is asked whether the request came through all the same.
-pub async fn attempt(probe: &OpenProxy, approach: &Approach, deadline: Instant, evidence: &mut Evidence) -> Ended {
-    let technique = approach.technique.unwrap_or(Technique::Connect);
-    evidence.technique = Some(technique.id());
-    let stream = match dial(approach, deadline, evidence).await {
-        Ok(stream) => stream,
-        // RST straight after accept is how a proxy denies at TCP level.
-        Err((outcome, stage)) => return (tunnel::of_silence(outcome), stage),
-    };
-    let ours = evidence.local_address;
-    let outcome = match (technique, &approach.beacon) {
-        (Technique::AllowedDestination, _) => allowed_destination(probe, stream, deadline, evidence).await,
-        (_, Some(beacon)) => relay(probe, technique, beacon, stream, approach, deadline, evidence).await,
-        (_, None) => Outcome::Internal,
-    };
-    match (evidence.beacon_saw, ours) {
-        // Nothing stood between: our own client went around the proxy.
-        (Some(seen), Some(ours)) if seen == ours => {
-            evidence.detail =
-                Some("the beacon saw this very connection, so no proxy stood between; is the target the beacon itself?".into());
-            (Outcome::Internal, Stage::Proxy)
+/// Kind `open-proxy`.
+#[derive(Debug)]
+pub struct OpenProxy {
+    /// The proxy that must relay nothing.
+    pub target: HostPort,
+    /// Our beacons, over plain HTTP.
+    pub beacons: Vec<Url>,
+    /// The techniques to try, in order.
+    pub techniques: Vec<Technique>,
+    /// A destination on the proxy's own allow-list, for OP-07.
+    pub allowed_destination: Option<HostPort>,
+    /// How OP-07 proves the destination's certificate.
+    pub tls: tls::Client,
+    /// The key shared with the beacons.
+    pub key: Key,
+}
+
+/// One way to make a proxy relay (docs/techniques.md). A new one joins [`Technique::ALL`] too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Technique {
+    /// OP-01: CONNECT to the beacon, then a raw nonce.
+    Connect,
+    /// OP-02: GET with the beacon's absolute URI.
+    AbsoluteGet,
+    /// OP-07: CONNECT to a destination that the proxy allows, proven by its certificate.
+    AllowedDestination,
+    /// OP-09: GET in origin form with the beacon as Host.
+    OriginGet,
+}
+
+impl Technique {
+    /// Every technique, in the order in which they are tried.
+    pub const ALL: [Technique; 4] = [Technique::Connect, Technique::AbsoluteGet, Technique::OriginGet, Technique::AllowedDestination];
+
+    /// Its number in the catalogue.
+    pub fn id(self) -> &'static str {
+        match self {
+            Technique::Connect => "OP-01",
+            Technique::AbsoluteGet => "OP-02",
+            Technique::AllowedDestination => "OP-07",
+            Technique::OriginGet => "OP-09",
         }
-        _ => (outcome, Stage::Proxy),
+    }
+}
+
+impl OpenProxy {
+    /// One subject a technique and beacon.
+    pub(super) fn subjects(&self, subject: &Subject, approach: &Approach) -> Vec<(Subject, Approach)> {
+        let of = |technique: &Technique| {
+            let beacons: Vec<Option<&Url>> = match technique {
+                Technique::Connect | Technique::AbsoluteGet | Technique::OriginGet => self.beacons.iter().map(Some).collect(),
+                Technique::AllowedDestination => vec![None],
+            };
+            let technique = *technique;
+            beacons.into_iter().map(move |beacon| {
+                let subject = Subject { technique: Some(technique.id()), ..subject.clone() };
+                (subject, Approach { technique: Some(technique), beacon: beacon.cloned(), ..approach.clone() })
+            })
+        };
+        self.techniques.iter().flat_map(of).collect()
+    }
+
+    /// Tries one technique once; afterwards the beacon's log is asked whether the request came through all the same.
+    pub(super) async fn attempt(&self, approach: &Approach, deadline: Instant, evidence: &mut Evidence) -> Ended {
+        let technique = approach.technique.unwrap_or(Technique::Connect);
+        evidence.technique = Some(technique.id());
+        let stream = match dial(approach, deadline, evidence).await {
+            Ok(stream) => stream,
+            // RST straight after accept is how a proxy denies at TCP level.
+            Err((outcome, stage)) => return (tunnel::of_silence(outcome), stage),
+        };
+        let ours = evidence.local_address;
+        let outcome = match (technique, &approach.beacon) {
+            (Technique::AllowedDestination, _) => allowed_destination(self, stream, deadline, evidence).await,
+            (Technique::Connect | Technique::AbsoluteGet | Technique::OriginGet, Some(beacon)) => {
+                relay(self, technique, beacon, stream, approach, deadline, evidence).await
+            }
+            (Technique::Connect | Technique::AbsoluteGet | Technique::OriginGet, None) => Outcome::Internal,
+        };
+        match (evidence.beacon_saw, ours) {
+            // Nothing stood between: our own client went around the proxy.
+            (Some(seen), Some(ours)) if seen == ours => {
+                evidence.detail =
+                    Some("the beacon saw this very connection, so no proxy stood between; is the target the beacon itself?".into());
+                (Outcome::Internal, Stage::Proxy)
+            }
+            _ => (outcome, Stage::Proxy),
+        }
     }
 }
 
@@ -57,9 +122,12 @@ async fn relay(
         Err(why) => return local(evidence, why),
     };
     evidence.nonce = Some(nonce.to_string());
+    let (host, path) = (beacon.host_header(), format!("{}/{nonce}", beacon.path.trim_end_matches('/')));
     let answered = match technique {
         Technique::Connect => connect(probe, beacon, &nonce, &mut stream, deadline, evidence).await,
-        _ => get(probe, technique, beacon, &nonce, &mut stream, deadline, evidence).await,
+        Technique::AbsoluteGet => get(probe, (&host, &format!("http://{host}{path}")), &nonce, &mut stream, deadline, evidence).await,
+        Technique::OriginGet => get(probe, (&host, &path), &nonce, &mut stream, deadline, evidence).await,
+        Technique::AllowedDestination => Outcome::Internal,
     };
     if answered == Outcome::Relayed {
         return answered;
@@ -115,15 +183,12 @@ async fn connect(
 /// OP-02 and OP-09: a GET for the nonce, in absolute or in origin form (RFC 9112 section 3.2).
 async fn get(
     probe: &OpenProxy,
-    technique: Technique,
-    beacon: &Url,
+    (host, target): (&str, &str),
     nonce: &Nonce,
     stream: &mut TcpStream,
     deadline: Instant,
     evidence: &mut Evidence,
 ) -> Outcome {
-    let (host, path) = (beacon.host_header(), format!("{}/{nonce}", beacon.path.trim_end_matches('/')));
-    let target = if technique == Technique::AbsoluteGet { format!("http://{host}{path}") } else { path };
     evidence.request = Some(format!("GET {target} HTTP/1.1"));
     let request =
         format!("GET {target} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {}\r\nAccept: */*\r\nConnection: close\r\n\r\n", super::USER_AGENT);

@@ -6,10 +6,27 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::fetch::Fetch;
-use super::{Approach, Ended, Peer};
+use super::{Approach, Ended};
 use crate::clock::{Moment, Wall};
+use crate::net::tls;
 use crate::observation::{Class, Evidence, Outcome, PeerEvidence, Stage};
+use crate::secret::Secret;
 use crate::target::Url;
+
+/// Kind `peer`.
+#[derive(Debug)]
+pub struct Peer {
+    /// The peer's web address.
+    pub url: Url,
+    /// The check to ask for.
+    pub check: String,
+    /// How long ago its newest record may have begun.
+    pub max_age: Duration,
+    /// Basic authentication.
+    pub auth: Option<(String, Secret)>,
+    /// How to shake hands, for `https`.
+    pub tls: tls::Client,
+}
 
 /// The part of `GET /api/v1/checks/{name}` that is read.
 #[derive(Debug, Deserialize)]
@@ -40,39 +57,41 @@ struct Seen {
 /// The form of the report that is understood; another one may mean another thing by the same words.
 const SCHEMA: u32 = 1;
 
-/// One question to the peer.
-pub async fn attempt(probe: &Peer, approach: &Approach, deadline: Instant, evidence: &mut Evidence) -> Ended {
-    let url = Url { path: format!("{}/api/v1/checks/{}", probe.url.path.trim_end_matches('/'), probe.check), ..probe.url.clone() };
-    let auth = probe.auth.iter().map(|(user, password)| ("Authorization".to_string(), super::basic_auth(user, password)));
-    let headers: Vec<_> = auth.collect();
-    let fetch = Fetch { url: &url, via: None, tls: Some(&probe.tls), method: "GET", headers: &headers, body: true };
-    let (head, body) = match fetch.run(approach, deadline, evidence).await {
-        Ok(answer) => answer,
-        Err(ended) => return ended,
-    };
-    let read_at = Moment::now();
-    if head.status != 200 {
-        evidence.detail = Some(match head.status {
-            401 => "the peer asks who we are; see user and password_file".into(),
-            404 => format!("the peer does not show a check named \"{}\"", probe.check),
-            other => format!("the peer answered {other} instead of a report"),
-        });
-        return (Outcome::Status(head.status), Stage::Http);
+impl Peer {
+    /// One question to the peer.
+    pub(super) async fn attempt(&self, approach: &Approach, deadline: Instant, evidence: &mut Evidence) -> Ended {
+        let url = Url { path: format!("{}/api/v1/checks/{}", self.url.path.trim_end_matches('/'), self.check), ..self.url.clone() };
+        let auth = self.auth.iter().map(|(user, password)| ("Authorization".to_string(), super::basic_auth(user, password)));
+        let headers: Vec<_> = auth.collect();
+        let fetch = Fetch { url: &url, via: None, tls: Some(&self.tls), method: "GET", headers: &headers, body: true };
+        let (head, body) = match fetch.run(approach, deadline, evidence).await {
+            Ok(answer) => answer,
+            Err(ended) => return ended,
+        };
+        let read_at = Moment::now();
+        if head.status != 200 {
+            evidence.detail = Some(match head.status {
+                401 => "the peer asks who we are; see user and password_file".into(),
+                404 => format!("the peer does not show a check named \"{}\"", self.check),
+                other => format!("the peer answered {other} instead of a report"),
+            });
+            return (Outcome::Status(head.status), Stage::Http);
+        }
+        let outcome = match serde_json::from_slice::<Report>(&body) {
+            Ok(report) => match weigh(&report, self, read_at) {
+                Ok(seen) => {
+                    let holds = seen.verdict == "holds" && seen.age_seconds <= self.max_age.as_secs_f64();
+                    evidence.detail =
+                        Some(format!("\"{}\" at {} was {} {:.0} s ago", seen.check, seen.vantage, seen.verdict, seen.age_seconds));
+                    evidence.peer = Some(seen);
+                    if holds { Outcome::QueryTrue } else { Outcome::QueryFalse }
+                }
+                Err(why) => mismatch(evidence, &why),
+            },
+            Err(e) => mismatch(evidence, &e.to_string()),
+        };
+        (outcome, Stage::Http)
     }
-    let outcome = match serde_json::from_slice::<Report>(&body) {
-        Ok(report) => match weigh(&report, probe, read_at) {
-            Ok(seen) => {
-                let holds = seen.verdict == "holds" && seen.age_seconds <= probe.max_age.as_secs_f64();
-                evidence.detail =
-                    Some(format!("\"{}\" at {} was {} {:.0} s ago", seen.check, seen.vantage, seen.verdict, seen.age_seconds));
-                evidence.peer = Some(seen);
-                if holds { Outcome::QueryTrue } else { Outcome::QueryFalse }
-            }
-            Err(why) => mismatch(evidence, &why),
-        },
-        Err(e) => mismatch(evidence, &e.to_string()),
-    };
-    (outcome, Stage::Http)
 }
 
 fn mismatch(evidence: &mut Evidence, why: &str) -> Outcome {
@@ -117,7 +136,6 @@ fn weigh(report: &Report, probe: &Peer, read_at: Moment) -> Result<PeerEvidence,
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::tls;
 
     fn weighed(report: serde_json::Value) -> PeerEvidence {
         let probe = Peer {

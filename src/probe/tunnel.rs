@@ -5,11 +5,19 @@ use std::time::Instant as Stopwatch;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::Via;
 use crate::net::http::{self, Head};
 use crate::observation::{Evidence, Outcome};
 use crate::secret::Secret;
 use crate::target::HostPort;
+
+/// A proxy on the way, spoken to in plain HTTP; it is always asked for a tunnel (CONNECT).
+#[derive(Debug, Clone)]
+pub struct Via {
+    /// The proxy.
+    pub proxy: HostPort,
+    /// Basic credentials for it (RFC 7617).
+    pub auth: Option<(String, Secret)>,
+}
 
 /// Opens a tunnel to `to` through the proxy at the other end of `stream`.
 ///

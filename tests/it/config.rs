@@ -90,7 +90,7 @@ fn the_internet_vantage() {
     assert_eq!((plan.witness_window, plan.linger, plan.shutdown_grace), (secs(10), secs(3600), secs(25)));
     assert_eq!(plan.decoy.v4.to_string(), "192.0.2.1");
     assert_eq!(plan.decoy.v6.to_string(), "2001:db8::1");
-    let names: Vec<(&str, &str)> = plan.checks.iter().map(|c| (c.name.as_str(), c.probe.kind())).collect();
+    let names: Vec<(&str, &str)> = plan.checks.iter().map(|c| (c.name.as_str(), c.probe.kind().token())).collect();
     let expected =
         [("internet", "tcp"), ("admin-alive", "peer"), ("admin-closed", "tcp"), ("admin-403", "http"), ("not-an-open-proxy", "open-proxy")];
     assert_eq!(names, expected);

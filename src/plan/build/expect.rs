@@ -3,9 +3,10 @@
 use ipnet::IpNet;
 
 use super::Way;
-use crate::config::{At, Context, Expect, Kind, Own, Place, did_you_mean, listed};
+use crate::config::{At, Context, Expect, Own, Place, did_you_mean, listed};
 use crate::expectation::{Accept, Expectation};
 use crate::observation::{Class, Outcome};
+use crate::probe::Kind;
 
 /// What a TCP handshake can be kept out by.
 const TCP_BLOCKED: [Outcome; 4] = [Outcome::Refused, Outcome::Timeout, Outcome::Unreachable, Outcome::Prohibited];
@@ -22,7 +23,7 @@ const SUCCESS: Accept = Accept::Statuses(200, 299);
 
 /// What the check accepts; none where that is wrong, which is noted.
 pub(super) fn expectation(own: &Own, expect: &At<Expect>, way: &Way, context: &Context<'_>) -> Option<Expectation> {
-    let kind = kind_of(own);
+    let kind = own.kind();
     let accepts = match (&expect.value, kind) {
         (Expect::Ip(_), Kind::EgressIp) => vec![Accept::One(Outcome::Egress)],
         (_, Kind::EgressIp) => {
@@ -49,8 +50,7 @@ pub(super) fn expectation(own: &Own, expect: &At<Expect>, way: &Way, context: &C
         }
     };
     match Expectation::new(accepts) {
-        Ok(expectation) if kind == Kind::OpenProxy => Some(expectation.undecided_on(&PROXY_UNDECIDED)),
-        Ok(expectation) => Some(expectation),
+        Ok(expectation) => Some(expectation.undecided_on(undecided(kind))),
         Err(why) => wrong(context, &expect.place, why),
     }
 }
@@ -66,17 +66,6 @@ pub(super) fn egress_addresses(expect: &At<Expect>) -> Option<Vec<IpNet>> {
 fn wrong<T>(context: &Context<'_>, place: &Place, message: String) -> Option<T> {
     context.wrong(place, message);
     None
-}
-
-fn kind_of(own: &Own) -> Kind {
-    match own {
-        Own::Tcp { .. } => Kind::Tcp,
-        Own::Tls { .. } => Kind::Tls,
-        Own::Http(_) => Kind::Http,
-        Own::EgressIp { .. } => Kind::EgressIp,
-        Own::Peer(_) => Kind::Peer,
-        Own::OpenProxy(_) => Kind::OpenProxy,
-    }
 }
 
 fn remedy(kind: Kind) -> &'static str {
@@ -106,6 +95,14 @@ fn blocked(kind: Kind) -> Option<Vec<Outcome>> {
         Kind::Http => with(&[&ABOVE_TCP[..], &[Outcome::Status(403)]].concat()),
         Kind::OpenProxy => with(&PROXY_BLOCKED),
         Kind::EgressIp | Kind::Peer => None,
+    }
+}
+
+/// The outcomes that by their nature decide nothing for a check of this kind.
+fn undecided(kind: Kind) -> &'static [Outcome] {
+    match kind {
+        Kind::OpenProxy => &PROXY_UNDECIDED,
+        Kind::Tcp | Kind::Tls | Kind::Http | Kind::EgressIp | Kind::Peer => &[],
     }
 }
 

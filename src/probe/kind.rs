@@ -1,0 +1,43 @@
+//! Kinds of check, by their names.
+
+use std::fmt;
+
+/// A kind of check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `tcp`
+    Tcp,
+    /// `tls`
+    Tls,
+    /// `http`
+    Http,
+    /// `egress-ip`
+    EgressIp,
+    /// `peer`
+    Peer,
+    /// `open-proxy`
+    OpenProxy,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Kind; 6] = [Kind::Tcp, Kind::Tls, Kind::Http, Kind::EgressIp, Kind::Peer, Kind::OpenProxy];
+
+    /// The token, as written in `kind`, in reports and in metrics.
+    pub fn token(self) -> &'static str {
+        match self {
+            Kind::Tcp => "tcp",
+            Kind::Tls => "tls",
+            Kind::Http => "http",
+            Kind::EgressIp => "egress-ip",
+            Kind::Peer => "peer",
+            Kind::OpenProxy => "open-proxy",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.token())
+    }
+}
