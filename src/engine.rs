@@ -3,11 +3,10 @@
 //! A run resolves, lets every witness run before, looks at every address, lets every witness run after, and judges.
 //! `run` and `check` are this engine with two lengths.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::{join, join_all};
+use futures_util::future::{join, join_all, pending};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
@@ -21,14 +20,15 @@ use crate::record::{About, Record};
 use crate::schedule::Schedule;
 use crate::secret::mask;
 use crate::state::State;
-use crate::verdict::{Cause, Judged, Verdict, fold, judge};
+use crate::verdict::{Judged, Verdict, fold, judge};
 use crate::witness::Decoys;
 
 mod decoy;
 mod look;
-mod report_run;
 mod runner;
+mod scribe;
 
+use look::{Found, Look};
 use runner::Runner;
 
 /// How many runs may look at once, at most: more would not make an audit faster, only its own host slower.
@@ -62,7 +62,20 @@ pub struct Engine {
     partial: Vec<Mutex<Vec<Observation>>>,
     state: Option<State>,
     permits: Semaphore,
-    done: AtomicUsize,
+}
+
+/// When a run began, by both clocks.
+#[derive(Debug, Clone, Copy)]
+struct Began {
+    at: Moment,
+    wall: Wall,
+}
+
+/// On which side of the observations a witness runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Before,
+    After,
 }
 
 impl Engine {
@@ -73,7 +86,7 @@ impl Engine {
         let memories: Vec<Memory> = plan.checks.iter().map(memory).collect();
         for (number, (check, memory)) in plan.checks.iter().zip(&memories).enumerate() {
             if memory.violated && check.expectation.is_inverted() {
-                board.announce(number, report_run::latched(check, &plan, memory, Moment::now(), Wall::now()));
+                board.announce(number, scribe::latched(check, &plan, memory, Began::now()));
             }
         }
         Arc::new(Engine {
@@ -83,7 +96,6 @@ impl Engine {
             memories: memories.into_iter().map(Mutex::new).collect(),
             partial: plan.checks.iter().map(|_| Mutex::default()).collect(),
             permits: Semaphore::new(runs_at_once(crate::net::descriptor_limit())),
-            done: AtomicUsize::new(0),
             plan,
             board,
             listener,
@@ -93,7 +105,7 @@ impl Engine {
 
     /// What readers need to know of each check of the plan.
     pub fn about(plan: &Plan) -> Vec<Arc<About>> {
-        plan.checks.iter().map(|check| Arc::new(report_run::about(check, &plan.masks))).collect()
+        plan.checks.iter().map(|check| Arc::new(scribe::about(check, &plan.masks))).collect()
     }
 
     /// The board that the engine writes.
@@ -101,18 +113,24 @@ impl Engine {
         &self.board
     }
 
-    /// How many runs are done, for progress.
-    pub fn done(&self) -> usize {
-        self.done.load(Ordering::Relaxed)
-    }
-
     /// Runs every check on its interval until `stop`; then no run is started any more, and those under way may finish within `grace`.
     pub async fn run(self: &Arc<Self>, stop: watch::Receiver<bool>, grace: Duration) {
         let start = Moment::now();
-        let tasks: Vec<_> = (0..self.plan.checks.len())
-            .map(|number| tokio::spawn(Arc::clone(self).keep_running(number, start, stop.clone(), grace)))
-            .collect();
+        let checks = 0..self.plan.checks.len();
+        let tasks = checks.map(|number| tokio::spawn(Arc::clone(self).keep_running(number, start, stop.clone(), grace)));
         join_all(tasks).await;
+        self.save(true);
+    }
+
+    /// One round over these checks, all at once; what is not done by `deadline` is recorded as `unproven`.
+    pub async fn round(self: &Arc<Self>, numbers: &[usize], deadline: Option<Instant>) {
+        let over = || async move {
+            match deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline).await,
+                None => pending().await,
+            }
+        };
+        join_all(numbers.iter().map(|number| self.run_once(*number, over()))).await;
         self.save(true);
     }
 
@@ -123,79 +141,73 @@ impl Engine {
         loop {
             let due = schedule.next(last, Moment::now());
             tokio::select! {
-                () = sleep_until(due) => {}
+                biased;
                 _ = stop.wait_for(|stopped| *stopped) => return,
+                () = sleep_until(due) => {}
             }
             self.listener.lag(Moment::now().since(due));
             last = Some(due);
-            let mut stopping = stop.clone();
-            let cut = async move {
-                let _ = stopping.wait_for(|stopped| *stopped).await;
+            let over = async {
+                let _ = stop.wait_for(|stopped| *stopped).await;
                 tokio::time::sleep(grace).await;
             };
-            self.run_once(number, cut).await;
+            self.run_once(number, over).await;
         }
     }
 
-    /// One round over these checks, all at once; what is not done by `deadline` is recorded as `unproven`.
-    pub async fn round(self: &Arc<Self>, numbers: &[usize], deadline: Option<Instant>) {
-        let cut = || async move {
-            match deadline {
-                Some(deadline) => tokio::time::sleep_until(deadline).await,
-                None => std::future::pending().await,
-            }
-        };
-        join_all(numbers.iter().map(|number| self.run_once(*number, cut()))).await;
-        self.save(true);
-    }
-
-    /// One planned run and its one record: after a panic too, and when `cut` comes before the run is done.
-    async fn run_once(self: &Arc<Self>, number: usize, cut: impl Future<Output = ()>) {
-        let (began, wall) = (Moment::now(), Wall::now());
-        let engine = Arc::clone(self);
-        let mut task = tokio::spawn(async move { engine.judge_run(number, began, wall).await });
-        let abort = task.abort_handle();
+    /// One planned run and its one record, after a time-out, a cancel or a panic too. It is cut short when `over` comes.
+    async fn run_once(self: &Arc<Self>, number: usize, over: impl Future<Output = ()>) {
+        let Some(check) = self.plan.checks.get(number) else { return };
+        let began = Began::now();
+        self.with_partial(number, Vec::clear);
+        let (engine, its_check) = (Arc::clone(self), Arc::clone(check));
+        let mut task = tokio::spawn(async move { engine.judge_run(number, &its_check, began).await });
         let ended = tokio::select! {
             biased;
-            ended = &mut task => Some(ended),
-            () = cut => None,
+            ended = &mut task => ended,
+            () = over => {
+                task.abort();
+                (&mut task).await
+            }
         };
-        abort.abort();
-        let (judged, planned) = match ended {
-            Some(Ok(run)) => run,
-            Some(Err(panic)) => (vec![self.bug(number, &panic.to_string(), began, wall)], 1),
-            None => (self.judge_partial(number), usize::MAX),
-        };
-        self.record(number, judged, planned, began, wall);
+        let (judged, planned) = ended.unwrap_or_else(|error| {
+            let mut judged = self.judge_partial(number, check);
+            judged.extend(error.is_panic().then(|| bug(check, &error.to_string(), began)));
+            (judged, usize::MAX)
+        });
+        self.record(number, check, judged, planned, began);
     }
 
-    /// The story of one run.
-    async fn judge_run(&self, number: usize, began: Moment, wall: Wall) -> (Vec<Judged>, usize) {
-        let Some(check) = self.plan.checks.get(number) else { return (Vec::new(), 1) };
-        self.with_partial(number, Vec::clear);
+    /// The story of one run: its witnesses, what there is to see, its witnesses again, and what that comes to. Beside the
+    /// judgements, how many there had to be.
+    async fn judge_run(&self, number: usize, check: &Check, began: Began) -> (Vec<Judged>, usize) {
         let Ok(_permit) = self.permits.acquire().await else { return (Vec::new(), 1) };
-        let mut looked = if check.expectation.is_inverted() {
-            let mut found = self.find(number, check).await;
-            self.let_witnesses_run(check, Side::Before, &found).await;
-            if found.is_the_answer(check) {
-                // The answer is the observation, so it has to be given while the witnesses stand around it.
-                found = self.find(number, check).await;
-            }
-            let look = self.look(check, found, |seen| self.announce(number, check, seen, began, wall));
-            // The witnesses' decoys run meanwhile: beside the runs before, and at no cost in time.
-            join(look, self.hear_decoys(check, &[])).await.0
+        let mut look = if check.expectation.is_inverted() {
+            self.look_with_witnesses(number, check, began).await
         } else {
-            self.let_witnesses_run(check, Side::Before, &look::Found::default()).await;
-            self.runner_looks(number, Moment::now(), &[]).await
+            self.let_witnesses_run(check, Side::Before, &Found::default()).await;
+            self.shared_run(number, Moment::now(), &[]).await
         };
-        let needs_witness = check.expectation.is_inverted() || !looked.seen.iter().all(|o| self.reads_as(check, o) == Reading::Accepted);
-        if needs_witness {
-            self.let_witnesses_run(check, Side::After, &looked.found).await;
+        if check.expectation.is_inverted() || !look.seen.iter().all(|o| self.reads_as(check, o) == Reading::Accepted) {
+            self.let_witnesses_run(check, Side::After, &look.found).await;
         }
-        self.hear_decoys(check, &looked.seen).await;
-        excuse_mute(&mut looked.seen);
-        let judged = looked.seen.into_iter().map(|seen| self.judge_one(check, seen)).collect();
-        (judged, looked.planned)
+        self.hear_decoys(check, &look.seen).await;
+        excuse_mute(&mut look.seen);
+        let judged = look.seen.into_iter().map(|seen| self.judge_one(check, seen)).collect();
+        (judged, look.planned)
+    }
+
+    /// Lets the witnesses run before, and looks at all that must be closed.
+    async fn look_with_witnesses(&self, number: usize, check: &Check, began: Began) -> Look {
+        let mut found = self.find(number, check).await;
+        self.let_witnesses_run(check, Side::Before, &found).await;
+        if found.is_the_answer(check) {
+            // The answer is the observation, so it has to be given while the witnesses stand around it.
+            found = self.find(number, check).await;
+        }
+        let look = self.look(check, found, |seen| self.announce(number, check, seen, began));
+        // The witnesses' decoys run meanwhile: beside the runs before, and at no cost in time.
+        join(look, self.hear_decoys(check, &[])).await.0
     }
 
     fn reads_as(&self, check: &Check, seen: &Observation) -> Reading {
@@ -203,13 +215,13 @@ impl Engine {
     }
 
     /// Lets every named witness run on one side of the observations, all at once and shared with other checks.
-    async fn let_witnesses_run(&self, check: &Check, side: Side, found: &look::Found) {
+    async fn let_witnesses_run(&self, check: &Check, side: Side, found: &Found) {
         let now = Moment::now();
         let runs = check.witnesses.iter().map(|witness| async move {
             let pins = self.pins(check, *witness, found);
             match side {
-                Side::Before => self.run_before(*witness, now, &pins).await,
-                Side::After => drop(self.runner_looks(*witness, now, &pins).await),
+                Side::Before => self.ensure_run_before(*witness, now, &pins).await,
+                Side::After => drop(self.shared_run(*witness, now, &pins).await),
             }
         });
         join_all(runs).await;
@@ -232,7 +244,7 @@ impl Engine {
     }
 
     /// Shows an open door before the rest of the run is done.
-    async fn announce(&self, number: usize, check: &Check, seen: Observation, began: Moment, wall: Wall) {
+    async fn announce(&self, number: usize, check: &Check, seen: Observation, began: Began) {
         let inverted = check.expectation.is_inverted();
         let settled = inverted && seen.outcome.class() == Class::Open || seen.outcome == Outcome::EgressOther;
         if inverted || settled {
@@ -248,28 +260,27 @@ impl Engine {
         {
             // What the finished run will teach, ahead of it.
             let mut memory = self.with_memory(number, |memory| memory.clone());
-            memory.learn(&judged, one.verdict.clone(), check.expectation.is_inverted(), wall, Moment::now());
-            let record = report_run::record(check, &self.plan, &judged, fold(&judged, 1), Vec::new(), &memory, began, wall);
+            memory.learn(&judged, one.verdict.clone(), check.expectation.is_inverted(), began.wall, Moment::now());
+            let record = scribe::record(check, &self.plan, &judged, fold(&judged, 1), Vec::new(), &memory, began);
             self.board.announce(number, record);
         }
     }
 
-    fn record(&self, number: usize, judged: Vec<Judged>, planned: usize, began: Moment, wall: Wall) {
-        let Some(check) = self.plan.checks.get(number) else { return };
+    /// Folds what was judged, remembers what it teaches, and shows the record to everybody.
+    fn record(&self, number: usize, check: &Check, judged: Vec<Judged>, planned: usize, began: Began) {
         let mut folded = fold(&judged, planned);
         let inverted = check.expectation.is_inverted();
         let (memory, changed) = self.with_memory(number, |memory| {
-            let (verdict, changed) = memory.learn(&judged, folded.verdict.clone(), inverted, wall, Moment::now());
+            let (verdict, changed) = memory.learn(&judged, folded.verdict.clone(), inverted, began.wall, Moment::now());
             folded.verdict = verdict;
             (memory.clone(), changed)
         });
-        let record = report_run::record(check, &self.plan, &judged, folded, changed, &memory, began, wall);
+        let record = scribe::record(check, &self.plan, &judged, folded, changed, &memory, began);
         if let Some(state) = &self.state {
             state.remember(&check.name, &shown_target(&self.plan, check), &memory);
         }
         self.listener.finished(&record);
         self.board.publish(number, record);
-        self.done.fetch_add(1, Ordering::Relaxed);
         self.save(false);
     }
 
@@ -282,23 +293,9 @@ impl Engine {
     }
 
     /// What a run that was cut short had seen by then.
-    fn judge_partial(&self, number: usize) -> Vec<Judged> {
-        let Some(check) = self.plan.checks.get(number) else { return Vec::new() };
+    fn judge_partial(&self, number: usize, check: &Check) -> Vec<Judged> {
         let seen = self.with_partial(number, std::mem::take);
-        seen.into_iter().map(|seen| self.judge_one(check, seen)).collect()
-    }
-
-    fn bug(&self, number: usize, what: &str, at: Moment, wall: Wall) -> Judged {
-        let address = self.plan.checks.get(number).map_or(String::new(), |c| c.target.clone());
-        let subject = look::nowhere(address);
-        let seen = Observation::without_attempt(subject, Outcome::Internal, Stage::Dns, what.to_string(), at, wall);
-        let expectation = self.plan.checks.get(number);
-        match expectation {
-            Some(check) => judge(seen, check.claim(), Vec::new()),
-            None => {
-                Judged { seen, verdict: Verdict::Unproven(Cause::Local), proofs: crate::witness::ProofSet::NONE, witnesses: Vec::new() }
-            }
-        }
+        seen.into_iter().map(|seen| self.judge_one(check, seen).cut_short()).collect()
     }
 
     fn with_partial<T>(&self, number: usize, change: impl FnOnce(&mut Vec<Observation>) -> T) -> T {
@@ -326,11 +323,17 @@ fn shown_target(plan: &Plan, check: &Check) -> String {
     mask(&check.target, &plan.masks)
 }
 
-/// On which side of the observations a witness runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Side {
-    Before,
-    After,
+impl Began {
+    fn now() -> Began {
+        Began { at: Moment::now(), wall: Wall::now() }
+    }
+}
+
+/// A run that panicked, as an observation of ours.
+fn bug(check: &Check, what: &str, began: Began) -> Judged {
+    let subject = look::nowhere(check.target.clone());
+    let seen = Observation::without_attempt(subject, Outcome::Internal, Stage::Dns, what.to_string(), began.at, began.wall);
+    judge(seen, check.claim(), Vec::new())
 }
 
 /// Sleeps until a moment of CLOCK_BOOTTIME, in steps, so that a suspended machine does not oversleep for hours.

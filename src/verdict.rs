@@ -115,6 +115,17 @@ pub fn judge(seen: Observation, claim: Claim<'_>, witnesses: Vec<Testimony>) -> 
     Judged { seen, verdict, proofs, witnesses }
 }
 
+impl Judged {
+    /// The same in a run that was cut short: it shows no block, since what was still to be seen there may have been open.
+    #[must_use]
+    pub fn cut_short(mut self) -> Judged {
+        if matches!(self.verdict, Verdict::Holds(_)) {
+            self.verdict = Verdict::Unproven(Cause::Coverage);
+        }
+        self
+    }
+}
+
 fn local_cause(seen: &Observation) -> Cause {
     match seen.outcome {
         Outcome::ResolveError => Cause::Resolve,

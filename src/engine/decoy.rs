@@ -53,6 +53,8 @@ impl Engine {
     async fn run_decoy(&self, key: DecoyKey, since: Moment, patience: Duration) {
         let turn = {
             let mut turns = self.decoy_turns.0.lock().unwrap_or_else(PoisonError::into_inner);
+            // Redirects name ports as they like: a turn that nobody has or waits for is not kept.
+            turns.retain(|_, turn| Arc::strong_count(turn) > 1);
             Arc::clone(turns.entry(key).or_default())
         };
         let _turn = turn.lock().await;

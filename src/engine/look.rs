@@ -30,9 +30,9 @@ pub struct Found {
     pub left_out: usize,
 }
 
-/// What was seen.
+/// One look at all of it: what was seen.
 #[derive(Debug, Clone, Default)]
-pub struct Looked {
+pub struct Look {
     /// What there was to look at.
     pub found: Found,
     /// One observation each.
@@ -125,7 +125,7 @@ impl Engine {
     }
 
     /// Looks at all that was found; `each` hears of every observation as it is made.
-    pub(super) async fn look<F>(&self, check: &Check, found: Found, each: impl Fn(Observation) -> F) -> Looked
+    pub(super) async fn look<F>(&self, check: &Check, found: Found, each: impl Fn(Observation) -> F) -> Look
     where
         F: Future<Output = ()>,
     {
@@ -141,7 +141,7 @@ impl Engine {
         }
         seen.extend(lost);
         let planned = found.subjects.len() + found.lost.len() + found.left_out;
-        Looked { found, seen, planned: planned.max(1) }
+        Look { found, seen, planned: planned.max(1) }
     }
 
     /// All attempts at one subject, each a fresh connection, spaced and overlapping as the plan says, until one settles the matter.

@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::{join, join_all};
 use tokio::sync::Mutex as Turn;
 
-use super::Engine;
-use super::look::{Found, Looked};
+use super::look::{Found, Look};
+use super::{Began, Engine};
 use crate::clock::{Moment, Wall};
 use crate::observation::{Observation, Subject};
 use crate::plan::{Check, WITNESS_SPACING};
@@ -35,7 +36,7 @@ struct Runs {
     wanted: BTreeSet<SocketAddr>,
     /// Addresses that the newest run was told to tunnel to.
     pinned: BTreeSet<SocketAddr>,
-    newest: Option<Looked>,
+    newest: Option<Look>,
     newest_started: Option<Moment>,
 }
 
@@ -52,11 +53,11 @@ impl Runner {
 
 impl Engine {
     /// Makes sure that the witness has a run that can stand before an observation that is about to be made.
-    pub(super) async fn run_before(&self, number: usize, now: Moment, pins: &[SocketAddr]) {
+    pub(super) async fn ensure_run_before(&self, number: usize, now: Moment, pins: &[SocketAddr]) {
         let Some(runner) = self.runners.get(number) else { return };
         let fresh = self.newest_age(number, now).is_some_and(|age| age <= self.plan.witness_window / 2);
         if !(fresh && runner.with(|runs| pins.iter().all(|pin| runs.pinned.contains(pin)))) {
-            self.runner_looks(number, now, pins).await;
+            self.shared_run(number, now, pins).await;
         }
     }
 
@@ -64,7 +65,7 @@ impl Engine {
     pub(super) async fn renew(&self, number: usize, pins: &[SocketAddr]) {
         let now = Moment::now();
         if self.newest_age(number, now).is_some_and(|age| age > self.plan.witness_window / 2) {
-            self.runner_looks(number, now, pins).await;
+            self.shared_run(number, now, pins).await;
         }
     }
 
@@ -80,45 +81,45 @@ impl Engine {
     }
 
     /// A run of the positive check that began at or after `since` and tunnelled to every pin: the one that serves others, or a new one.
-    pub(super) async fn runner_looks(&self, number: usize, since: Moment, pins: &[SocketAddr]) -> Looked {
-        let (Some(runner), Some(check)) = (self.runners.get(number), self.plan.checks.get(number)) else { return Looked::default() };
+    pub(super) async fn shared_run(&self, number: usize, since: Moment, pins: &[SocketAddr]) -> Look {
+        let (Some(runner), Some(check)) = (self.runners.get(number), self.plan.checks.get(number)) else { return Look::default() };
         runner.with(|runs| runs.wanted.extend(pins.iter().take(MAX_PINS)));
         let _turn = runner.turn.lock().await;
         let served = runner.with(|runs| {
             let serves = runs.newest_started.is_some_and(|started| started >= since) && pins.iter().all(|pin| runs.pinned.contains(pin));
             if serves { runs.newest.clone() } else { None }
         });
-        if let Some(looked) = served {
-            return looked;
+        if let Some(look) = served {
+            return look;
         }
         let last = runner.with(|runs| runs.newest_started);
         let rest = last.map_or(Duration::ZERO, |last| WITNESS_SPACING.saturating_sub(Moment::now().since(last)));
         tokio::time::sleep(rest.max(GATHERING)).await;
         let pins = runner.with(|runs| std::mem::take(&mut runs.wanted));
         let (started, started_at) = (Moment::now(), Wall::now());
-        let looked = self.run_positive(number, check, &pins).await;
-        let mut all_seen = looked.0.seen.clone();
-        all_seen.extend(looked.1);
+        let (look, of_pins) = self.new_run(number, check, &pins).await;
+        let mut all_seen = look.seen.clone();
+        all_seen.extend(of_pins);
         let run = WitnessRun::new(started, Moment::now(), started_at, all_seen, &check.expectation);
         let up = run.seen().iter().any(|o| self.opened(number, o));
         self.listener.witness(&check.name, up);
         runner.with(|runs| {
             runs.timeline.push(Arc::new(run));
             runs.pinned = pins;
-            runs.newest = Some(looked.0.clone());
+            runs.newest = Some(look.clone());
             runs.newest_started = Some(started);
         });
-        looked.0
+        look
     }
 
     /// The check's own observations, and those of the pinned addresses, which count for proofs only.
-    async fn run_positive(&self, number: usize, check: &Check, pins: &BTreeSet<SocketAddr>) -> (Looked, Vec<Observation>) {
+    async fn new_run(&self, number: usize, check: &Check, pins: &BTreeSet<SocketAddr>) -> (Look, Vec<Observation>) {
         let found = self.find(number, check).await;
         let pinned = pinned(&found, pins);
-        let (began, wall) = (Moment::now(), Wall::now());
-        let own = self.look(check, found, |seen| self.announce(number, check, seen, began, wall));
-        let extra = futures_util::future::join_all(pinned.iter().map(|(subject, approach)| self.observe(check, subject, approach)));
-        futures_util::future::join(own, extra).await
+        let began = Began::now();
+        let own = self.look(check, found, |seen| self.announce(number, check, seen, began));
+        let extra = join_all(pinned.iter().map(|(subject, approach)| self.observe(check, subject, approach)));
+        join(own, extra).await
     }
 
     /// The addresses of `found` that the witness must tunnel to, so that it can show the proof `target` for them: it goes

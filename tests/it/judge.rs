@@ -958,7 +958,14 @@ fn an_address_is_as_open_as_its_worst_technique() {
         assert_eq!(learn(outcomes), [target], "{outcomes:?}");
         assert_eq!(learn([Outcome::Denied, Outcome::GatewayError]), [target], "not every technique was seen closed");
         assert_eq!(learn([Outcome::GatewayError, Outcome::Denied]), [target], "not every technique was seen closed");
-        assert!(learn([Outcome::Denied, Outcome::Denied]).is_empty());
+        let [first, _] = run([Outcome::Denied, Outcome::Denied]);
+        let cut = [first.cut_short()];
+        assert_eq!(cut[0].verdict, Verdict::Unproven(Cause::Coverage));
+        memory.learn(&cut, fold(&cut, usize::MAX).verdict, true, wall(0), at(0.0));
+        assert_eq!(memory.lingering(secs(60.0), at(0.0)), [target], "the run was cut short before the other technique was tried");
+        let closed = run([Outcome::Denied, Outcome::Denied]);
+        memory.learn(&closed, fold(&closed, 2).verdict, true, wall(0), at(0.0));
+        assert!(memory.lingering(secs(60.0), at(0.0)).is_empty());
     }
 }
 

@@ -8,6 +8,8 @@ mod documents;
 #[cfg(test)]
 mod door;
 #[cfg(test)]
+mod engine;
+#[cfg(test)]
 mod exporter;
 #[cfg(test)]
 mod fixture;

@@ -1,8 +1,9 @@
-//! From a judged run to its record: sorted, bounded, and told in words.
+//! The scribe: from a judged run to its record, sorted, bounded, and told in words.
 
 use std::sync::Arc;
 
-use crate::clock::{Moment, Wall};
+use super::Began;
+use crate::clock::Moment;
 use crate::memory::Memory;
 use crate::observation::{Family, Outcome};
 use crate::plan::{Check, Plan};
@@ -30,10 +31,6 @@ pub(super) fn about(check: &Check, masks: &[Secret]) -> About {
 }
 
 /// The record of one run.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "one call site a kind of record; a struct of these would be built and taken apart on the next line"
-)]
 pub(super) fn record(
     check: &Check,
     plan: &Plan,
@@ -41,8 +38,7 @@ pub(super) fn record(
     folded: Folded,
     denial_changed: Vec<DenialChanged>,
     memory: &Memory,
-    began: Moment,
-    started_at: Wall,
+    began: Began,
 ) -> Record {
     let reason = reason::sentence(check, &plan.vantage, &folded.verdict, judged, folded.decisive);
     let decisive = folded.decisive.and_then(|at| judged.get(at));
@@ -57,22 +53,22 @@ pub(super) fn record(
         reproduce: if holds { None } else { decisive.and_then(|j| check.probe.by_hand(&j.seen.subject, check.timeout)) },
         proofs: folded.proofs,
         not_covered: Family::BOTH.into_iter().filter(|f| !check.families.contains(f)).collect(),
-        started_at,
-        duration: Moment::now().since(began),
+        started_at: began.wall,
+        duration: Moment::now().since(began.at),
         exposure: if check.expectation.is_inverted() { memory.exposure } else { Exposure::default() },
         denial_changed,
         observations: ranked.into_iter().take(MAX_OBSERVATIONS).map(seen).collect(),
         witnesses: witnesses(check, judged),
-        began,
+        began: began.at,
     };
     record.shown(|text| mask(text, &plan.masks))
 }
 
 /// What stands on the board until the first run after a restart: a violation does not end because the monitor did (SPEC 2.4).
-pub(super) fn latched(check: &Check, plan: &Plan, memory: &Memory, at: Moment, wall: Wall) -> Record {
+pub(super) fn latched(check: &Check, plan: &Plan, memory: &Memory, began: Began) -> Record {
     let verdict = latch(memory.violated, check.expectation.is_inverted(), Verdict::Unproven(Cause::Pending));
     let reason = "it was violated before this monitor started, and no run has held since; it has not run again yet".to_string();
-    let pending = Record::without_observation(Arc::new(about(check, &plan.masks)), verdict.cause(), reason, at, wall);
+    let pending = Record::without_observation(Arc::new(about(check, &plan.masks)), verdict.cause(), reason, began.at, began.wall);
     Record { verdict, exposure: memory.exposure, ..pending }
 }
 
