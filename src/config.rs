@@ -5,6 +5,7 @@ mod environment;
 mod keys;
 mod problem;
 mod reader;
+mod sections;
 mod syntax;
 mod value;
 mod written;

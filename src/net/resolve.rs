@@ -41,7 +41,7 @@ pub enum Resolver {
 
 impl Resolver {
     /// Asks for the addresses of `name` in each of `families`, all within `limit`.
-    /// The search list of `resolv.conf` is followed; the first candidate that exists, or that cannot be asked, ends it.
+    /// The search list of `resolv.conf` is followed; the first candidate with an address, or that cannot be asked, ends it.
     /// A name with a trailing dot is asked for as it stands.
     pub async fn addresses(self, name: &str, families: &[Family], limit: Duration) -> Vec<(Family, Answer)> {
         let deadline = Instant::now() + limit;

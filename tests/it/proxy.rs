@@ -681,7 +681,7 @@ async fn what_cannot_be_bound_is_named_with_its_remedy() {
 #[tokio::test]
 async fn curl_tunnels_and_reads_refusals() {
     if std::process::Command::new("curl").arg("--version").output().is_err() {
-        println!("skipped: curl is not installed, so no foreign client was tried");
+        eprintln!("SKIP curl_tunnels_and_reads_refusals: curl is not installed here");
         return;
     }
     let (listener, at) = server().await;

@@ -2,7 +2,7 @@
 
 use ipnet::IpNet;
 
-use super::Way;
+use super::check::Way;
 use crate::config::{At, Context, Expect, Own, Place, did_you_mean, listed};
 use crate::expectation::{Accept, Expectation};
 use crate::observation::{Class, Outcome};

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{Draft, Family};
+use super::check::Draft;
 use crate::config::{At, Common, Context, did_you_mean};
+use crate::observation::Family;
 use crate::plan::Check;
 use crate::probe::{Probe, Technique};
 use crate::target::HostPort;

@@ -1,0 +1,434 @@
+//! Sections: from the tables of the file to what is written in them, key by key.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::keys;
+use super::problem::At;
+use super::reader::{Section, listed};
+use super::value::{
+    filled, parse_address, parse_alpn, parse_base, parse_beacon, parse_decoy, parse_door, parse_family, parse_host_port, parse_kind,
+    parse_listen, parse_log, parse_method, parse_name, parse_proof, parse_resolver, parse_runbook, parse_severity, parse_technique,
+    parse_url, parse_user, parse_version, parse_via,
+};
+use super::written::{AdminPage, Beacon, Check, Common, Expect, File, Http, MAX_LABELS, OpenProxy, Own, Peer, Tls, Via};
+use crate::observation::Family;
+use crate::probe::Kind;
+use crate::proxy;
+use crate::secret::Secret;
+use crate::target::{Host, PortSet, Url, parse_cidr};
+
+/// Label names that the metrics use themselves, or that Datadog and Prometheus keep for themselves (SPEC section 7).
+const RESERVED_LABELS: [&str; 15] = [
+    "check", "kind", "target", "expect", "severity", "vantage", "verdict", "cause", "proof", "host", "env", "service", "cluster", "le",
+    "quantile",
+];
+/// Headers that the monitor writes itself, or that frame the message (RFC 9110, RFC 9112).
+const OWN_HEADERS: [&str; 11] = [
+    "host",
+    "user-agent",
+    "accept",
+    "connection",
+    "content-length",
+    "transfer-encoding",
+    "te",
+    "trailer",
+    "upgrade",
+    "expect",
+    "proxy-authorization",
+];
+/// The least and the most that `max_head` can mean, in bytes.
+const HEAD: std::ops::RangeInclusive<usize> = 1024..=1_048_576;
+/// Any duration but none.
+const SOME: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+
+impl File {
+    /// Reads the whole file.
+    pub fn read(top: &Section<'_, '_>) -> File {
+        keys::vet_top(top);
+        top.require("vantage", "write where this monitor stands, such as vantage = \"office\", in the first line");
+        let mut listeners = Vec::new();
+        let web = top.table("web").and_then(|web| read_web(&web, &mut listeners));
+        let beacon = top.table("beacon").map(|beacon| read_beacon(&beacon, &mut listeners));
+        let mut proxy = top.table("proxy").map(|proxy| read_proxy(&proxy, &mut listeners));
+        if let (Some(proxy), Some(web)) = (&mut proxy, &web) {
+            proxy.own = vec![web.value];
+        }
+        File {
+            vantage: top.public_string_of("vantage", "\"office\"", |text| parse_name(text, "-_.")),
+            witness_window: top.duration("witness_window", SECOND),
+            linger: top.duration("linger", Duration::ZERO),
+            decoy: top.one_or_list("decoy", "\"192.0.2.1\"", parse_decoy).map_or(Vec::new(), |d| one_a_family(top, d)),
+            state_dir: top.parsed("state_dir", "\"/var/lib/mustnot\"", filled),
+            shutdown_grace: top.duration("shutdown_grace", Duration::ZERO),
+            defaults: top.table("defaults").map_or_else(Common::default, |defaults| {
+                keys::vet_defaults(&defaults);
+                read_common(&defaults)
+            }),
+            web,
+            beacon,
+            proxy,
+            admin_page: top.table("admin_page").map(|page| read_admin_page(&page, &mut listeners)),
+            listeners,
+            checks: top.tables("check").iter().map(Check::read).collect(),
+        }
+    }
+}
+
+fn read_web(web: &Section<'_, '_>, listeners: &mut Vec<At<SocketAddr>>) -> Option<At<SocketAddr>> {
+    keys::vet_web(web);
+    web.require("listen", "write listen = \"127.0.0.1:9890\"");
+    let listen = web.parsed("listen", "\"127.0.0.1:9890\"", parse_listen);
+    listeners.extend(listen.clone());
+    listen
+}
+
+fn read_beacon(beacon: &Section<'_, '_>, listeners: &mut Vec<At<SocketAddr>>) -> Beacon {
+    keys::vet_beacon(beacon);
+    beacon.require("key_file", "write key_file = \"beacon.key\", the key that beacon and monitors share");
+    let listen = beacon.one_or_list("listen", "\"0.0.0.0:443\"", parse_listen).map_or(Vec::new(), |l| l.value);
+    listeners.extend(listen.clone());
+    Beacon { listen, key_file: beacon.parsed("key_file", "\"beacon.key\"", filled) }
+}
+
+fn read_admin_page(page: &Section<'_, '_>, listeners: &mut Vec<At<SocketAddr>>) -> AdminPage {
+    keys::vet_admin_page(page);
+    page.require("listen", "write listen = \"127.0.0.1:9892\"");
+    let listen = page.parsed("listen", "\"127.0.0.1:9892\"", parse_listen);
+    listeners.extend(listen.clone());
+    let door = page.parsed("door", "\"127.0.0.1:9893\"", parse_door);
+    listeners.extend(door.clone().map(|door| door.map(SocketAddr::V4)));
+    AdminPage { listen, allow_from: networks(page, "allow_from"), door }
+}
+
+fn read_proxy(proxy: &Section<'_, '_>, listeners: &mut Vec<At<SocketAddr>>) -> proxy::Settings {
+    keys::vet_proxy(proxy);
+    proxy.require("listen", "write listen = [\"127.0.0.1:3128\"]");
+    let mut settings = proxy::Settings::new();
+    if let Some(listen) = proxy.one_or_list("listen", "\"127.0.0.1:3128\"", parse_listen) {
+        if listen.value.is_empty() && !proxy.holds_problem_at(&listen.place) {
+            proxy.context().wrong(&listen.place, "is empty; write [\"127.0.0.1:3128\"], or leave the whole section out");
+        }
+        settings.listen = listen.value.iter().map(|a| a.value).collect();
+        listeners.extend(listen.value);
+    }
+    if let Some(egress) = proxy.one_or_list("egress", "\"192.0.2.10\"", parse_address) {
+        settings.egress = one_a_family(proxy, egress).into_iter().map(|a| a.value).collect();
+    }
+    settings.allow_from = networks(proxy, "allow_from");
+    settings.allow_private = networks(proxy, "allow_private");
+    if let Some(ports) = proxy.ports("connect_ports") {
+        settings.connect_ports = port_set(proxy, ports);
+    }
+    if let Some(ports) = proxy.ports("http_ports")
+        && !ports.value.is_empty()
+    {
+        proxy.context().wrong(&ports.place, keys::not_built("the proxy's absolute form (http_ports)"));
+    }
+    set(&mut settings.deny_to, proxy.one_or_list("deny_to", "\".example.com\"", str::parse).map(values));
+    set(&mut settings.allow_to, proxy.one_or_list("allow_to", "\".example.com\"", str::parse).map(values));
+    set(&mut settings.header_timeout, proxy.duration("header_timeout", SOME));
+    set(&mut settings.connect_timeout, proxy.duration("connect_timeout", SOME));
+    set(&mut settings.idle_timeout, proxy.duration("idle_timeout", SOME));
+    set(&mut settings.half_open_timeout, proxy.duration("half_open_timeout", SOME));
+    set(&mut settings.lifetime, proxy.duration("lifetime", SOME));
+    set(&mut settings.max_connections, proxy.integer("max_connections", 1..=usize::MAX).map(|n| n.map(Some)));
+    set(&mut settings.max_per_client, proxy.integer("max_per_client", 1..=usize::MAX).map(|n| n.map(Some)));
+    set(&mut settings.max_head, proxy.integer("max_head", HEAD));
+    set(&mut settings.access_log, proxy.parsed("access_log", "\"-\"", |text| parse_log(text, proxy.context().base_dir)));
+    set(&mut settings.access_log_format, proxy.parsed("access_log_format", "\"squid\"", str::parse));
+    settings
+}
+
+fn set<T>(field: &mut T, written: Option<At<T>>) {
+    if let Some(written) = written {
+        *field = written.value;
+    }
+}
+
+fn values<T>(list: At<Vec<At<T>>>) -> At<Vec<T>> {
+    list.map(|list| list.into_iter().map(|a| a.value).collect())
+}
+
+fn networks(section: &Section<'_, '_>, key: &str) -> Vec<IpNet> {
+    section.one_or_list(key, "\"192.0.2.0/24\"", parse_cidr).map_or(Vec::new(), |list| values(list).value)
+}
+
+fn port_set(section: &Section<'_, '_>, ports: At<Vec<At<String>>>) -> PortSet {
+    for entry in &ports.value {
+        if let Err(why) = PortSet::parse([entry.value.as_str()]) {
+            section.context().wrong(&entry.place, why);
+        }
+    }
+    PortSet::parse(ports.value.iter().map(|p| p.value.as_str())).unwrap_or_default()
+}
+
+/// Keeps the first address of each family and notes the others.
+fn one_a_family(section: &Section<'_, '_>, list: At<Vec<At<IpAddr>>>) -> Vec<At<IpAddr>> {
+    let mut kept: Vec<At<IpAddr>> = Vec::new();
+    for address in list.value {
+        let family = Family::of(address.value);
+        match kept.iter().find(|k| Family::of(k.value) == family) {
+            Some(first) => {
+                let message =
+                    format!("\"{}\" is a second {family} address besides \"{}\"; write at most one per family", address.value, first.value);
+                section.context().wrong(&address.place, message);
+            }
+            None => kept.push(address),
+        }
+    }
+    kept
+}
+
+impl Check {
+    fn read(section: &Section<'_, '_>) -> Check {
+        let mut section = section.clone();
+        if let Some(name) = section.raw("name").filter(|n| parse_name(n, "-_").is_ok()) {
+            section.place.path = format!("check \"{name}\"");
+        }
+        let section = &section;
+        let before = section.context().problems();
+        let name = section.public_string_of("name", "\"admin-closed\"", |text| parse_name(text, "-_"));
+        let kind = section.parsed("kind", "\"tcp\"", parse_kind).map(|k| k.value);
+        let unbuilt_kind = section.has("kind") && kind.is_none();
+        keys::vet_check(section, kind);
+        section.require("name", "write name = \"admin-closed\"; letters, digits, - and _");
+        section.require("kind", &format!("write one of {}", listed(Kind::ALL.map(Kind::token))));
+        if !unbuilt_kind && !section.has("targets") {
+            section.require("target", remedy_for_target(kind));
+        }
+        if !unbuilt_kind {
+            section.require("expect", remedy_for_expect(kind));
+        }
+        Check {
+            place: section.place.clone(),
+            name,
+            target: kind.and_then(|_| section.raw("target")).and(quietly(section, "target")),
+            expect: if unbuilt_kind { None } else { read_expect(section) },
+            has_witness: section.has("witness"),
+            common: read_common(section),
+            own: kind.map(|kind| read_own(section, kind)),
+            sound: section.context().problems() == before,
+        }
+    }
+}
+
+/// The target's text; what is wrong with it is said where it is read into its type.
+fn quietly(section: &Section<'_, '_>, key: &str) -> Option<At<String>> {
+    let before = section.context().problems();
+    let value = section.string(key, "\"db.example.com:5432\"");
+    section.context().forget_problems(before);
+    value
+}
+
+fn remedy_for_target(kind: Option<Kind>) -> &'static str {
+    match kind {
+        Some(Kind::Http) => "write target = \"https://admin.example.com/\"",
+        Some(Kind::EgressIp) => "write target = \"http://beacon.example.com:443/\"",
+        Some(Kind::Peer) => "write target = \"https://office-monitor.example.com:9890\"",
+        Some(Kind::OpenProxy) => "write target = \"proxy.example.com:3128\"",
+        Some(Kind::Tcp | Kind::Tls) | None => "write target = \"db.example.com:5432\"",
+    }
+}
+
+fn remedy_for_expect(kind: Option<Kind>) -> &'static str {
+    match kind {
+        Some(Kind::EgressIp) => "write expect = { ip = [\"203.0.113.10\"] }",
+        Some(Kind::Peer) => "write expect = \"open\"",
+        Some(Kind::OpenProxy) => "write expect = \"blocked\"",
+        Some(Kind::Tcp | Kind::Tls | Kind::Http) | None => "write expect = \"open\" or \"blocked\"",
+    }
+}
+
+fn read_expect(section: &Section<'_, '_>) -> Option<At<Expect>> {
+    if section.holds_table("expect") {
+        let table = section.table("expect")?;
+        for (key, place) in table.keys().filter(|(key, _)| *key != "ip") {
+            section.context().wrong(&place, format!("unknown key \"{key}\"; write {{ ip = [\"203.0.113.10\"] }}"));
+        }
+        table.require("ip", "write { ip = [\"203.0.113.10\"] }");
+        let list = table.one_or_list("ip", "\"203.0.113.10\"", parse_cidr)?;
+        if list.value.is_empty() {
+            if !section.holds_problem_at(&list.place) {
+                section.context().wrong(&list.place, "is empty; write the addresses that the beacon may see");
+            }
+            return None;
+        }
+        let value = Expect::Ip(list.value.into_iter().map(|a| a.value).collect());
+        return Some(At { value, place: table.place });
+    }
+    if section.holds_list("expect") {
+        let before = section.context().problems();
+        let list = section.list("expect", "\"refused\"", |text| Ok::<_, String>(text.to_string()))?;
+        let sound = section.context().problems() == before;
+        let list = unique(section, list, String::clone);
+        return sound.then(|| list.map(Expect::List));
+    }
+    section.string("expect", "\"blocked\"").map(|text| text.map(Expect::Word))
+}
+
+fn read_common(section: &Section<'_, '_>) -> Common {
+    Common {
+        witness: section.list_of_public("witness", "\"internet\"").map(|w| unique(section, w, String::clone)),
+        require: section
+            .list("require", "\"vantage\"", parse_proof)
+            .map(|r| values(unique(section, r, |p| p.token())).map(|list| list.into_iter().collect())),
+        interval: section.duration("interval", SECOND),
+        timeout: section.duration("timeout", SOME),
+        attempts: section.integer("attempts", 1..=10),
+        families: section.list("families", "\"ipv4\"", parse_family).and_then(|list| read_families(section, list)),
+        source: section.parsed("source", "\"192.0.2.10\"", parse_address),
+        resolver: section.parsed("resolver", "\"system\"", parse_resolver),
+        severity: section.parsed("severity", "\"critical\"", parse_severity),
+        runbook: section.parsed("runbook", "\"https://wiki.example.com/runbook\"", parse_runbook),
+        description: section.string("description", "\"the admin page\""),
+        labels: section.table("labels").map_or_else(BTreeMap::new, |labels| read_labels(&labels)),
+        tags: section.list("tags", "\"nightly\"", |t| parse_name(t, "-_.")).map(|t| values(unique(section, t, String::clone)).value),
+    }
+}
+
+/// Notes what stands twice in a list.
+fn unique<T, K: PartialEq + std::fmt::Display>(section: &Section<'_, '_>, list: At<Vec<At<T>>>, key: impl Fn(&T) -> K) -> At<Vec<At<T>>> {
+    let mut kept: Vec<At<T>> = Vec::new();
+    for entry in list.value {
+        let name = key(&entry.value);
+        if kept.iter().any(|k| key(&k.value) == name) {
+            section.context().wrong(&entry.place, format!("\"{name}\" stands there twice; write it once"));
+        } else {
+            kept.push(entry);
+        }
+    }
+    At { value: kept, place: list.place }
+}
+
+fn read_families(section: &Section<'_, '_>, list: At<Vec<At<Family>>>) -> Option<At<Vec<Family>>> {
+    let faulty = section.holds_problem_at(&list.place);
+    let mut list = values(unique(section, list, |f| *f));
+    if list.value.is_empty() && !faulty {
+        section.context().wrong(&list.place, "is empty, so nothing would be looked at; write [\"ipv4\", \"ipv6\"] or one of them");
+    }
+    list.value.sort();
+    (!list.value.is_empty()).then_some(list)
+}
+
+fn read_labels(labels: &Section<'_, '_>) -> BTreeMap<String, String> {
+    let mut read = BTreeMap::new();
+    for (key, place) in labels.keys() {
+        let legal = key.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+        if key.is_empty() || !legal || key.starts_with(|c: char| c.is_ascii_digit()) {
+            labels.context().wrong(&place, format!("\"{key}\" cannot be a label; write small letters, digits and _, no digit first"));
+        } else if RESERVED_LABELS.contains(&key) || key.starts_with("__") {
+            labels.context().wrong(
+                &place,
+                format!("the label \"{key}\" is reserved; write another name, such as \"my_{}\"", key.trim_start_matches('_')),
+            );
+        }
+        read.extend(labels.string(key, "\"platform\"").map(|value| (key.to_string(), value.value)));
+    }
+    if labels.keys().count() > MAX_LABELS {
+        let message = format!("has {} labels; write at most {MAX_LABELS}", labels.keys().count());
+        labels.context().wrong(&labels.place, message);
+    }
+    read
+}
+
+fn read_own(section: &Section<'_, '_>, kind: Kind) -> Own {
+    let host_port = || section.parsed("target", "\"db.example.com:5432\"", parse_host_port);
+    match kind {
+        Kind::Tcp => Own::Tcp { target: host_port() },
+        Kind::Tls => Own::Tls { target: host_port(), tls: read_tls(section) },
+        Kind::Http => Own::Http(Box::new(Http {
+            target: section.parsed("target", "\"https://admin.example.com/\"", parse_url),
+            via: read_via(section),
+            method: section.parsed("method", "\"GET\"", parse_method),
+            headers: section.table("headers").map_or(Vec::new(), |headers| read_headers(&headers)),
+            body_contains: section.parsed("body_contains", "\"Sign in\"", filled),
+            follow_redirects: section.boolean("follow_redirects"),
+            tls: read_tls(section),
+        })),
+        Kind::EgressIp => {
+            Own::EgressIp { target: section.parsed("target", "\"http://beacon.example.com:443/\"", parse_beacon), via: read_via(section) }
+        }
+        Kind::Peer => Own::Peer(Box::new(Peer {
+            target: section.parsed("target", "\"https://office-monitor.example.com:9890\"", parse_base),
+            check: {
+                section.require("check", "write the name that the check has in the peer's own file, such as check = \"admin-open\"");
+                section.public_string_of("check", "\"admin-open\"", |text| parse_name(text, "-_"))
+            },
+            max_age: section.duration("max_age", SECOND),
+            user: section.parsed("user", "\"monitor\"", parse_user),
+            password_file: section.parsed("password_file", "\"peer.password\"", filled),
+            tls: read_tls(section),
+        })),
+        Kind::OpenProxy => Own::OpenProxy(Box::new(OpenProxy {
+            target: section.parsed("target", "\"proxy.example.com:3128\"", parse_host_port),
+            beacons: read_beacons(section),
+            techniques: section.list("techniques", "\"OP-01\"", parse_technique).and_then(|list| {
+                let faulty = section.holds_problem_at(&list.place);
+                if list.value.is_empty() && !faulty {
+                    section.context().wrong(&list.place, "is empty, so nothing would be tried; leave it out for the default");
+                }
+                let list = unique(section, list, |t| t.id());
+                (!list.value.is_empty()).then_some(list)
+            }),
+            allowed_destination: section.parsed("allowed_destination", "\"api.example.com:443\"", parse_host_port),
+            tls: read_tls(section),
+        })),
+    }
+}
+
+fn read_beacons(section: &Section<'_, '_>) -> Vec<At<Url>> {
+    section.require("beacon", "write the URL of our own beacon, such as beacon = \"http://beacon.example.com:443/\"");
+    let Some(list) = section.one_or_list("beacon", "\"http://beacon.example.com:443/\"", parse_beacon) else { return Vec::new() };
+    if list.value.is_empty() && !section.holds_problem_at(&list.place) {
+        section.context().wrong(&list.place, "is empty; write the URL of our own beacon");
+    }
+    unique(section, list, Url::to_string).value
+}
+
+fn read_via(section: &Section<'_, '_>) -> Via {
+    Via {
+        proxy: section.parsed("via", "\"http://proxy.example.com:3128\"", parse_via),
+        user: section.parsed("via_user", "\"monitor\"", parse_user),
+        password_file: section.parsed("via_password_file", "\"proxy.password\"", filled),
+    }
+}
+
+/// Reads those TLS keys that the check's kind knows; the others were refused already.
+fn read_tls(section: &Section<'_, '_>) -> Tls {
+    Tls {
+        server_name: section.parsed("server_name", "\"admin.example.com\"", |text| text.parse::<Host>().map(|_| text.to_string())),
+        ca_file: section.parsed("ca_file", "\"ca.pem\"", filled),
+        client_cert_file: section.parsed("client_cert_file", "\"client.pem\"", filled),
+        client_key_file: section.parsed("client_key_file", "\"client.key\"", filled),
+        alpn: section.list("alpn", "\"http/1.1\"", parse_alpn),
+        min_version: section.parsed("min_version", "\"1.2\"", parse_version),
+        max_version: section.parsed("max_version", "\"1.3\"", parse_version),
+    }
+}
+
+fn read_headers(headers: &Section<'_, '_>) -> Vec<(String, Secret)> {
+    let mut read: Vec<(String, Secret)> = Vec::new();
+    for (name, place) in headers.keys() {
+        let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+        if name.is_empty() || !name.chars().all(token) {
+            headers.context().wrong(&place, format!("{name:?} cannot be a header name; write letters, digits and -"));
+        } else if OWN_HEADERS.contains(&name.to_ascii_lowercase().as_str()) {
+            let remedy =
+                if name.eq_ignore_ascii_case("proxy-authorization") { "; write via_user and via_password_file" } else { "; leave it out" };
+            headers.context().wrong(&place, format!("the header {name} is written by the monitor itself{remedy}"));
+        } else if read.iter().any(|(other, _)| other.eq_ignore_ascii_case(name)) {
+            headers.context().wrong(&place, format!("the header {name} stands there twice; write it once"));
+        }
+        let value = headers.parsed(name, "\"text\"", |text| match text.chars().find(|c| c.is_control() && *c != '\t') {
+            Some(bad) => Err(format!("a header may not contain {bad:?}; leave it out")),
+            None => Ok(Secret::new(text)),
+        });
+        read.extend(value.map(|value| (name.to_string(), value.value)));
+    }
+    read
+}
