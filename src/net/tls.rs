@@ -61,6 +61,8 @@ pub struct Client {
     config: ClientConfig,
     trust: Arc<WebPkiServerVerifier>,
     certificate: Option<Arc<CertifiedKey>>,
+    /// The check does not limit the versions: what we cannot speak then is ours, not the server's denial.
+    any_version: bool,
 }
 
 /// A finished handshake.
@@ -93,7 +95,8 @@ impl Client {
         config.alpn_protocols = options.alpn.iter().map(|p| p.as_bytes().to_vec()).collect();
         // Every handshake proves the whole chain anew.
         config.resumption = Resumption::disabled();
-        Ok(Client { server_name: options.server_name.clone(), config, trust, certificate })
+        let any_version = options.min_version.is_none() && options.max_version.is_none();
+        Ok(Client { server_name: options.server_name.clone(), config, trust, certificate, any_version })
     }
 
     /// Shakes hands over `stream` with `host` until `deadline`; what was seen goes into `evidence`.
@@ -113,9 +116,16 @@ impl Client {
         let shaken = timeout_at(deadline, shaking).await.map_err(|_| Outcome::Mute)?;
         let asked_us = asked.load(Ordering::Relaxed);
         evidence.client_certificate_requested = asked_us.then_some(true);
-        let stream = shaken.map_err(|e| refusal(&e, evidence))?;
+        let stream = shaken.map_err(|e| self.refused(&e, evidence))?;
         self.note(&stream, &name, evidence)?;
         Ok(Shaken { stream, may_refuse_late: asked_us, took: began.elapsed() })
+    }
+
+    /// A server that has only versions older than any that is offered here talks to whoever speaks those: it keeps nobody out.
+    fn refused(&self, error: &std::io::Error, evidence: &mut Evidence) -> Outcome {
+        let outcome = refusal(error, evidence);
+        let too_old = matches!(evidence.tls_alert.as_deref(), Some("protocol_version" | "insufficient_security"));
+        if outcome == Outcome::TlsRefused && self.any_version && too_old { Outcome::TlsUntrusted } else { outcome }
     }
 
     fn name(&self, host: &Host, evidence: &mut Evidence) -> Result<ServerName<'static>, Outcome> {
@@ -307,4 +317,49 @@ impl fmt::Debug for Client {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::str::FromStr;
+
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// A server that answers any ClientHello with this fatal alert (RFC 8446 section 6.2).
+    async fn shaken_by_alert(alert: u8, options: Options) -> (Outcome, Evidence) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.read(&mut [0; 2048]).await.unwrap();
+            stream.write_all(&[21, 3, 1, 0, 2, 2, alert]).await.unwrap();
+            stream.read_to_end(&mut Vec::new()).await.ok();
+        });
+        let stream = TcpStream::connect(address).await.unwrap();
+        let mut evidence = Evidence::default();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let host = Host::from_str("127.0.0.1").unwrap();
+        let outcome = Client::new(&options).unwrap().shake(stream, &host, deadline, &mut evidence).await.map(|_| ()).unwrap_err();
+        server.await.unwrap();
+        (outcome, evidence)
+    }
+
+    #[tokio::test]
+    async fn a_server_too_old_for_us_keeps_nobody_out_unless_the_check_chose_the_versions() {
+        let chosen = || Options { max_version: Some(Version::V1_2), ..Options::default() };
+        let cells = [
+            (70, Options::default(), Outcome::TlsUntrusted, "protocol_version"),
+            (71, Options::default(), Outcome::TlsUntrusted, "insufficient_security"),
+            (70, chosen(), Outcome::TlsRefused, "protocol_version"),
+            (40, Options::default(), Outcome::TlsRefused, "handshake_failure"),
+            (116, Options::default(), Outcome::TlsRefused, "certificate_required"),
+        ];
+        for (alert, options, expected, name) in cells {
+            let (outcome, evidence) = shaken_by_alert(alert, options).await;
+            assert_eq!((outcome, evidence.tls_alert.as_deref()), (expected, Some(name)), "alert {alert}");
+        }
+    }
 }
