@@ -334,7 +334,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let server = tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
-            stream.read(&mut [0; 2048]).await.unwrap();
+            assert_ne!(stream.read(&mut [0; 2048]).await.unwrap(), 0, "no ClientHello came");
             stream.write_all(&[21, 3, 1, 0, 2, 2, alert]).await.unwrap();
             stream.read_to_end(&mut Vec::new()).await.ok();
         });
