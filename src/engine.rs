@@ -14,14 +14,14 @@ use crate::clock::{Moment, Wall};
 use crate::expectation::Reading;
 use crate::history::Board;
 use crate::memory::Memory;
-use crate::observation::{Class, Observation, Outcome, Stage, excuse_mute};
+use crate::observation::{Observation, Outcome, Stage, excuse_mute};
 use crate::plan::{Check, Plan};
 use crate::record::{About, Record};
 use crate::schedule::Schedule;
 use crate::secret::mask;
 use crate::state::State;
 use crate::verdict::{Judged, Verdict, fold, judge};
-use crate::witness::Decoys;
+use crate::witness::{Decoys, Lapse, Timeline};
 
 mod decoy;
 mod look;
@@ -236,8 +236,8 @@ impl Engine {
         let seen = decoys.unmask(seen);
         let testimony = |witness: &usize| {
             let name = self.plan.checks.get(*witness).map_or(String::new(), |w| w.name.clone());
-            let timeline = self.runners.get(*witness).map(|r| r.timeline()).unwrap_or_default();
-            (name, timeline.around(&seen, self.plan.witness_window, &decoys))
+            let around = |timeline: &Timeline| timeline.around(&seen, self.plan.witness_window, &decoys);
+            (name, self.runners.get(*witness).map_or(Err(Lapse::NoneBefore), |runner| runner.read(around)))
         };
         let witnesses = check.witnesses.iter().map(testimony).collect();
         judge(seen, check.claim(), witnesses)
@@ -246,7 +246,7 @@ impl Engine {
     /// Shows an open door before the rest of the run is done.
     async fn announce(&self, number: usize, check: &Check, seen: Observation, began: Began) {
         let inverted = check.expectation.is_inverted();
-        let settled = inverted && seen.outcome.class() == Class::Open || seen.outcome == Outcome::EgressOther;
+        let settled = self.reads_as(check, &seen) == Reading::Contrary;
         if inverted || settled {
             self.with_partial(number, |partial| partial.push(seen.clone()));
         }
@@ -260,7 +260,7 @@ impl Engine {
         {
             // What the finished run will teach, ahead of it.
             let mut memory = self.with_memory(number, |memory| memory.clone());
-            memory.learn(&judged, one.verdict.clone(), check.expectation.is_inverted(), began.wall, Moment::now());
+            memory.learn(&judged, one.verdict.clone(), inverted, began.wall, Moment::now());
             let record = scribe::record(check, &self.plan, &judged, fold(&judged, 1), Vec::new(), &memory, began);
             self.board.announce(number, record);
         }

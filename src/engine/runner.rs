@@ -41,9 +41,14 @@ struct Runs {
 }
 
 impl Runner {
-    /// The runs so far.
-    pub(super) fn timeline(&self) -> Timeline {
-        self.with(|runs| runs.timeline.clone())
+    /// Reads the runs so far, where they stand.
+    pub(super) fn read<T>(&self, read: impl FnOnce(&Timeline) -> T) -> T {
+        self.with(|runs| read(&runs.timeline))
+    }
+
+    /// The newest run.
+    pub(super) fn newest(&self) -> Option<Arc<WitnessRun>> {
+        self.read(|timeline| timeline.newest().cloned())
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut Runs) -> T) -> T {
@@ -71,8 +76,7 @@ impl Engine {
 
     /// How long ago the witness's newest run ended, where that one got through.
     fn newest_age(&self, number: usize, now: Moment) -> Option<Duration> {
-        let timeline = self.runners.get(number)?.timeline();
-        let newest = timeline.newest().filter(|run| run.seen().iter().any(|o| self.opened(number, o)))?;
+        let newest = self.runners.get(number)?.newest().filter(|run| run.seen().iter().any(|o| self.opened(number, o)))?;
         Some(now.since(newest.ended()))
     }
 

@@ -97,7 +97,8 @@ class Listener:
     def serve_close(self, conn, _peer):
         pass
 
-    def serve_http(self, conn, peer):
+    def read_head(self, conn):
+        """The connection, in TLS where this listener speaks it, and the request's head; empty where it was cut."""
         conn.settimeout(10)
         if self.context:
             conn = self.context.wrap_socket(conn, server_side=True)
@@ -105,8 +106,14 @@ class Listener:
         while b"\r\n\r\n" not in head:
             more = conn.recv(4096)
             if not more:
-                return
+                return conn, b""
             head += more
+        return conn, head
+
+    def serve_http(self, conn, peer):
+        conn, head = self.read_head(conn)
+        if not head:
+            return
         asked = head.split()[1].decode()
         if isinstance(self.page, dict):
             status = self.page.get(asked, 404)
@@ -127,15 +134,9 @@ class Listener:
         An answer is `runs` (verdict, age in seconds, and what was seen: verdict, outcome and address of each observation), with
         `skew` for its clock, `name`, `schema`; or `raw`, sent as it is. `auth` is what Authorization must be.
         """
-        conn.settimeout(10)
-        if self.context:
-            conn = self.context.wrap_socket(conn, server_side=True)
-        head = b""
-        while b"\r\n\r\n" not in head:
-            more = conn.recv(4096)
-            if not more:
-                return
-            head += more
+        conn, head = self.read_head(conn)
+        if not head:
+            return
         answer = self.answers[min(len(self.asked), len(self.answers) - 1)]
         self.asked.append(head.split()[1].decode())
         status, body = answer.get("status", 200), answer.get("raw", "")
