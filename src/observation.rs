@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::clock::{Moment, Wall};
 
@@ -46,6 +46,10 @@ pub enum Outcome {
     Status(u16),
     /// Answered, but body, answers or certificate are not as the check says.
     Mismatch,
+    /// A UDP datagram or an ICMP echo reply came back.
+    Replied,
+    /// DNS gave at least one record.
+    Resolved,
     /// The beacon's signed answer came back through the proxy.
     Relayed,
     /// The beacon's log has the nonce from another address; the answer did not come back.
@@ -80,6 +84,10 @@ pub enum Outcome {
     NxDomain,
     /// The name exists without records of the asked types.
     NoData,
+    /// The DNS server refuses to answer (RCODE 5).
+    DnsRefused,
+    /// The DNS server failed (RCODE 2).
+    ServFail,
     /// The proxy denied: 403, 407, its own error page, or RST or FIN after accept.
     Denied,
     /// Another answer of the proxy, and the beacon's log does not know the nonce.
@@ -99,13 +107,15 @@ pub enum Outcome {
 }
 
 /// The tokens without a number, in the order of SPEC section 3.
-const TOKENS: [(Outcome, &str, Class); 31] = [
+const TOKENS: &[(Outcome, &str, Class)] = &[
     (Outcome::Connected, "connected", Class::Open),
     (Outcome::TlsEstablished, "tls-established", Class::Open),
     (Outcome::TlsUntrusted, "tls-untrusted", Class::Open),
     (Outcome::NotTls, "not-tls", Class::Open),
     (Outcome::BadHttp, "bad-http", Class::Open),
     (Outcome::Mismatch, "mismatch", Class::Open),
+    (Outcome::Replied, "replied", Class::Open),
+    (Outcome::Resolved, "resolved", Class::Open),
     (Outcome::Relayed, "relayed", Class::Open),
     (Outcome::RelayedBlind, "relayed-blind", Class::Open),
     (Outcome::Tunnelled, "tunnelled", Class::Open),
@@ -123,6 +133,8 @@ const TOKENS: [(Outcome, &str, Class); 31] = [
     (Outcome::TlsRefused, "tls-refused", Class::Closed),
     (Outcome::NxDomain, "nxdomain", Class::Closed),
     (Outcome::NoData, "no-data", Class::Closed),
+    (Outcome::DnsRefused, "dns-refused", Class::Closed),
+    (Outcome::ServFail, "servfail", Class::Closed),
     (Outcome::Denied, "denied", Class::Closed),
     (Outcome::NotRelayed, "not-relayed", Class::Closed),
     (Outcome::NotUnderstood, "not-understood", Class::Closed),
@@ -150,8 +162,9 @@ impl Outcome {
 
     /// Somebody completed a TCP handshake before it.
     pub fn is_past_tcp(self) -> bool {
-        let below = [Outcome::Refused, Outcome::Prohibited, Outcome::Unreachable, Outcome::Timeout, Outcome::NxDomain, Outcome::NoData];
-        !below.contains(&self) && self.class() != Class::Local
+        let kept_out = matches!(self, Outcome::Refused | Outcome::Prohibited | Outcome::Unreachable | Outcome::Timeout);
+        let without_tcp = [Outcome::Replied, Outcome::Resolved, Outcome::NxDomain, Outcome::NoData, Outcome::DnsRefused, Outcome::ServFail];
+        !kept_out && !without_tcp.contains(&self) && self.class() != Class::Local
     }
 
     /// Every outcome without a number.
@@ -190,11 +203,15 @@ impl Serialize for Outcome {
 }
 
 /// How deep we got.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Stage {
-    /// Resolving the target's name.
+    /// Resolving the target's name, or asking for the records that a check is about.
     Dns,
+    /// An ICMP echo.
+    Icmp,
+    /// A UDP datagram.
+    Udp,
     /// The TCP handshake.
     Tcp,
     /// The TLS handshake.
@@ -209,6 +226,8 @@ impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Stage::Dns => "dns",
+            Stage::Icmp => "icmp",
+            Stage::Udp => "udp",
             Stage::Tcp => "tcp",
             Stage::Tls => "tls",
             Stage::Proxy => "proxy",
@@ -239,6 +258,29 @@ impl fmt::Display for Family {
 impl Serialize for Family {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+/// What carries the first packet of a look: a block seen by one says nothing of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// ICMP or ICMPv6; it has no ports, so its addresses carry port 0.
+    Icmp,
+}
+
+impl Stage {
+    /// What carried a look that ended at this stage.
+    pub fn transport(self) -> Transport {
+        match self {
+            Stage::Icmp => Transport::Icmp,
+            Stage::Udp | Stage::Dns => Transport::Udp,
+            Stage::Tcp | Stage::Tls | Stage::Proxy | Stage::Http => Transport::Tcp,
+        }
     }
 }
 
@@ -373,8 +415,20 @@ pub struct PeerEvidence {
     /// Since when, by our own clock, that check has done nothing but hold.
     #[serde(skip)]
     pub holding_since: Option<Moment>,
-    /// The addresses that the peer reached, and `host:port` for those it reached by name through a proxy.
-    pub reached: Vec<String>,
+    /// What the peer reached.
+    pub reached: Vec<Reached>,
+}
+
+/// One thing that a peer reached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Reached {
+    /// The address, or `host:port` where it was reached by name through a proxy.
+    pub address: String,
+    /// By what.
+    pub transport: Transport,
+    /// What was asked there, where not every answer is the same ([`Subject::asked`]).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asked: Option<String>,
 }
 
 impl Evidence {
@@ -412,6 +466,11 @@ pub struct Subject {
     pub dialled: Option<SocketAddr>,
     /// The very address that the check is about, where it is known: the dialled one, or the one tunnelled to.
     pub reached: Option<SocketAddr>,
+    /// What carries the first packet.
+    pub transport: Transport,
+    /// What is asked there, where an answer to one question says nothing of another: the payload of a datagram, the name
+    /// and type of a DNS question.
+    pub asked: Option<String>,
     /// The `source` that the check binds.
     pub source: Option<IpAddr>,
     /// Through a proxy.
@@ -433,7 +492,7 @@ pub struct Observation {
     pub evidence: Evidence,
     /// The outcome of every attempt, in order.
     pub attempts: Vec<Outcome>,
-    /// The fewest SYNs that any silent attempt sent, where one was silent.
+    /// The fewest SYNs that any silent attempt sent, where one was silent and TCP.
     pub fewest_syns: Option<u32>,
     /// How long the deciding attempt took.
     pub elapsed: Duration,
@@ -452,7 +511,7 @@ impl Observation {
     pub fn of(subject: Subject, attempts: Vec<Attempt>, settled: Option<usize>, started_at: Wall) -> Observation {
         let first = |class| attempts.iter().position(|a| a.outcome.class() == class);
         let at = settled.or_else(|| first(Class::Open)).or_else(|| first(Class::Local)).unwrap_or(attempts.len().saturating_sub(1));
-        let silent = attempts.iter().filter(|a| a.outcome == Outcome::Timeout);
+        let silent = attempts.iter().filter(|a| a.outcome == Outcome::Timeout && subject.transport == Transport::Tcp);
         let fewest_syns = silent.map(|a| a.evidence.syns_sent.unwrap_or(0)).min();
         let outcomes = attempts.iter().map(|a| a.outcome).collect();
         let started = attempts.iter().map(|a| a.started).min().unwrap_or(Moment::ZERO);

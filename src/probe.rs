@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::clock::Moment;
 use crate::net::connect;
 use crate::net::resolve::{Answer, Resolver};
-use crate::observation::{Attempt, Class, Evidence, Family, Outcome, Stage, Subject};
+use crate::observation::{Attempt, Class, Evidence, Family, Outcome, Stage, Subject, Transport};
 use crate::secret::Secret;
 use crate::target::{HostPort, Url};
 
@@ -99,6 +99,18 @@ impl Probe {
         self.via().map_or_else(|| self.target(), |via| &via.proxy)
     }
 
+    /// Where the first packets go.
+    pub fn hops(&self) -> Hops<'_> {
+        Hops::Host(self.first_hop())
+    }
+
+    /// What carries the first packet.
+    pub fn transport(&self) -> Transport {
+        match self {
+            Probe::Tcp(_) | Probe::Tls(_) | Probe::Http(_) | Probe::EgressIp(_) | Probe::Peer(_) | Probe::OpenProxy(_) => Transport::Tcp,
+        }
+    }
+
     /// Whether a name must be resolved before anything can be dialled.
     pub fn needs_resolving(&self) -> bool {
         self.first_hop().host.ip().is_none()
@@ -113,6 +125,28 @@ impl Probe {
     }
 }
 
+/// What one subject of a probe asks for.
+#[derive(Debug, Clone)]
+pub enum Aim {
+    /// The target as written.
+    AsWritten,
+    /// This address of the target, through the proxy on the way.
+    Tunnel(HostPort),
+    /// That a proxy relays, by this technique, to this beacon where it aims at one.
+    Relay(Technique, Option<Url>),
+}
+
+/// Where the first packets of a probe go.
+#[derive(Debug)]
+pub enum Hops<'a> {
+    /// To every address of this host.
+    Host(&'a HostPort),
+    /// To these addresses.
+    Addresses(Vec<SocketAddr>),
+    /// Nowhere, and why: a fault on this side.
+    Nowhere(String),
+}
+
 /// The way to one subject: where the first packet goes, from where, and what is asked for there.
 #[derive(Debug, Clone)]
 pub struct Approach {
@@ -122,12 +156,8 @@ pub struct Approach {
     pub source: Option<IpAddr>,
     /// One attempt, from its first packet to its last event.
     pub timeout: Duration,
-    /// What a proxy on the way is asked for, where that is not the target as written.
-    pub tunnel_to: Option<HostPort>,
-    /// The technique of the open-proxy suite.
-    pub technique: Option<Technique>,
-    /// The beacon that the technique aims at.
-    pub beacon: Option<Url>,
+    /// What is asked for there.
+    pub aim: Aim,
     /// Who resolves what else must be resolved on the way.
     pub resolver: Resolver,
 }
@@ -143,11 +173,13 @@ impl Probe {
             family: Some(Family::of(to.ip())),
             dialled: Some(to),
             reached: if via { target.socket_addr() } else { Some(to) },
+            transport: self.transport(),
+            asked: None,
             source,
             via,
             technique: None,
         };
-        let approach = Approach { to, source, timeout, tunnel_to: None, technique: None, beacon: None, resolver };
+        let approach = Approach { to, source, timeout, aim: Aim::AsWritten, resolver };
         match self {
             Probe::OpenProxy(suite) => suite.subjects(&subject, &approach),
             Probe::Tcp(_) | Probe::Tls(_) | Probe::Http(_) | Probe::EgressIp(_) | Probe::Peer(_) => vec![(subject, approach)],

@@ -140,6 +140,8 @@ fn happened(seen: &Observation, check: &Check) -> String {
         Outcome::BadHttp => format!("{who} answered with something that is not HTTP"),
         Outcome::Status(code) => format!("{who} answered {code}{to_request}"),
         Outcome::Mismatch => format!("{who} answered, but not as the check says{detail}"),
+        Outcome::Replied => format!("{who} replied after {took}{detail}"),
+        Outcome::Resolved => format!("{who} gave an answer{detail}"),
         Outcome::Relayed => format!("{who} relayed a stranger's request to our beacon{saw}{technique}"),
         Outcome::RelayedBlind => {
             format!("{who} relayed a stranger's request: our beacon saw it{saw}, though the answer did not come back{technique}")
@@ -165,6 +167,8 @@ fn happened(seen: &Observation, check: &Check) -> String {
         Outcome::TlsRefused => format!("{who} refused the TLS handshake ({})", e.tls_alert.as_deref().unwrap_or("alert")),
         Outcome::NxDomain => format!("{who} does not exist in DNS"),
         Outcome::NoData => format!("{who} has no address in DNS"),
+        Outcome::DnsRefused => format!("{who} refused to answer the question{detail}"),
+        Outcome::ServFail => format!("{who} failed to answer the question (SERVFAIL){detail}"),
         Outcome::Denied => {
             format!("{who} denied{request}{}{technique}", e.status.map_or(" by closing the connection".into(), |s| format!(" with {s}")))
         }

@@ -131,6 +131,9 @@ pub struct Seen {
     /// The technique of a suite.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub technique: Option<&'static str>,
+    /// What was asked there, where an answer to one question says nothing of another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asked: Option<String>,
     /// What the witnesses have shown for it.
     pub proofs: ProofSet,
     /// What shows it.
@@ -177,9 +180,13 @@ impl Seen {
             *text = show(text);
         }
         if let Some(peer) = &mut e.peer {
-            peer.reached = peer.reached.iter().map(|r| show(r)).collect();
+            for there in &mut peer.reached {
+                there.address = show(&there.address);
+                there.asked = there.asked.take().map(|asked| show(&asked));
+            }
         }
         self.address = show(&self.address);
+        self.asked = self.asked.map(|asked| show(&asked));
         self
     }
 }

@@ -13,7 +13,7 @@ use serde::{Serialize, Serializer};
 
 use crate::clock::{Moment, Wall};
 use crate::expectation::Expectation;
-use crate::observation::{Class, Family, Observation, Outcome};
+use crate::observation::{Class, Family, Observation, Outcome, Reached, Subject, Transport};
 
 /// How many runs a timeline keeps: ten minutes at one run a second, far more than any window needs.
 const MAX_RUNS: usize = 600;
@@ -299,6 +299,7 @@ fn shows(witness: &Observation, seen: &Observation, proof: Proof) -> bool {
         Proof::Vantage => is_same_way_out(witness, seen),
         Proof::Port => {
             is_same_way_out(witness, seen)
+                && witness.subject.transport == seen.subject.transport
                 && match (witness.subject.dialled, seen.subject.dialled) {
                     (Some(w), Some(s)) => w.port() == s.port() && w.ip() != s.ip(),
                     _ => false,
@@ -319,12 +320,33 @@ fn is_same_way_out(witness: &Observation, seen: &Observation) -> bool {
 fn reached_the_same(witness: &Observation, seen: &Observation) -> bool {
     let Some(target) = seen.subject.reached else { return false };
     if let Some(peer) = &witness.evidence.peer {
-        return peer.reached.contains(&target.to_string()) || seen.subject.named.as_ref().is_some_and(|name| peer.reached.contains(name));
+        return peer.reached.iter().any(|there| peer_reached(there, &seen.subject, target));
+    }
+    if !is_same_question((witness.subject.transport, &witness.subject.asked), &seen.subject) {
+        return false;
     }
     let another_source = witness.subject.source != seen.subject.source && differ(witness.local_ip(), seen.local_ip());
     let tunnelled_there = witness.subject.via && witness.subject.reached == Some(target);
-    let dialled_there = witness.subject.dialled == Some(target) && another_source;
+    let dialled_there = witness.subject.dialled.is_some_and(|there| is_same_place(there, &seen.subject, target)) && another_source;
     tunnelled_there || dialled_there || was_led_there(witness, seen, target)
+}
+
+/// Whether an answer by this transport to this question is one to what `seen` asked. An ICMP echo asks whether the address
+/// is alive, and whoever answers there by any transport says so.
+fn is_same_question((transport, asked): (Transport, &Option<String>), seen: &Subject) -> bool {
+    seen.transport == Transport::Icmp || (transport == seen.transport && *asked == seen.asked)
+}
+
+/// The same address and port; ICMP knows no ports.
+fn is_same_place(there: SocketAddr, seen: &Subject, target: SocketAddr) -> bool {
+    there == target || (seen.transport == Transport::Icmp && there.ip() == target.ip())
+}
+
+fn peer_reached(there: &Reached, seen: &Subject, target: SocketAddr) -> bool {
+    let by_address = there.address.parse().is_ok_and(|address| is_same_place(address, seen, target))
+        || there.address.parse().is_ok_and(|ip: IpAddr| seen.transport == Transport::Icmp && ip == target.ip());
+    let by_name = seen.named.as_ref() == Some(&there.address);
+    is_same_question((there.transport, &there.asked), seen) && (by_address || by_name)
 }
 
 /// A redirect led the witness to the very address and port, by a direct connection from another source; both sources as
@@ -390,7 +412,7 @@ impl Decoys {
     /// The decoys that could unmask this observation: one for its connection, and one for that of its last redirect. None
     /// where nothing needs to be unmasked: nobody answered, the answer is authenticated, or the connection never left this host.
     pub fn keys_for(seen: &Observation) -> impl Iterator<Item = DecoyKey> {
-        let suspect = seen.got_past_tcp() && seen.evidence.authenticated.is_none();
+        let suspect = seen.subject.transport == Transport::Tcp && seen.got_past_tcp() && seen.evidence.authenticated.is_none();
         let stayed = |to: &SocketAddr| to.ip().is_loopback() || seen.local_ip() == Some(to.ip());
         let first = seen.subject.dialled.filter(|_| !seen.stayed_on_this_host());
         let last = seen.evidence.redirected_to.filter(|to| !stayed(to));

@@ -4,17 +4,17 @@ use super::reader::{Section, did_you_mean, listed};
 use crate::probe::Kind;
 
 /// The top level's own keys.
-pub const TOP: [&str; 6] = ["vantage", "witness_window", "linger", "decoy", "state_dir", "shutdown_grace"];
+pub const TOP: &[&str] = &["vantage", "witness_window", "linger", "decoy", "state_dir", "shutdown_grace"];
 /// The tables at the top level.
-pub const SECTIONS: [&str; 6] = ["defaults", "web", "beacon", "proxy", "admin_page", "check"];
+pub const SECTIONS: &[&str] = &["defaults", "web", "beacon", "proxy", "admin_page", "check"];
 /// Keys of `[web]`.
-pub const WEB: [&str; 1] = ["listen"];
+pub const WEB: &[&str] = &["listen"];
 /// Keys of `[beacon]`.
-pub const BEACON: [&str; 2] = ["listen", "key_file"];
+pub const BEACON: &[&str] = &["listen", "key_file"];
 /// Keys of `[admin_page]`.
-pub const ADMIN_PAGE: [&str; 3] = ["listen", "allow_from", "door"];
+pub const ADMIN_PAGE: &[&str] = &["listen", "allow_from", "door"];
 /// Keys of `[proxy]`.
-pub const PROXY: [&str; 18] = [
+pub const PROXY: &[&str] = &[
     "listen",
     "egress",
     "allow_from",
@@ -35,9 +35,9 @@ pub const PROXY: [&str; 18] = [
     "access_log_format",
 ];
 /// Keys of a check that may not stand in `[defaults]`.
-pub const IDENTITY: [&str; 4] = ["name", "kind", "target", "expect"];
+pub const IDENTITY: &[&str] = &["name", "kind", "target", "expect"];
 /// Keys of every check that may stand in `[defaults]`.
-pub const COMMON: [&str; 13] = [
+pub const COMMON: &[&str] = &[
     "witness",
     "require",
     "interval",
@@ -53,7 +53,7 @@ pub const COMMON: [&str; 13] = [
     "tags",
 ];
 /// Keys of some kinds of check only.
-pub const OWN: [(&str, &[Kind]); 21] = [
+pub const OWN: &[(&str, &[Kind])] = &[
     ("via", &[Kind::Http, Kind::EgressIp]),
     ("via_user", &[Kind::Http, Kind::EgressIp]),
     ("via_password_file", &[Kind::Http, Kind::EgressIp]),
@@ -78,13 +78,13 @@ pub const OWN: [(&str, &[Kind]); 21] = [
 ];
 
 /// Tables that the specification knows and this version has not built.
-const UNBUILT_SECTIONS: [&str; 2] = ["drill", "alert"];
+const UNBUILT_SECTIONS: &[&str] = &["drill", "alert"];
 /// The same of `[web]`.
-const UNBUILT_WEB: [&str; 4] = ["cert_file", "key_file", "client_ca_file", "basic_auth"];
+const UNBUILT_WEB: &[&str] = &["cert_file", "key_file", "client_ca_file", "basic_auth"];
 /// The same of `[proxy]`.
-const UNBUILT_PROXY: [&str; 5] = ["proxy_protocol_from", "egress_budget", "drain", "drain_lead", "health_listen"];
+const UNBUILT_PROXY: &[&str] = &["proxy_protocol_from", "egress_budget", "drain", "drain_lead", "health_listen"];
 /// The same of a check.
-const UNBUILT_CHECK: [&str; 17] = [
+const UNBUILT_CHECK: &[&str] = &[
     "targets",
     "targets_from",
     "variants",
@@ -104,7 +104,7 @@ const UNBUILT_CHECK: [&str; 17] = [
     "query",
 ];
 /// Kinds that the specification knows and this version has not built.
-pub const UNBUILT_KINDS: [&str; 5] = ["udp", "icmp", "dns", "ports", "promql"];
+pub const UNBUILT_KINDS: &[&str] = &["udp", "icmp", "dns", "ports", "promql"];
 
 /// What to say of something that a later version will have.
 pub fn not_built(what: &str) -> String {
@@ -113,7 +113,7 @@ pub fn not_built(what: &str) -> String {
 
 /// Notes every unknown key at the top level.
 pub fn vet_top(top: &Section<'_, '_>) {
-    let known: Vec<&str> = TOP.into_iter().chain(SECTIONS).collect();
+    let known: Vec<&str> = [TOP, SECTIONS].concat();
     vet(top, &known, &UNBUILT_SECTIONS, |_| None);
 }
 
@@ -148,7 +148,7 @@ pub fn vet_defaults(defaults: &Section<'_, '_>) {
 /// Notes every unknown key of a check; where its kind is unknown, the keys of every kind are let pass.
 pub fn vet_check(check: &Section<'_, '_>, kind: Option<Kind>) {
     let own = OWN.iter().filter(|(_, kinds)| kind.is_none_or(|k| kinds.contains(&k))).map(|(key, _)| *key);
-    let known: Vec<&str> = IDENTITY.into_iter().chain(COMMON).chain(own).collect();
+    let known: Vec<&str> = IDENTITY.iter().chain(COMMON).copied().chain(own).collect();
     vet(check, &known, if kind.is_some() { &UNBUILT_CHECK } else { &[] }, |key| {
         let Some(kind) = kind else { return UNBUILT_CHECK.contains(&key).then(String::new) };
         let (_, kinds) = OWN.iter().find(|(k, _)| *k == key)?;
@@ -205,5 +205,5 @@ fn home(key: &str) -> Option<&'static str> {
 /// Every key and section that this version knows.
 pub fn every_key() -> impl Iterator<Item = &'static str> {
     let own = OWN.iter().map(|(key, _)| *key);
-    TOP.into_iter().chain(SECTIONS).chain(WEB).chain(BEACON).chain(ADMIN_PAGE).chain(PROXY).chain(IDENTITY).chain(COMMON).chain(own)
+    [TOP, SECTIONS, WEB, BEACON, ADMIN_PAGE, PROXY, IDENTITY, COMMON].into_iter().flatten().copied().chain(own)
 }

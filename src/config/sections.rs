@@ -197,7 +197,7 @@ impl Check {
         let unbuilt_kind = section.has("kind") && kind.is_none();
         keys::vet_check(section, kind);
         section.require("name", "write name = \"admin-closed\"; letters, digits, - and _");
-        section.require("kind", &format!("write one of {}", listed(Kind::ALL.map(Kind::token))));
+        section.require("kind", &format!("write one of {}", listed(Kind::ALL.iter().map(|k| k.token()))));
         if !unbuilt_kind && !section.has("targets") {
             section.require("target", remedy_for_target(kind));
         }

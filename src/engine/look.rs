@@ -11,10 +11,10 @@ use super::Engine;
 use crate::clock::{Moment, Wall};
 use crate::net::own_addresses;
 use crate::net::resolve::Answer;
-use crate::observation::{Attempt, Family, Observation, Outcome, Stage, Subject};
+use crate::observation::{Attempt, Family, Observation, Outcome, Stage, Subject, Transport};
 use crate::plan::{ATTEMPT_SPACING, Check};
-use crate::probe::Approach;
-use crate::target::Host;
+use crate::probe::{Approach, Hops};
+use crate::target::{Host, HostPort};
 
 /// The most addresses of one name that are looked at; more is `unproven` for want of coverage.
 const MAX_ADDRESSES: usize = 64;
@@ -51,33 +51,47 @@ impl Found {
 impl Engine {
     /// Finds every address of every family of the check, and those that linger.
     pub(super) async fn find(&self, number: usize, check: &Check) -> Found {
-        let hop = check.probe.first_hop();
         let mut found = Found::default();
-        let mut addresses = match &hop.host {
-            Host::Ip(ip) => vec![*ip],
-            Host::Name(name) => self.resolve(check, name, &mut found).await,
+        let mut addresses = match check.probe.hops() {
+            Hops::Host(hop) => self.addresses_of(number, check, hop, &mut found).await,
+            Hops::Addresses(addresses) => addresses,
+            Hops::Nowhere(why) => {
+                found.lost.push(lost_now(check, why));
+                Vec::new()
+            }
         };
+        found.left_out = addresses.len().saturating_sub(MAX_ADDRESSES);
+        addresses.truncate(MAX_ADDRESSES);
+        let alone = |ip: IpAddr| addresses.iter().filter(|other| other.is_ipv4() == ip.is_ipv4()).count() == 1;
+        for to in &addresses {
+            let subjects = check.probe.subjects(*to, check.source, check.timeout, check.resolver);
+            // Whoever reached the name elsewhere reached this address only where it is the one that the name has.
+            let named = |(subject, approach): (Subject, Approach)| {
+                (Subject { named: subject.named.filter(|_| alone(to.ip())), ..subject }, approach)
+            };
+            found.subjects.extend(subjects.into_iter().map(named));
+        }
+        found
+    }
+
+    /// Every address of a host, and of a name those that linger.
+    async fn addresses_of(&self, number: usize, check: &Check, hop: &HostPort, found: &mut Found) -> Vec<SocketAddr> {
+        let name = match &hop.host {
+            Host::Ip(ip) => return vec![SocketAddr::new(*ip, hop.port)],
+            Host::Name(name) => name,
+        };
+        let addresses = self.resolve(check, name, found).await;
+        let mut sockets: Vec<_> = addresses.iter().map(|ip| SocketAddr::new(*ip, hop.port)).collect();
         let lingering = self.with_memory(number, |memory| {
-            let sockets: Vec<_> = addresses.iter().map(|ip| SocketAddr::new(*ip, hop.port)).collect();
             memory.given(&sockets, Moment::now());
             memory.lingering(self.plan.linger, Moment::now())
         });
         for address in lingering {
-            if address.port() == hop.port && !addresses.contains(&address.ip()) && hop.host.ip().is_none() {
-                addresses.push(address.ip());
+            if address.port() == hop.port && !sockets.contains(&address) {
+                sockets.push(address);
             }
         }
-        found.left_out = addresses.len().saturating_sub(MAX_ADDRESSES);
-        addresses.truncate(MAX_ADDRESSES);
-        let alone = |ip: &IpAddr| addresses.iter().filter(|other| other.is_ipv4() == ip.is_ipv4()).count() == 1;
-        for ip in &addresses {
-            let subjects = check.probe.subjects(SocketAddr::new(*ip, hop.port), check.source, check.timeout, check.resolver);
-            // Whoever reached the name elsewhere reached this address only where it is the one that the name has.
-            let named =
-                |(subject, approach): (Subject, Approach)| (Subject { named: subject.named.filter(|_| alone(ip)), ..subject }, approach);
-            found.subjects.extend(subjects.into_iter().map(named));
-        }
-        found
+        sockets
     }
 
     /// The addresses of the name; what is wrong with it is lost and said.
@@ -188,6 +202,12 @@ impl Drop for Looking {
     }
 }
 
+/// A check that could not even be begun, for a reason on this side.
+fn lost_now(check: &Check, why: String) -> Observation {
+    let subject = Subject { source: check.source, transport: check.probe.transport(), ..nowhere(check.target.clone()) };
+    Observation::without_attempt(subject, Outcome::LocalError, Stage::Dns, why, Moment::now(), Wall::now())
+}
+
 /// An unspecified address, loopback, or one of this host's own.
 fn is_sinkhole(ip: IpAddr, own: &[IpAddr]) -> bool {
     let ip = crate::target::fold_mapped(ip);
@@ -196,5 +216,16 @@ fn is_sinkhole(ip: IpAddr, own: &[IpAddr]) -> bool {
 
 /// A subject that cannot be dialled.
 pub fn nowhere(address: String) -> Subject {
-    Subject { address, named: None, family: None, dialled: None, reached: None, source: None, via: false, technique: None }
+    Subject {
+        address,
+        named: None,
+        family: None,
+        dialled: None,
+        reached: None,
+        transport: Transport::Tcp,
+        asked: None,
+        source: None,
+        via: false,
+        technique: None,
+    }
 }

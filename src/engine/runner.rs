@@ -13,7 +13,7 @@ use super::{Began, Engine};
 use crate::clock::{Moment, Wall};
 use crate::observation::{Observation, Subject};
 use crate::plan::{Check, WITNESS_SPACING};
-use crate::probe::Approach;
+use crate::probe::{Aim, Approach};
 use crate::target::HostPort;
 use crate::witness::{Timeline, WitnessRun};
 
@@ -143,7 +143,7 @@ fn pinned(found: &Found, pins: &BTreeSet<SocketAddr>) -> Vec<(Subject, Approach)
     let tunnels = ways.flat_map(|(subject, approach)| pins.iter().map(move |to| (subject, approach, to)));
     let pin = |(subject, approach, to): (&Subject, &Approach, &SocketAddr)| {
         let subject = Subject { address: to.to_string(), reached: Some(*to), ..subject.clone() };
-        (subject, Approach { tunnel_to: Some(HostPort::from(*to)), ..approach.clone() })
+        (subject, Approach { aim: Aim::Tunnel(HostPort::from(*to)), ..approach.clone() })
     };
     tunnels.take(MAX_PINS).map(pin).collect()
 }

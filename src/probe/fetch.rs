@@ -3,7 +3,7 @@
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
-use super::{Approach, Ended, Via, dial, tunnel};
+use super::{Aim, Approach, Ended, Via, dial, tunnel};
 use crate::net::http::{self, Head};
 use crate::net::tls::{self, watch_for_refusal};
 use crate::observation::{Evidence, Outcome, Stage};
@@ -34,7 +34,7 @@ impl Fetch<'_> {
         let mut stream = dial(approach, deadline, evidence).await?;
         if let Some(via) = self.via {
             evidence.via = Some(approach.to);
-            let to = approach.tunnel_to.as_ref().unwrap_or(&self.url.authority);
+            let to = if let Aim::Tunnel(to) = &approach.aim { to } else { &self.url.authority };
             tunnel::open(&mut stream, via, to, deadline, evidence).await.map_err(|outcome| (outcome, Stage::Proxy))?;
         }
         match (self.url.scheme, self.tls) {

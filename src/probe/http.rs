@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 
 use super::fetch::Fetch;
-use super::{Approach, Ended, Via};
+use super::{Aim, Approach, Ended, Via};
 use crate::net::http::Head;
 use crate::net::tls;
 use crate::observation::{Class, Evidence, Outcome, Stage};
@@ -105,7 +105,7 @@ impl Approach {
     /// The way to another host, as a redirect names it: through the same proxy, or to the first address of its name.
     async fn rerouted(&self, via: bool, to: &HostPort, deadline: Instant, evidence: &mut Evidence) -> Result<Approach, Ended> {
         if via {
-            return Ok(Approach { tunnel_to: Some(to.clone()), ..self.clone() });
+            return Ok(Approach { aim: Aim::Tunnel(to.clone()), ..self.clone() });
         }
         let address = super::first_address(to, self, deadline).await.map_err(|why| {
             evidence.detail = Some(format!("the redirect to {to} leads nowhere: {why}"));
@@ -186,8 +186,7 @@ mod tests {
                 tls: tls::Client::new(&options).unwrap(),
             };
             let timeout = Duration::from_secs(5);
-            let approach =
-                Approach { to: first, source: None, timeout, tunnel_to: None, technique: None, beacon: None, resolver: Resolver::System };
+            let approach = Approach { to: first, source: None, timeout, aim: Aim::AsWritten, resolver: Resolver::System };
             let mut evidence = Evidence::default();
             let ended = probe.attempt(&approach, Instant::now() + timeout, &mut evidence).await;
             assert_eq!((ended.0, evidence.authenticated), (Outcome::Status(200), authenticated), "{url}: {evidence:?}");

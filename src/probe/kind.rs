@@ -21,7 +21,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 6] = [Kind::Tcp, Kind::Tls, Kind::Http, Kind::EgressIp, Kind::Peer, Kind::OpenProxy];
+    pub const ALL: &[Kind] = &[Kind::Tcp, Kind::Tls, Kind::Http, Kind::EgressIp, Kind::Peer, Kind::OpenProxy];
 
     /// The token, as written in `kind`, in reports and in metrics.
     pub fn token(self) -> &'static str {

@@ -6,7 +6,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use super::fetch::Fetch;
-use super::{Approach, Ended, dial, tunnel};
+use super::{Aim, Approach, Ended, dial, tunnel};
 use crate::clock::Wall;
 use crate::net::{http, tls};
 use crate::observation::{Authentication, Evidence, Outcome, Stage, Subject};
@@ -48,7 +48,7 @@ pub enum Technique {
 
 impl Technique {
     /// Every technique, in the order in which they are tried.
-    pub const ALL: [Technique; 4] = [Technique::Connect, Technique::AbsoluteGet, Technique::OriginGet, Technique::AllowedDestination];
+    pub const ALL: &[Technique] = &[Technique::Connect, Technique::AbsoluteGet, Technique::OriginGet, Technique::AllowedDestination];
 
     /// Its number in the catalogue.
     pub fn id(self) -> &'static str {
@@ -72,7 +72,7 @@ impl OpenProxy {
             let technique = *technique;
             beacons.into_iter().map(move |beacon| {
                 let subject = Subject { technique: Some(technique.id()), ..subject.clone() };
-                (subject, Approach { technique: Some(technique), beacon: beacon.cloned(), ..approach.clone() })
+                (subject, Approach { aim: Aim::Relay(technique, beacon.cloned()), ..approach.clone() })
             })
         };
         self.techniques.iter().flat_map(of).collect()
@@ -80,7 +80,8 @@ impl OpenProxy {
 
     /// Tries one technique once; afterwards the beacon's log is asked whether the request came through all the same.
     pub(super) async fn attempt(&self, approach: &Approach, deadline: Instant, evidence: &mut Evidence) -> Ended {
-        let technique = approach.technique.unwrap_or(Technique::Connect);
+        let Aim::Relay(technique, beacon) = &approach.aim else { return (Outcome::Internal, Stage::Proxy) };
+        let technique = *technique;
         evidence.technique = Some(technique.id());
         let stream = match dial(approach, deadline, evidence).await {
             Ok(stream) => stream,
@@ -88,7 +89,7 @@ impl OpenProxy {
             Err((outcome, stage)) => return (tunnel::of_silence(outcome), stage),
         };
         let ours = evidence.local_address;
-        let outcome = match (technique, &approach.beacon) {
+        let outcome = match (technique, beacon) {
             (Technique::AllowedDestination, _) => allowed_destination(self, stream, deadline, evidence).await,
             (Technique::Connect | Technique::AbsoluteGet | Technique::OriginGet, Some(beacon)) => {
                 relay(self, technique, beacon, stream, approach, deadline, evidence).await
@@ -264,7 +265,7 @@ async fn ask_log(probe: &OpenProxy, beacon: &Url, nonce: &Nonce, approach: &Appr
     let deadline = Instant::now() + approach.timeout;
     let question = Question::ask(&probe.key, nonce, Wall::now().unix_millis())?;
     let to: SocketAddr = super::first_address(&beacon.authority, approach, deadline).await?;
-    let approach = Approach { to, tunnel_to: None, ..approach.clone() };
+    let approach = Approach { to, aim: Aim::AsWritten, ..approach.clone() };
     let url = Url { path: format!("{}/log/{question}", beacon.path.trim_end_matches('/')), ..beacon.clone() };
     let fetch = Fetch { url: &url, via: None, tls: None, method: "GET", headers: &[], body: true };
     let mut asked = Evidence::default();

@@ -9,7 +9,7 @@ use super::fetch::Fetch;
 use super::{Approach, Ended};
 use crate::clock::{Moment, Wall};
 use crate::net::tls;
-use crate::observation::{Class, Evidence, Outcome, PeerEvidence, Stage};
+use crate::observation::{Class, Evidence, Outcome, PeerEvidence, Reached, Stage};
 use crate::secret::Secret;
 use crate::target::Url;
 
@@ -52,6 +52,9 @@ struct Seen {
     address: String,
     verdict: String,
     outcome: String,
+    stage: Stage,
+    #[serde(default)]
+    asked: Option<String>,
 }
 
 /// The form of the report that is understood; another one may mean another thing by the same words.
@@ -122,7 +125,8 @@ fn weigh(report: &Report, probe: &Peer, read_at: Moment) -> Result<PeerEvidence,
     let holding_since = holding.and_then(age).map(|age| read_at - age);
     // An inverted check there holds where nothing was reached.
     let open = |o: &&Seen| o.verdict == "holds" && o.outcome.parse().is_ok_and(|outcome: Outcome| outcome.class() == Class::Open);
-    let reached = newest.observations.iter().filter(open).map(|o| o.address.clone()).collect();
+    let there = |o: &Seen| Reached { address: o.address.clone(), transport: o.stage.transport(), asked: o.asked.clone() };
+    let reached = newest.observations.iter().filter(open).map(there).collect();
     Ok(PeerEvidence {
         check: probe.check.clone(),
         vantage: report.vantage.clone(),
@@ -149,7 +153,7 @@ mod tests {
     }
 
     fn run(second: u32, verdict: &str, outcome: &str) -> serde_json::Value {
-        let observation = serde_json::json!({ "address": "203.0.113.7:443", "verdict": verdict, "outcome": outcome });
+        let observation = serde_json::json!({ "address": "203.0.113.7:443", "verdict": verdict, "outcome": outcome, "stage": "tcp" });
         serde_json::json!({ "name": "admin-open", "verdict": verdict, "started_at": format!("2026-01-02T03:04:{second:02}Z"), "observations": [observation] })
     }
 

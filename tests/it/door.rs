@@ -11,7 +11,7 @@ use mustnot::clock::{Moment, Wall};
 use mustnot::expectation::{Accept, Expectation};
 use mustnot::net::resolve::Resolver;
 use mustnot::net::tls;
-use mustnot::observation::{Attempt, Authentication, Evidence, Family, Observation, Outcome, Stage, Subject};
+use mustnot::observation::{Attempt, Authentication, Evidence, Family, Observation, Outcome, Stage, Subject, Transport};
 use mustnot::probe::{self, Probe};
 use mustnot::target::parse_cidr;
 use mustnot::witness::{DecoyRun, Decoys, Proof, Timeline, WitnessRun};
@@ -201,6 +201,8 @@ fn observation(dialled: &str, source: Option<&str>, outcome: Outcome, evidence: 
         dialled: Some(to),
         reached: Some(to),
         source: source.map(|s| s.parse().unwrap()),
+        transport: Transport::Tcp,
+        asked: None,
         via: false,
         technique: None,
     };

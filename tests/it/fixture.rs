@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use mustnot::clock::{Moment, Wall};
 use mustnot::expectation::{Accept, Expectation};
-use mustnot::observation::{Attempt, Evidence, Family, Observation, Outcome, Stage, Subject};
+use mustnot::observation::{Attempt, Evidence, Family, Observation, Outcome, Stage, Subject, Transport};
 use mustnot::record::{About, Exposure, Record, Seen, WitnessRecord};
 use mustnot::severity::Severity;
 use mustnot::verdict::{Cause, Claim, Verdict, judge};
@@ -45,6 +45,8 @@ pub fn holds() -> Verdict {
         dialled: Some(address),
         reached: Some(address),
         source: None,
+        transport: Transport::Tcp,
+        asked: None,
         via: false,
         technique: None,
     };
@@ -67,6 +69,7 @@ pub fn seen(verdict: Verdict, outcome: Outcome) -> Seen {
         attempts: 1,
         attempt_outcomes: Vec::new(),
         technique: None,
+        asked: None,
         proofs: [Proof::Vantage, Proof::Target].into_iter().collect(),
         evidence: Evidence { local_address: "10.0.0.5:41234".parse().ok(), syn_retransmits: Some(0), ..Evidence::default() },
     }

@@ -9,7 +9,7 @@ use mustnot::expectation::{Accept, Expectation, MIN_SYNS};
 use mustnot::history::Board;
 use mustnot::memory::Memory;
 use mustnot::observation::{
-    Attempt, Authentication, Class, Evidence, Family, Observation, Outcome, PeerEvidence, Stage, Subject, excuse_mute,
+    Attempt, Authentication, Class, Evidence, Family, Observation, Outcome, PeerEvidence, Reached, Stage, Subject, Transport, excuse_mute,
 };
 use mustnot::record::{Exposure, Record};
 use mustnot::schedule::Schedule;
@@ -45,6 +45,8 @@ fn seen(to: &str, outcomes: &[Outcome], from: f64, until: f64) -> Observation {
         dialled: Some(to),
         reached: Some(to),
         source: None,
+        transport: Transport::Tcp,
+        asked: None,
         via: false,
         technique: None,
     };
@@ -618,7 +620,7 @@ fn peer(reached: &[&str], holding_since: Option<f64>, outcome: Outcome, from: f6
         verdict: "holds".into(),
         age_seconds: 1.0,
         holding_since: holding_since.map(at),
-        reached: reached.iter().map(|r| (*r).to_string()).collect(),
+        reached: reached.iter().map(|r| Reached { address: (*r).into(), transport: Transport::Tcp, asked: None }).collect(),
     });
     run_of(vec![asked], from, until)
 }

@@ -11,7 +11,9 @@ use std::time::Duration;
 use mustnot::clock::{Moment, Wall};
 use mustnot::expectation::{Accept, Expectation};
 use mustnot::memory::Memory;
-use mustnot::observation::{Attempt, Authentication, Class, Evidence, Family, Observation, Outcome, PeerEvidence, Stage, Subject};
+use mustnot::observation::{
+    Attempt, Authentication, Class, Evidence, Family, Observation, Outcome, PeerEvidence, Reached, Stage, Subject, Transport,
+};
 use mustnot::verdict::{Cause, Claim, Judged, Verdict, fold, judge, stale_after, when_read};
 use mustnot::witness::{DecoyKey, DecoyRun, Decoys, Proof, ProofSet, Timeline, WitnessRun};
 use proptest::prelude::*;
@@ -387,7 +389,7 @@ impl<'w> Simulation<'w> {
             verdict: if holds { "holds" } else { "violated" }.into(),
             age_seconds: (now - newest * 2_000) as f64 / 1000.0,
             holding_since: since.map(|k| moment(k * 2_000)),
-            reached: if holds { vec![TARGETS[0].into()] } else { vec![] },
+            reached: if holds { vec![Reached { address: TARGETS[0].into(), transport: Transport::Tcp, asked: None }] } else { vec![] },
         };
         let outcome = if holds { Outcome::QueryTrue } else { Outcome::QueryFalse };
         let met = if holds { Met::Target } else { Met::Nobody };
@@ -494,6 +496,8 @@ fn subject(to: &str, source: Option<&str>) -> Subject {
         dialled: Some(to),
         reached: Some(to),
         source: source.and_then(|s| s.parse().ok()),
+        transport: Transport::Tcp,
+        asked: None,
         via: false,
         technique: None,
     }

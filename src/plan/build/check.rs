@@ -230,8 +230,9 @@ impl Builder<'_> {
         }
         let tls = self.tls(&suite.tls, place);
         let key = self.key(place);
-        let default =
-            || Technique::ALL.into_iter().filter(|t| *t != Technique::AllowedDestination || suite.allowed_destination.is_some()).collect();
+        let default = || {
+            Technique::ALL.iter().copied().filter(|t| *t != Technique::AllowedDestination || suite.allowed_destination.is_some()).collect()
+        };
         Some(probe::OpenProxy {
             target: suite.target.as_ref()?.value.clone(),
             beacons: suite.beacons.iter().map(|b| b.value.clone()).collect(),
