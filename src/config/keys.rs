@@ -114,32 +114,32 @@ pub fn not_built(what: &str) -> String {
 /// Notes every unknown key at the top level.
 pub fn vet_top(top: &Section<'_, '_>) {
     let known: Vec<&str> = [TOP, SECTIONS].concat();
-    vet(top, &known, &UNBUILT_SECTIONS, |_| None);
+    vet(top, &known, UNBUILT_SECTIONS, |_| None);
 }
 
 /// Notes every unknown key of `[web]`.
 pub fn vet_web(web: &Section<'_, '_>) {
-    vet(web, &WEB, &UNBUILT_WEB, |_| None);
+    vet(web, WEB, UNBUILT_WEB, |_| None);
 }
 
 /// Notes every unknown key of `[beacon]`.
 pub fn vet_beacon(beacon: &Section<'_, '_>) {
-    vet(beacon, &BEACON, &[], |_| None);
+    vet(beacon, BEACON, &[], |_| None);
 }
 
 /// Notes every unknown key of `[admin_page]`.
 pub fn vet_admin_page(page: &Section<'_, '_>) {
-    vet(page, &ADMIN_PAGE, &[], |_| None);
+    vet(page, ADMIN_PAGE, &[], |_| None);
 }
 
 /// Notes every unknown key of `[proxy]`.
 pub fn vet_proxy(proxy: &Section<'_, '_>) {
-    vet(proxy, &PROXY, &UNBUILT_PROXY, |_| None);
+    vet(proxy, PROXY, UNBUILT_PROXY, |_| None);
 }
 
 /// Notes every unknown key of `[defaults]`.
 pub fn vet_defaults(defaults: &Section<'_, '_>) {
-    vet(defaults, &COMMON, &UNBUILT_CHECK, |key| {
+    vet(defaults, COMMON, UNBUILT_CHECK, |key| {
         let own = IDENTITY.contains(&key) || OWN.iter().any(|(k, _)| *k == key);
         own.then(|| format!("\"{key}\" has no default; write it in each [[check]]"))
     });
@@ -149,7 +149,7 @@ pub fn vet_defaults(defaults: &Section<'_, '_>) {
 pub fn vet_check(check: &Section<'_, '_>, kind: Option<Kind>) {
     let own = OWN.iter().filter(|(_, kinds)| kind.is_none_or(|k| kinds.contains(&k))).map(|(key, _)| *key);
     let known: Vec<&str> = IDENTITY.iter().chain(COMMON).copied().chain(own).collect();
-    vet(check, &known, if kind.is_some() { &UNBUILT_CHECK } else { &[] }, |key| {
+    vet(check, &known, if kind.is_some() { UNBUILT_CHECK } else { &[] }, |key| {
         let Some(kind) = kind else { return UNBUILT_CHECK.contains(&key).then(String::new) };
         let (_, kinds) = OWN.iter().find(|(k, _)| *k == key)?;
         let kinds: Vec<&str> = kinds.iter().map(|k| k.token()).collect();

@@ -29,7 +29,7 @@ pub fn parse_name(text: &str, punctuation: &str) -> Result<String, String> {
 
 /// A kind by its token.
 pub fn parse_kind(text: &str) -> Result<Kind, String> {
-    match Kind::ALL.into_iter().find(|k| k.token() == text) {
+    match Kind::ALL.iter().find(|k| k.token() == text) {
         Some(kind) => Ok(*kind),
         None if keys::UNBUILT_KINDS.contains(&text) => Err(keys::not_built(&format!("kind \"{text}\""))),
         None => Err(format!("\"{text}\" is no kind; {}", did_you_mean(text, Kind::ALL.iter().map(|k| k.token())))),
@@ -233,7 +233,7 @@ pub fn parse_version(text: &str) -> Result<Version, String> {
 
 /// A technique by its number in the catalogue.
 pub fn parse_technique(text: &str) -> Result<Technique, String> {
-    if let Some(technique) = Technique::ALL.into_iter().find(|t| t.id() == text) {
+    if let Some(technique) = Technique::ALL.iter().find(|t| t.id() == text) {
         return Ok(*technique);
     }
     let number = text.strip_prefix("OP-").filter(|n| n.len() == 2).and_then(|n| n.parse::<u8>().ok());

@@ -33,7 +33,7 @@ impl Probe {
             }
             Probe::OpenProxy(suite) => {
                 let beacon = suite.beacons.first();
-                match Technique::ALL.into_iter().find(|t| Some(t.id()) == subject.technique)? {
+                match Technique::ALL.iter().find(|t| Some(t.id()) == subject.technique)? {
                     Technique::Connect => format!("{curl} -p -x 'http://{to}' {}", quoted(beacon?)),
                     Technique::AbsoluteGet => format!("{curl} -x 'http://{to}' {}", quoted(beacon?)),
                     Technique::AllowedDestination => format!("{curl} -x 'http://{to}' 'https://{}/'", suite.allowed_destination.as_ref()?),
