@@ -35,7 +35,7 @@ pub const PROXY: &[&str] = &[
     "access_log_format",
 ];
 /// Keys of a check that may not stand in `[defaults]`.
-pub const IDENTITY: &[&str] = &["name", "kind", "target", "expect"];
+pub const IDENTITY: &[&str] = &["name", "kind", "target", "targets", "targets_from", "target_labels", "expect"];
 /// Keys of every check that may stand in `[defaults]`.
 pub const COMMON: &[&str] = &[
     "witness",
@@ -85,8 +85,6 @@ const UNBUILT_WEB: &[&str] = &["cert_file", "key_file", "client_ca_file", "basic
 const UNBUILT_PROXY: &[&str] = &["proxy_protocol_from", "egress_budget", "drain", "drain_lead", "health_listen"];
 /// The same of a check.
 const UNBUILT_CHECK: &[&str] = &[
-    "targets",
-    "targets_from",
     "variants",
     "spoof",
     "deny_location",

@@ -104,6 +104,8 @@ pub struct Common {
 pub struct Check {
     /// Where it stands.
     pub place: Place,
+    /// Which `[[check]]` of the file it is, from 1; those that come of one check with many targets have the same.
+    pub number: usize,
     /// `name`
     pub name: Option<At<String>>,
     /// `target`, as text

@@ -5,6 +5,7 @@ mod expect;
 mod key;
 mod witnesses;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -62,6 +63,7 @@ pub fn plan(file: File, context: &Context<'_>, keys: Keys) -> Option<(Plan, Opti
         decoy: decoy(&file.decoy),
         state_dir: file.state_dir.map(|dir| context.base_dir.join(dir.value)),
         shutdown_grace: value_or(file.shutdown_grace, SHUTDOWN_GRACE),
+        depends_on: BTreeSet::new(),
         masks: Vec::new(),
     };
     Some((plan, created))
@@ -106,10 +108,11 @@ fn listeners_apart(listeners: &[At<SocketAddr>], context: &Context<'_>) {
 }
 
 fn unique_names(checks: &[config::Check], context: &Context<'_>) {
-    let names = || checks.iter().enumerate().filter_map(|(i, c)| Some((i, c.name.as_ref()?)));
+    let names = || checks.iter().filter_map(|c| Some((c.number, c.name.as_ref()?)));
     for (i, name) in names() {
+        // The targets of one check share its name.
         if let Some((first, _)) = names().find(|(j, other)| *j < i && other.value == name.value) {
-            context.wrong(&name.place, format!("is the name of check #{} already; write another", first + 1));
+            context.wrong(&name.place, format!("is the name of check #{first} already; write another"));
         }
     }
 }
