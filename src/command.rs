@@ -10,6 +10,7 @@ use crate::plan::{Keys, Loaded, Source};
 
 mod check;
 mod console;
+mod drill;
 mod neighbours;
 mod probe;
 mod run;
@@ -29,6 +30,7 @@ pub fn run(cli: Cli) -> u8 {
             Command::Run(args) => run::run(file, &args).await,
             Command::Check(args) => check::check(file, &args).await,
             Command::Probe(args) => probe::probe(&args).await,
+            Command::Drill(args) => drill::drill(file, &args).await,
             Command::Proxy => neighbours::proxy(file).await,
             Command::Beacon => neighbours::beacon(file).await,
             Command::Config(Config::Check) => config_check(file),

@@ -18,6 +18,7 @@ use crate::clock::{Moment, Wall};
 use crate::history::{Board, Reading};
 use crate::observation::{Class, Outcome, Stage};
 use crate::record::{About, Record, Seen};
+use crate::report::{Drilled, Finding};
 use crate::verdict::Verdict;
 use crate::witness::Proof;
 
@@ -57,6 +58,10 @@ const TECHNIQUE: Family =
     Family("mustnot_open_proxy_technique", "Whether the technique got through; its worst present outcome only.", GAUGE);
 const VIA_OVERHEAD: Family =
     Family("mustnot_via_overhead_seconds", "How long the proxy took to grant the slowest tunnel of the last run.", GAUGE);
+const DRILL_SUCCESS: Family =
+    Family("mustnot_drill_last_success_timestamp_seconds", "When a drill last showed that this kind sees a breach.", GAUGE);
+const DRILL_DETECTION: Family =
+    Family("mustnot_drill_detection_seconds", "How long the last drill's open twin took to be seen; absent while it is not.", GAUGE);
 const LAG: Family = Family("mustnot_scheduler_lag_seconds", "How much later than planned runs started.", HISTOGRAM);
 const IN_FLIGHT: Family = Family("mustnot_probes_in_flight", "Probes under way.", GAUGE);
 const CHECKS: Family = Family("mustnot_checks", "Checks in the configuration, one a target.", GAUGE);
@@ -80,6 +85,14 @@ pub struct Metrics {
     lag: Histogram,
     in_flight: IntGauge,
     reload: RwLock<Reload>,
+    drills: Mutex<BTreeMap<&'static str, Drill>>,
+}
+
+/// What the drills of one kind have shown.
+#[derive(Debug, Clone, Copy, Default)]
+struct Drill {
+    last_success: Option<Wall>,
+    detection: Option<Duration>,
 }
 
 /// What became of the last configuration that was read.
@@ -127,6 +140,7 @@ impl Metrics {
             probe_duration,
             lag,
             in_flight,
+            drills: Mutex::default(),
             reload: RwLock::new(Reload { in_force: true, configured_at: Wall::now() }),
         })
     }
@@ -146,6 +160,16 @@ impl Metrics {
             for (outcome, times) in attempts(seen) {
                 *tally.outcomes.entry((outcome, seen.stage)).or_default() += times;
             }
+        }
+    }
+
+    /// Takes note of a drill.
+    pub fn drilled(&self, drilled: &Drilled) {
+        let mut drills = lock(&self.drills);
+        let drill = drills.entry(drilled.kind).or_default();
+        drill.detection = drilled.detection;
+        if drilled.finding == Finding::Saw {
+            drill.last_success = Some(Wall::now());
         }
     }
 
@@ -299,11 +323,18 @@ impl Metrics {
             *any.entry(name.clone()).or_default() |= *up;
         }
         any.iter().for_each(|(name, up)| witnesses.add(flag(*up), &[("witness", name)]));
+        let (mut success, mut detection) = (self.series(&DRILL_SUCCESS), self.series(&DRILL_DETECTION));
+        for (kind, drill) in lock(&self.drills).iter() {
+            drill.last_success.iter().for_each(|at| success.add(at.unix_seconds(), &[("kind", *kind)]));
+            drill.detection.iter().for_each(|took| detection.add(took.as_secs_f64(), &[("kind", *kind)]));
+        }
         let limit = getrlimit(Resource::RLIMIT_NOFILE).ok().map(|(soft, _)| soft as f64);
         let reload = *self.reload.read().unwrap_or_else(PoisonError::into_inner);
         vec![
             build.done(),
             witnesses.done(),
+            success.done(),
+            detection.done(),
             one(&CHECKS, Some(readings.len() as f64)),
             one(&RELOAD_OK, Some(flag(reload.in_force))),
             one(&RELOADED_AT, Some(reload.configured_at.unix_seconds())),

@@ -44,6 +44,8 @@ pub struct Plan {
     pub beacon: Option<Beacon>,
     /// The embedded proxy, if any.
     pub proxy: Option<proxy::Settings>,
+    /// How often the detectors are drilled, if they are.
+    pub drill: Option<Duration>,
     /// The practice page, if any.
     pub admin_page: Option<AdminPage>,
     /// How near a witness run must be.

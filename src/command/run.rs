@@ -9,10 +9,12 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::console::{Console, Show, say};
+use super::drill::keep_drilling;
 use super::services::Services;
 use super::watcher::Watcher;
 use super::{load, stop_on_signal, usage};
 use crate::cli::{self, EXIT_HOLDS, EXIT_USAGE};
+use crate::drill::kinds;
 use crate::engine::{Course, Engine};
 use crate::history::Board;
 use crate::metrics::Metrics;
@@ -68,6 +70,9 @@ async fn serve(plan: Arc<Plan>, file: &Path, source: Source) -> Result<(), Strin
     }
     services.lines.iter().for_each(|line| say(&format!("  {line}")));
 
+    if let Some(interval) = plan.drill {
+        tokio::spawn(keep_drilling(kinds(&plan), interval, Arc::clone(&metrics), stop.clone()));
+    }
     let console = Arc::new(Console::new(Arc::clone(&metrics), Show::Changes));
     let engine = Engine::new(Arc::clone(&plan), board, console, state);
     let mut asked = stop.clone();

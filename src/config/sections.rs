@@ -41,6 +41,8 @@ const HEAD: std::ops::RangeInclusive<usize> = 1024..=1_048_576;
 /// Any duration but none.
 const SOME: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
+/// A drill takes some seconds, and its twins some descriptors: that is not to be had all the time.
+const MINUTE: Duration = Duration::from_secs(60);
 
 impl File {
     /// Reads the whole file.
@@ -68,6 +70,11 @@ impl File {
             web,
             beacon,
             proxy,
+            drill: top.table("drill").and_then(|drill| {
+                keys::vet_drill(&drill);
+                drill.require("interval", "write interval = \"1h\"");
+                drill.duration("interval", MINUTE)
+            }),
             admin_page: top.table("admin_page").map(|page| read_admin_page(&page, &mut listeners)),
             listeners,
             checks: top.tables("check").iter().zip(1..).flat_map(|(check, number)| Check::read_all(check, number)).collect(),

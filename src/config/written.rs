@@ -43,6 +43,8 @@ pub struct File {
     pub beacon: Option<Beacon>,
     /// `[proxy]`, with its own defaults filled in
     pub proxy: Option<proxy::Settings>,
+    /// `[drill] interval`
+    pub drill: Option<At<Duration>>,
     /// `[admin_page]`
     pub admin_page: Option<AdminPage>,
     /// Every address that something of ours listens on

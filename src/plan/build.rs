@@ -22,14 +22,14 @@ const LINGER: Duration = Duration::from_secs(3600);
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(25);
 
 /// The plan that the file means, and the key file that was made for it; none where something is wrong, which is noted.
-pub fn plan(file: File, context: &Context<'_>, keys: Keys) -> Option<(Plan, Option<PathBuf>)> {
+pub fn plan(file: File, context: &Context<'_>, keys: &Keys) -> Option<(Plan, Option<PathBuf>)> {
     listeners_apart(&file.listeners, context);
     decoys_apart(&file, context);
     if file.checks.is_empty() && !context.has_problem_at("check") && !serves_something(&file) {
         let place = Place { offset: 0, path: "check".into() };
         context.wrong(&place, "there is no check, and nothing to serve; write at least one [[check]]");
     }
-    let key = key::beacon_key(&file, context);
+    let key = key::beacon_key(&file, context, keys);
     let builder = Builder { context, defaults: &file.defaults, key: key.clone() };
     unique_names(&file.checks, context);
     let drafts: Vec<Draft> = file.checks.iter().map(|written| builder.draft(written)).collect();
@@ -57,6 +57,7 @@ pub fn plan(file: File, context: &Context<'_>, keys: Keys) -> Option<(Plan, Opti
         web: file.web.map(|web| web.value),
         beacon,
         proxy: file.proxy,
+        drill: file.drill.map(|interval| interval.value),
         admin_page: own_page,
         witness_window: value_or(file.witness_window, WITNESS_WINDOW),
         linger: value_or(file.linger, LINGER),

@@ -4,14 +4,17 @@ use std::path::{Path, PathBuf};
 
 use super::{Plan, build};
 use crate::config::{self, Noted, Problems};
+use crate::token::Key;
 
-/// What to do about a missing `beacon.key_file` of our own beacon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Where the key shared with the beacon comes from.
+#[derive(Debug, Clone)]
 pub enum Keys {
-    /// Make one: the beacon is going to run.
+    /// From its file, which is made where it is missing: our own beacon is going to run.
     Create,
-    /// Let one in memory stand in for it: the file is only being looked at.
+    /// Let one in memory stand in for a missing file: the configuration is only being looked at.
     Read,
+    /// From here, whatever the configuration says.
+    Given(Key),
 }
 
 /// A file that is right.
@@ -68,7 +71,7 @@ pub fn load(path: &Path, keys: Keys) -> Result<Loaded, Problems> {
 /// Everything that is wrong with it, in the order of the text.
 pub fn from_text(file: &str, text: &str, base_dir: &Path, env: &dyn Fn(&str) -> Option<String>, keys: Keys) -> Result<Loaded, Problems> {
     let (written, context) = config::read(text, base_dir, env);
-    let built = if context.broken { None } else { build::plan(written, &context, keys) };
+    let built = if context.broken { None } else { build::plan(written, &context, &keys) };
     let Noted { hints, masks, depends_on } = context.noted(file, text)?;
     let (plan, created_key) = built.ok_or_else(|| Problems::internal(file))?;
     Ok(Loaded { plan: Plan { masks, depends_on, ..plan }, hints, created_key })

@@ -191,4 +191,18 @@ mod tests {
         assert_eq!(since(&["holds", "violated", "holds"]), Some(990));
         assert_eq!(since(&["unproven", "holds", "holds"]), None);
     }
+
+    #[test]
+    fn a_check_with_many_targets_holds_where_all_of_them_do() {
+        let all = |runs: &[serde_json::Value]| {
+            let now = "2026-01-02T03:04:50Z";
+            weighed(serde_json::json!({ "schema": 1, "vantage": "office", "now": now, "checks": runs, "recent": runs }))
+        };
+        let both = all(&[run(40, "holds", "connected"), run(30, "holds", "connected")]);
+        assert_eq!((both.verdict.as_str(), both.age_seconds, both.reached.len()), ("holds", 20.0, 2), "as old as the oldest");
+        for bad in ["violated", "unproven"] {
+            assert_eq!(all(&[run(40, "holds", "connected"), run(30, bad, "connected")]).verdict, bad);
+            assert_eq!(all(&[run(40, bad, "connected"), run(30, "holds", "connected")]).verdict, bad);
+        }
+    }
 }
