@@ -25,7 +25,7 @@ pub fn run(cli: Cli) -> u8 {
         Err(e) => return usage(&format!("cannot start: {e}; see `ulimit -n` and `ulimit -u`")),
     };
     let file = &cli.common.config;
-    runtime.block_on(async {
+    let code = runtime.block_on(async {
         match cli.command {
             Command::Run(args) => run::run(file, &args).await,
             Command::Check(args) => check::check(file, &args).await,
@@ -35,7 +35,9 @@ pub fn run(cli: Cli) -> u8 {
             Command::Beacon => neighbours::beacon(file).await,
             Command::Config(Config::Check) => config_check(file),
         }
-    })
+    });
+    console::flush();
+    code
 }
 
 fn config_check(file: &Path) -> u8 {

@@ -4,6 +4,8 @@ mod beacon;
 #[cfg(test)]
 mod config;
 #[cfg(test)]
+mod console;
+#[cfg(test)]
 mod documents;
 #[cfg(test)]
 mod door;
