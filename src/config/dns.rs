@@ -31,11 +31,7 @@ impl Dns {
         let dns = Dns {
             target: section.parsed("target", "\"db.internal.example.com\"", parse_name),
             records: some(section, section.one_or_list("record", "\"A\"", parse_record), "leave it out for A and AAAA"),
-            servers: some(
-                section,
-                section.one_or_list("server", "\"192.0.2.53\"", parse_server),
-                "leave it out for the system's servers",
-            ),
+            servers: some(section, section.one_or_list("server", "\"192.0.2.53\"", parse_server), "leave it out for the system's servers"),
             answers: some(section, section.one_or_list("answers", "\"192.0.2.7\"", parse_answer), "leave it out where any will do"),
         };
         let count = |n: Option<usize>| n.unwrap_or(1);
@@ -180,12 +176,16 @@ mod tests {
             assert!(parse_name(text).is_err(), "{text}");
         }
         assert!(parse_name("192.0.2.7").unwrap_err().contains("\"7.2.0.192.in-addr.arpa\""));
-        assert!(parse_name("2001:db8::7").unwrap_err().contains("7.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa"));
+        assert!(
+            parse_name("2001:db8::7").unwrap_err().contains("7.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa")
+        );
     }
 
     #[test]
     fn record_types_by_name_and_number() {
-        for (text, shown) in [("A", "A"), ("TYPE1", "A"), ("TYPE29", "TYPE29"), ("ANY", "ANY"), ("AXFR", "AXFR"), ("TYPE65534", "TYPE65534")] {
+        for (text, shown) in
+            [("A", "A"), ("TYPE1", "A"), ("TYPE29", "TYPE29"), ("ANY", "ANY"), ("AXFR", "AXFR"), ("TYPE65534", "TYPE65534")]
+        {
             assert_eq!(parse_record(text).map(|r| r.to_string()), Ok(shown.to_string()), "{text}");
         }
         for text in ["", "a", "aaaa", "TYPE", "TYPE0", "TYPE41", "TYPE249", "TYPE251", "TYPE65535", "TYPE65536", "TYPE+1", "IXFR", "OPT"] {

@@ -273,7 +273,8 @@ fn what_is_no_answer_hides_nothing() {
     }
     servers.push(liar(&lab, 5495, &["cut"]));
     body += &hidden("cut-reset", "name.corp.test", &at(5495), &["out"], "record = \"A\"");
-    body += &hidden("listed", "name.corp.test", &at(5499), &["out"], "record = \"A\"").replace("\"blocked\"", "[\"nxdomain\", \"refused\"]");
+    body +=
+        &hidden("listed", "name.corp.test", &at(5499), &["out"], "record = \"A\"").replace("\"blocked\"", "[\"nxdomain\", \"refused\"]");
     body += &given("open-nobody", "name.corp.test", &at(5499), "witness = [\"out\"]");
     body += &given("open-dropped", "name.corp.test", &at(5498), "witness = [\"out\"]");
     let run = gate(&lab, Host::Stranger, &config("stranger", &body));

@@ -131,7 +131,11 @@ impl Builder<'_> {
         let own = |place: &Place| if place.path.starts_with(&written.place.path) { place.clone() } else { written.place.clone() };
         if let (Some(ip), Some(families)) = (literals.iter().find(|ip| !listed(Family::of(**ip))), families) {
             let family = Family::of(*ip);
-            let message = format!("leaves out {family}, the family of {ip}, so nothing would be looked at; write [\"{family}\"]");
+            let others = literals.iter().any(|other| Family::of(*other) != family);
+            let message = match others {
+                true => format!("leaves out {family}, the family of {ip}; leave it out for both"),
+                false => format!("leaves out {family}, the family of {ip}, so nothing would be looked at; write [\"{family}\"]"),
+            };
             self.context.wrong(&own(&families.place), message);
         }
         let Some(source) = source else { return };

@@ -234,7 +234,9 @@ fn why_not(proof: Proof, check: &Check, witnesses: &[&Check]) -> String {
         Proof::Port => {
             let port = doors(check).first().map_or(check.probe.first_hop().port, |door| door.port);
             let kind = if matches!(check.probe, Probe::Dns(_)) { " of kind dns" } else { "" };
-            format!("no witness can give it: that takes one{kind} to port {port} of another host, without via, with {source} as here; name one")
+            format!(
+                "no witness can give it: that takes one{kind} to port {port} of another host, without via, with {source} as here; name one"
+            )
         }
         Proof::Target if matches!(check.probe, Probe::Dns(_)) => {
             "no witness can give it: that takes one of kind dns that asks the same server the same question from another source, \
