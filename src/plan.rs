@@ -67,6 +67,8 @@ pub struct Check {
     pub name: String,
     /// The target as written, for reports and labels.
     pub target: String,
+    /// The target's name is written with its last dot, so that no search list is followed.
+    pub rooted: bool,
     /// How to look.
     pub probe: Probe,
     /// `expect` as written, for reports.

@@ -98,7 +98,10 @@ impl Engine {
             Host::Ip(ip) => return vec![SocketAddr::new(*ip, hop.port)],
             Host::Name(name) => name,
         };
-        let addresses = self.resolve(check, name, found).await;
+        let addresses = match check.rooted {
+            true => self.resolve(check, &format!("{name}."), found).await,
+            false => self.resolve(check, name, found).await,
+        };
         let mut sockets: Vec<_> = addresses.iter().map(|ip| SocketAddr::new(*ip, hop.port)).collect();
         let lingering = self.with_memory(number, |memory| {
             memory.given(&sockets, Moment::now());

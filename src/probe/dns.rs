@@ -128,6 +128,7 @@ fn outcome(answer: &Answer, record: RecordType, allowed: &[Allowed]) -> (Outcome
     let undecided = |why: String| (Outcome::ServFail, Some(why));
     match answer.rcode {
         _ if !answer.given.is_empty() => given(answer, record, allowed),
+        _ if answer.truncated || !answer.complete => undecided("its answer is cut, and the rest may be anything".into()),
         wire::NX_DOMAIN => (Outcome::NxDomain, None),
         wire::REFUSED => (Outcome::DnsRefused, None),
         wire::NOT_AUTH if record == RecordType::AXFR => (Outcome::DnsRefused, Some("it says NOTAUTH".into())),
@@ -314,6 +315,7 @@ mod tests {
         assert_eq!(of(&[TXT], &[text("a\u{fffd}bc d")]).0, Outcome::Resolved, "no control character is shown");
         let cut = heard(&message(0x8600, &[A], &[], &[]), RecordType::A, &[net("10.9.9.7/32")]).unwrap();
         assert_eq!(cut.0, Outcome::ServFail, "there may be more that is not allowed");
+        assert_eq!(came_to(&message(0x8603, &[], &[SOA], &[])), Some(Outcome::ServFail), "a cut answer denies nothing");
     }
 
     /// What the bytes say, read without the code under test: a header, our question word for word, and no answer.

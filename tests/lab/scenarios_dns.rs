@@ -227,6 +227,25 @@ fn a_zone_is_given_whole_to_whom_it_may() {
 }
 
 #[test]
+fn who_answers_tcp_for_everybody_refuses_no_transfer() {
+    let Some(lab) = Lab::new() else { return };
+    let _nsd = nsd(&lab);
+    let second = format!("source = \"{SECOND4}\"");
+    let body = given("soa", "corp.test", NSD, "record = \"SOA\"")
+        + &given("soa2", "corp.test", NSD, &format!("record = \"SOA\"\n{second}"))
+        + &hidden("axfr", "corp.test", NSD, &["soa"], "record = \"AXFR\"")
+        + &hidden("axfr2", "corp.test", NSD, &["soa2"], &format!("record = \"AXFR\"\n{second}"));
+    lab.interceptor();
+    lab.lure(&["tcp dport 53 redirect to :9999"]);
+    let run = gate(&lab, Host::Stranger, &config("stranger", &body));
+    // The refusal may be the interceptor's, or be meant for its address.
+    run.expect("axfr", "unproven", "intercepted", "local-error");
+    run.expect("axfr2", "unproven", "intercepted", "local-error");
+    run.expect("soa", "holds", "as-expected", "resolved");
+    run.expect_code(3);
+}
+
+#[test]
 fn what_is_no_answer_hides_nothing() {
     let Some(lab) = Lab::new() else { return };
     lab.internet(&[
@@ -381,12 +400,19 @@ fn the_systems_servers_and_a_stub_on_this_host() {
         + &system("by-stub", "nothing.lab.test", "expect = \"blocked\"\nwitness = [\"known\"]")
         // The search list is for people: a name is asked for as it stands.
         + &system("short", "witness", "expect = \"blocked\"\nwitness = [\"known\"]\nrecord = \"A\"")
+        + &check("searched", "tcp", "witness:443", "expect = \"open\"")
+        + &check("rooted", "tcp", "witness.:443", "expect = \"open\"")
+        + &check("rooted-url", "http", "http://witness.:80/", "expect = \"open\"")
         + &check("tcp", "tcp", &format!("{ADMIN4}:443"), "expect = \"blocked\"\nwitness = [\"known\"]");
     let run = gate(&lab, Host::Stranger, &config("stranger", &stub));
     run.expect("known", "holds", "as-expected", "resolved");
     run.expect("hidden", "holds", "as-expected", "nxdomain");
     run.expect("by-stub", "holds", "as-expected", "nxdomain");
     run.expect("short", "holds", "as-expected", "nxdomain");
+    run.expect("searched", "holds", "as-expected", "connected");
+    for name in ["rooted", "rooted-url"] {
+        run.expect(name, "unproven", "resolve", "resolve-error");
+    }
     // A stub on this very host answers from memory, and says nothing of the way out.
     run.expect("tcp", "unproven", "no-witness", "timeout");
     assert_eq!(observed(run.check("hidden"))[0]["address"], "127.0.0.53:53");

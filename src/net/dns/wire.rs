@@ -241,7 +241,8 @@ pub fn read(message: &[u8], id: u16, question: &Question) -> Heard {
     }
     let bare = head.questions == 0 && head.answers == 0 && head.authorities == 0;
     let refuses = bare && !matches!(head.rcode, NO_ERROR | NX_DOMAIN);
-    if !refuses && !(head.questions == 1 && repeats(&mut decoder, question)) {
+    let ours = refuses || (head.questions == 1 && repeats(&mut decoder, question));
+    if !ours {
         return Heard::NotOurs;
     }
     let mut answer = Answer {

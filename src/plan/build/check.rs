@@ -74,6 +74,7 @@ impl Builder<'_> {
         Some(Check {
             name: written.name.as_ref()?.value.clone(),
             target: written.target.as_ref()?.value.clone(),
+            rooted: probe.via().is_none() && is_rooted(&written.target.as_ref()?.value),
             probe,
             expect: written.expect.as_ref()?.value.to_string(),
             expectation,
@@ -418,6 +419,12 @@ impl Way {
             Some(Own::Dns(dns)) => Way { servers: dns.servers().map(|s| s.value).collect(), ..direct(None) },
         }
     }
+}
+
+/// Whether the host of a target, `host:port` or a URL, has its last dot.
+fn is_rooted(target: &str) -> bool {
+    let authority = target.split_once("://").map_or(target, |(_, rest)| rest).split(['/', '?']).next().unwrap_or_default();
+    authority.rsplit_once(':').map_or(authority, |(host, _)| host).ends_with('.')
 }
 
 /// What is asked for where no type is written. Nothing must be given by either family; but what must be given is rarely
