@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::run::{Monitor, check, config, gate, observed};
 use crate::service::{Process, python, until};
-use crate::world::{ADMIN4, BEACON4, Denial, Host, Lab, OFFICE4, SECOND4, WITNESS4};
+use crate::world::{ADMIN4, BEACON4, Denial, Host, Lab, OFFICE4, SECOND4, WITNESS4, WITNESS6};
 
 const READY: Duration = Duration::from_secs(20);
 /// Where nsd, knot and the split unbound listen.
@@ -296,7 +296,15 @@ fn what_is_no_answer_hides_nothing() {
         &hidden("listed", "name.corp.test", &at(5499), &["out"], "record = \"A\"").replace("\"blocked\"", "[\"nxdomain\", \"refused\"]");
     body += &given("open-nobody", "name.corp.test", &at(5499), "witness = [\"out\"]");
     body += &given("open-dropped", "name.corp.test", &at(5498), "witness = [\"out\"]");
+    // The real server by IPv6, and a port of its host where nobody is.
+    let six = |port: u16| format!("[{WITNESS6}]:{port}");
+    body += &given("six", "witness.lab.test", &six(53), "record = \"AAAA\"\nanswers = \"fd00:20::/64\"");
+    body += &hidden("six-hidden", "nothing.lab.test", &six(53), &["six"], "");
+    body += &hidden("six-nobody", "nothing.lab.test", &six(5999), &["six"], "record = \"A\"");
     let run = gate(&lab, Host::Stranger, &config("stranger", &body));
+    run.expect("six", "holds", "as-expected", "resolved");
+    run.expect("six-hidden", "holds", "as-expected", "nxdomain");
+    run.expect("six-nobody", "unproven", "other-denial", "refused");
     for (steps, verdict, outcome) in cases {
         let cause = match *verdict {
             "holds" => "as-expected",
