@@ -166,6 +166,6 @@ fn note(answer: Answer, by: Transport, evidence: &mut Evidence) -> Answer {
     known.recursion_available = answer.recursion_available;
     known.answered_by = Some(by);
     known.records = answer.given.iter().take(DnsEvidence::MAX_RECORDS).map(|given| format!("{} {}", given.record, given.text)).collect();
-    known.more_records = answer.given.len().saturating_sub(DnsEvidence::MAX_RECORDS);
+    known.more_records = answer.given.len().saturating_sub(DnsEvidence::MAX_RECORDS) + answer.more;
     answer
 }

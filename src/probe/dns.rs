@@ -163,7 +163,7 @@ fn empty(answer: &Answer, record: RecordType) -> Option<&'static str> {
 fn given(answer: &Answer, record: RecordType, allowed: &[Allowed]) -> (Outcome, Option<String>) {
     let shown = |given: &Given| format!("{} {}", given.record, given.text);
     let first = answer.given.first().map(shown).unwrap_or_default();
-    let more = answer.given.len().saturating_sub(1);
+    let more = answer.given.len().saturating_sub(1) + answer.more;
     let all = if more == 0 { first.clone() } else { format!("{first} and {more} more") };
     if answer.rcode == wire::NX_DOMAIN {
         return (Outcome::Mismatch, Some(format!("it gives {all}, which leads to a name that does not exist")));
@@ -179,6 +179,7 @@ fn given(answer: &Answer, record: RecordType, allowed: &[Allowed]) -> (Outcome, 
     }
     match asked_for.find(|g| !covered(g)) {
         Some(other) => (Outcome::Mismatch, Some(format!("it gives {}, which is not in answers", shown(other)))),
+        None if answer.more > 0 => (Outcome::ServFail, Some("it gives more records than are held against answers".into())),
         None if answer.truncated => (Outcome::ServFail, Some("its answer is cut, and the rest cannot be had over TCP".into())),
         None => (Outcome::Resolved, Some(all)),
     }
@@ -260,9 +261,10 @@ mod tests {
             ("a broken record", message(AA | 3, &[b"\xc0\x0c\0\x01"], &[], &[]), Some(Outcome::ServFail)),
             (
                 "a name that goes round in circles",
-                message(AA | 3, &[], &[b"\xc0\x1b\0\x06\0\x01\0\0\0\0\0\0"], &[]),
-                Some(Outcome::ServFail),
+                message(AA, &[b"\xc0\x1b\0\x02\0\x01\0\0\0\0\0\x02\xc0\x1b"], &[], &[]),
+                Some(Outcome::Resolved),
             ),
+            ("a length that is none", message(AA | 3, &[], &[b"\x80"], &[]), Some(Outcome::ServFail)),
             ("a question", message(0x0003, &[], &[SOA], &[]), None),
             ("another opcode", message(0xa003, &[], &[SOA], &[]), None),
         ];
@@ -286,6 +288,31 @@ mod tests {
             bare[5] = 0;
             assert_eq!(came_to(&bare), expected, "{code}");
         }
+    }
+
+    /// Names that point to names that point to names, and thousands of them.
+    #[test]
+    fn a_chain_of_pointers_costs_little() {
+        let mut link: Vec<u8> = b"\xc0\x0c\0\x10\0\x01\0\0\0\0".to_vec();
+        let start = u16::try_from(message(0, &[], &[], &[]).len() + link.len() + 2).unwrap();
+        let links = (0x3fff - start) / 2;
+        link.extend_from_slice(&(links * 2).to_be_bytes());
+        let mut to = 12;
+        for n in 0..links {
+            link.extend_from_slice(&(0xc000_u16 | to).to_be_bytes());
+            to = start + n * 2;
+        }
+        let end = (0xc000 | to).to_be_bytes();
+        let record = [&end[..], b"\0\x02\0\x01\0\0\0\0\0\x02", &end].concat();
+        let count = (65_535 - usize::from(to) - 100) / record.len();
+        let records: Vec<&[u8]> = std::iter::once(link.as_slice()).chain(std::iter::repeat_n(record.as_slice(), count)).collect();
+        let bytes = message(0x8400, &records, &[], &[]);
+        let started = std::time::Instant::now();
+        let (outcome, detail) = heard(&bytes, RecordType::A, &[]).unwrap();
+        assert_eq!((outcome, detail.contains(&format!("and {count} more"))), (Outcome::Resolved, true), "{detail}");
+        assert!(started.elapsed() < std::time::Duration::from_secs(6), "{:?} for {} bytes", started.elapsed(), bytes.len());
+        let answers = heard(&bytes, RecordType::A, &[Allowed::Text("name.test".into())]).unwrap();
+        assert_ne!(answers.0, Outcome::Resolved);
     }
 
     #[test]

@@ -15,6 +15,9 @@ use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
 const MAX_TEXT: usize = 512;
 /// What may come back in one datagram: more is lost on some paths (the DNS flag day of 2020).
 const PAYLOAD: u16 = 1232;
+/// The most records of an answer that are read into text; the others are counted. What names in them point to is chased, and one
+/// message of 64 KiB can hold a chain of thousands.
+const MAX_GIVEN: usize = 256;
 /// The fixed head of a message (RFC 1035 section 4.1.1).
 const HEADER: usize = 12;
 /// Class IN (RFC 1035 section 3.2.4).
@@ -173,8 +176,10 @@ pub struct Answer {
     pub recursion_available: bool,
     /// TC: there is more, over TCP.
     pub truncated: bool,
-    /// The records of the answer section.
+    /// The records of the answer section, at most 256.
     pub given: Vec<Given>,
+    /// How many more there were.
+    pub more: usize,
     /// The authority section has the zone's SOA.
     pub has_soa: bool,
     /// The authority section names servers.
@@ -251,6 +256,7 @@ pub fn read(message: &[u8], id: u16, question: &Question) -> Heard {
         recursion_available: head.recursion_available,
         truncated: head.truncated,
         given: Vec::new(),
+        more: 0,
         has_soa: false,
         names_servers: false,
         complete: false,
@@ -308,6 +314,10 @@ fn repeats(decoder: &mut BinDecoder<'_>, question: &Question) -> bool {
 fn walk(message: &[u8], decoder: &mut BinDecoder<'_>, head: &Head, answer: &mut Answer) -> Option<()> {
     for _ in 0..head.answers {
         let (record, _, data, from) = frame(decoder)?;
+        if answer.given.len() == MAX_GIVEN {
+            answer.more += 1;
+            continue;
+        }
         answer.given.push(Given { record, address: address(record, data), text: text(message, from, record, data) });
     }
     for _ in 0..head.authorities {
@@ -328,13 +338,25 @@ fn walk(message: &[u8], decoder: &mut BinDecoder<'_>, head: &Head, answer: &mut 
 /// The next record: its type, its time to live, its data, and where it began.
 fn frame<'m>(decoder: &mut BinDecoder<'m>) -> Option<(RecordType, u32, &'m [u8], usize)> {
     let from = decoder.index();
-    Name::read(decoder).ok()?;
+    skip_name(decoder)?;
     let record = RecordType(number(decoder)?);
     number(decoder)?;
     let ttl = decoder.read_u32().ok()?.unverified();
     let length = number(decoder)?;
     let data = decoder.read_slice(usize::from(length)).ok()?.unverified();
     Some((record, ttl, data, from))
+}
+
+/// Past a name, without going where it points (RFC 1035 section 4.1.4).
+fn skip_name(decoder: &mut BinDecoder<'_>) -> Option<()> {
+    loop {
+        match decoder.pop().ok()?.unverified() {
+            0 => return Some(()),
+            pointer if pointer >= 0xc0 => return decoder.pop().ok().map(|_| ()),
+            length if length < 0x40 => drop(decoder.read_slice(usize::from(length)).ok()?),
+            _ => return None,
+        }
+    }
 }
 
 fn address(record: RecordType, data: &[u8]) -> Option<IpAddr> {
