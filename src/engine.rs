@@ -264,9 +264,9 @@ impl Engine {
     async fn look_with_witnesses(&self, number: usize, check: &Check, began: Began) -> Look {
         let mut found = self.find(number, check).await;
         self.let_witnesses_run(check, Side::Before, &found).await;
-        if found.is_the_answer(check) {
-            // The answer is the observation, so it has to be given while the witnesses stand around it.
-            found = self.find(number, check).await;
+        if found.has_an_answer(check) {
+            // The answer is the observation, so it has to be given while the witnesses stand around it, and every time.
+            found = self.find_every_time(number, check).await;
         }
         let look = self.look(check, found, |seen| self.announce(number, check, seen, began));
         // The witnesses' decoys run meanwhile: beside the runs before, and at no cost in time.

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use nix::sys::socket::SockaddrStorage;
 
 pub mod connect;
+pub mod dns;
 pub mod failure;
 pub mod http;
 pub mod resolve;

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 
 use crate::expectation::Expectation;
 use crate::net::resolve::Resolver;
-use crate::observation::Family;
+use crate::observation::{Family, Outcome};
 use crate::probe::Probe;
 use crate::proxy;
 use crate::secret::Secret;
@@ -71,6 +71,8 @@ pub struct Check {
     pub name: String,
     /// The target as written, for reports and labels.
     pub target: String,
+    /// The target's name is written with its last dot, so that no search list is followed.
+    pub rooted: bool,
     /// How to look.
     pub probe: Probe,
     /// `expect` as written, for reports.
@@ -165,7 +167,10 @@ impl Check {
     pub fn worst_observation(&self) -> Duration {
         let resolving = if self.probe.needs_resolving() { self.timeout } else { Duration::ZERO };
         let spacing = self.attempt_stagger() * u32::try_from(self.attempts.saturating_sub(1)).unwrap_or(u32::MAX);
-        resolving + spacing + self.timeout + self.probe.epilogue(self.timeout)
+        // Where the resolver's own answer may be the block, it is asked for as often as an address would be tried.
+        let may_be_the_answer = [Outcome::NxDomain, Outcome::NoData].into_iter().any(|o| self.expectation.accepts(o));
+        let asking_again = if may_be_the_answer && !resolving.is_zero() { spacing + self.timeout } else { Duration::ZERO };
+        resolving + asking_again + spacing + self.timeout + self.probe.epilogue(self.timeout)
     }
 
     /// How long the next attempt waits for a slow one. A block needs all its attempts, so they overlap; a positive

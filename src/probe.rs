@@ -15,6 +15,7 @@ use crate::secret::Secret;
 use crate::target::{HostPort, Url};
 
 mod by_hand;
+mod dns;
 mod egress_ip;
 mod fetch;
 mod http;
@@ -25,6 +26,7 @@ mod tcp;
 mod tls;
 mod tunnel;
 
+pub use dns::{Allowed, Dns, PORT as DNS_PORT, RecordType};
 pub use egress_ip::EgressIp;
 pub use http::Http;
 pub use kind::Kind;
@@ -58,6 +60,8 @@ pub enum Probe {
     Peer(Peer),
     /// The attempts to make a proxy relay for a stranger.
     OpenProxy(OpenProxy),
+    /// What a name server says of a name.
+    Dns(Dns),
 }
 
 impl Probe {
@@ -70,6 +74,7 @@ impl Probe {
             Probe::EgressIp(_) => Kind::EgressIp,
             Probe::Peer(_) => Kind::Peer,
             Probe::OpenProxy(_) => Kind::OpenProxy,
+            Probe::Dns(_) => Kind::Dns,
         }
     }
 
@@ -78,7 +83,7 @@ impl Probe {
         match self {
             Probe::Http(http) => http.via.as_ref(),
             Probe::EgressIp(egress) => egress.via.as_ref(),
-            Probe::Tcp(_) | Probe::Tls(_) | Probe::Peer(_) | Probe::OpenProxy(_) => None,
+            Probe::Tcp(_) | Probe::Tls(_) | Probe::Peer(_) | Probe::OpenProxy(_) | Probe::Dns(_) => None,
         }
     }
 
@@ -91,6 +96,7 @@ impl Probe {
             Probe::EgressIp(p) => &p.url.authority,
             Probe::Peer(p) => &p.url.authority,
             Probe::OpenProxy(p) => &p.target,
+            Probe::Dns(p) => &p.target,
         }
     }
 
@@ -101,26 +107,32 @@ impl Probe {
 
     /// Where the first packets go.
     pub fn hops(&self) -> Hops<'_> {
-        Hops::Host(self.first_hop())
+        match self {
+            Probe::Dns(dns) => dns.hops(),
+            Probe::Tcp(_) | Probe::Tls(_) | Probe::Http(_) | Probe::EgressIp(_) | Probe::Peer(_) | Probe::OpenProxy(_) => {
+                Hops::Host(self.first_hop())
+            }
+        }
     }
 
     /// What carries the first packet.
     pub fn transport(&self) -> Transport {
         match self {
             Probe::Tcp(_) | Probe::Tls(_) | Probe::Http(_) | Probe::EgressIp(_) | Probe::Peer(_) | Probe::OpenProxy(_) => Transport::Tcp,
+            Probe::Dns(_) => Transport::Udp,
         }
     }
 
     /// Whether a name must be resolved before anything can be dialled.
     pub fn needs_resolving(&self) -> bool {
-        self.first_hop().host.ip().is_none()
+        !matches!(self, Probe::Dns(_)) && self.first_hop().host.ip().is_none()
     }
 
     /// What follows the last attempt at worst: the open-proxy suite asks the beacon's log.
     pub fn epilogue(&self, timeout: Duration) -> Duration {
         match self {
             Probe::OpenProxy(_) => timeout,
-            Probe::Tcp(_) | Probe::Tls(_) | Probe::Http(_) | Probe::EgressIp(_) | Probe::Peer(_) => Duration::ZERO,
+            Probe::Tcp(_) | Probe::Tls(_) | Probe::Http(_) | Probe::EgressIp(_) | Probe::Peer(_) | Probe::Dns(_) => Duration::ZERO,
         }
     }
 }
@@ -134,6 +146,8 @@ pub enum Aim {
     Tunnel(HostPort),
     /// That a proxy relays, by this technique, to this beacon where it aims at one.
     Relay(Technique, Option<Url>),
+    /// For the records of this type.
+    Ask(RecordType),
 }
 
 /// Where the first packets of a probe go.
@@ -182,6 +196,7 @@ impl Probe {
         let approach = Approach { to, source, timeout, aim: Aim::AsWritten, resolver };
         match self {
             Probe::OpenProxy(suite) => suite.subjects(&subject, &approach),
+            Probe::Dns(dns) => dns.subjects(&subject, &approach),
             Probe::Tcp(_) | Probe::Tls(_) | Probe::Http(_) | Probe::EgressIp(_) | Probe::Peer(_) => vec![(subject, approach)],
         }
     }
@@ -198,6 +213,7 @@ impl Probe {
             Probe::EgressIp(probe) => probe.attempt(approach, deadline, &mut evidence).await,
             Probe::Peer(probe) => probe.attempt(approach, deadline, &mut evidence).await,
             Probe::OpenProxy(probe) => probe.attempt(approach, deadline, &mut evidence).await,
+            Probe::Dns(probe) => probe.attempt(approach, deadline, &mut evidence).await,
         };
         let ended = Moment::now();
         let longest = approach.timeout + self.epilogue(approach.timeout) + OVERRUN;

@@ -77,6 +77,9 @@ pub const OWN: &[(&str, &[Kind])] = &[
     ("beacon", &[Kind::OpenProxy]),
     ("techniques", &[Kind::OpenProxy]),
     ("allowed_destination", &[Kind::OpenProxy]),
+    ("record", &[Kind::Dns]),
+    ("server", &[Kind::Dns]),
+    ("answers", &[Kind::Dns]),
 ];
 
 /// Tables that the specification knows and this version has not built.
@@ -94,9 +97,6 @@ const UNBUILT_CHECK: &[&str] = &[
     "allow_targets",
     "via_method",
     "payload",
-    "record",
-    "server",
-    "answers",
     "ports",
     "except",
     "open",
@@ -104,7 +104,7 @@ const UNBUILT_CHECK: &[&str] = &[
     "query",
 ];
 /// Kinds that the specification knows and this version has not built.
-pub const UNBUILT_KINDS: &[&str] = &["udp", "icmp", "dns", "ports", "promql"];
+pub const UNBUILT_KINDS: &[&str] = &["udp", "icmp", "ports", "promql"];
 
 /// What to say of something that a later version will have.
 pub fn not_built(what: &str) -> String {

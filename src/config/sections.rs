@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::dns::Dns;
 use super::keys;
 use super::problem::At;
 use super::reader::{Section, listed};
@@ -254,6 +255,7 @@ fn remedy_for_target(kind: Option<Kind>) -> &'static str {
         Some(Kind::EgressIp) => "write target = \"http://beacon.example.com:443/\"",
         Some(Kind::Peer) => "write target = \"https://office-monitor.example.com:9890\"",
         Some(Kind::OpenProxy) => "write target = \"proxy.example.com:3128\"",
+        Some(Kind::Dns) => "write target = \"db.internal.example.com\"",
         Some(Kind::Tcp | Kind::Tls) | None => "write target = \"db.example.com:5432\"",
     }
 }
@@ -263,7 +265,7 @@ fn remedy_for_expect(kind: Option<Kind>) -> &'static str {
         Some(Kind::EgressIp) => "write expect = { ip = [\"203.0.113.10\"] }",
         Some(Kind::Peer) => "write expect = \"open\"",
         Some(Kind::OpenProxy) => "write expect = \"blocked\"",
-        Some(Kind::Tcp | Kind::Tls | Kind::Http) | None => "write expect = \"open\" or \"blocked\"",
+        Some(Kind::Tcp | Kind::Tls | Kind::Http | Kind::Dns) | None => "write expect = \"open\" or \"blocked\"",
     }
 }
 
@@ -381,6 +383,7 @@ fn read_own(section: &Section<'_, '_>, kind: Kind) -> Own {
             password_file: section.parsed("password_file", "\"peer.password\"", filled),
             tls: read_tls(section),
         })),
+        Kind::Dns => Own::Dns(Box::new(Dns::read(section))),
         Kind::OpenProxy => Own::OpenProxy(Box::new(OpenProxy {
             target: section.parsed("target", "\"proxy.example.com:3128\"", parse_host_port),
             beacons: read_beacons(section),

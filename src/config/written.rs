@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::dns::Dns;
 use super::problem::{At, Place};
 use crate::net::resolve::Resolver;
 use crate::net::tls::Version;
@@ -161,6 +162,8 @@ pub enum Own {
     Peer(Box<Peer>),
     /// `open-proxy`
     OpenProxy(Box<OpenProxy>),
+    /// `dns`
+    Dns(Box<Dns>),
 }
 
 /// The keys of `http`.
@@ -249,6 +252,7 @@ impl Own {
             Own::EgressIp { .. } => Kind::EgressIp,
             Own::Peer(_) => Kind::Peer,
             Own::OpenProxy(_) => Kind::OpenProxy,
+            Own::Dns(_) => Kind::Dns,
         }
     }
 }

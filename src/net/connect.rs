@@ -76,7 +76,7 @@ fn start(to: SocketAddr, source: Option<IpAddr>) -> Result<Socket, (&'static str
     }
 }
 
-fn explain_local(call: &str, to: SocketAddr, source: Option<IpAddr>, error: &io::Error) -> String {
+pub(super) fn explain_local(call: &str, to: SocketAddr, source: Option<IpAddr>, error: &io::Error) -> String {
     let from = source.map_or(String::new(), |s| format!(" from {s}"));
     let hint = match error.raw_os_error() {
         Some(libc::ENETUNREACH | libc::EHOSTUNREACH) => "this host has no route there: look at `ip route get`",
@@ -167,7 +167,7 @@ fn never_left(info: TcpInfo, evidence: &mut Evidence) -> Option<Outcome> {
     Some(Outcome::LocalError)
 }
 
-fn explain_ours(to: SocketAddr, evidence: &mut Evidence) {
+pub(super) fn explain_ours(to: SocketAddr, evidence: &mut Evidence) {
     if evidence.detail.is_none() {
         let what = evidence
             .icmp
@@ -180,7 +180,7 @@ fn explain_ours(to: SocketAddr, evidence: &mut Evidence) {
 }
 
 /// Moves what the error queue holds into the evidence (ip(7), ipv6(7)).
-fn drain_error_queue(socket: &Socket, to: SocketAddr, evidence: &mut Evidence) {
+pub(super) fn drain_error_queue(socket: &Socket, to: SocketAddr, evidence: &mut Evidence) {
     let mut data = [0_u8; 256];
     for _ in 0..Evidence::MAX_ICMP * 4 {
         let mut control = nix::cmsg_space!([u8; 256]);

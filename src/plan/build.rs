@@ -82,7 +82,8 @@ fn serves_something(file: &File) -> bool {
 fn decoys_apart(file: &File, context: &Context<'_>) {
     let goes_to = |check: &config::Check, ip: IpAddr| {
         let way = Way::of(check.own.as_ref());
-        [way.first_hop, way.target].into_iter().flatten().any(|hop| hop.host.ip() == Some(ip))
+        let server = way.servers.iter().any(|server| server.ip() == ip);
+        server || [way.first_hop, way.target].into_iter().flatten().any(|hop| hop.host.ip() == Some(ip))
     };
     for decoy in &file.decoy {
         if let Some(check) = file.checks.iter().find(|check| goes_to(check, decoy.value)) {

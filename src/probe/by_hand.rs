@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Probe, Technique};
+use super::{DNS_PORT, Probe, Technique};
 use crate::observation::Subject;
 use crate::target::{Host, HostPort, Url};
 
@@ -30,6 +30,12 @@ impl Probe {
             },
             Probe::Peer(peer) => {
                 format!("curl -sS --max-time {wait} '{}://{}/api/v1/checks/{}'", peer.url.scheme, peer.url.authority, peer.check)
+            }
+            Probe::Dns(_) => {
+                let (name, record) = subject.asked.as_deref()?.rsplit_once(' ')?;
+                let port = if to.port() == DNS_PORT { String::new() } else { format!(" -p {}", to.port()) };
+                let dot = if name == "." { "" } else { "." };
+                format!("dig{} @{}{port} +time={wait} '{name}{dot}' {record}", source("-b"), to.ip())
             }
             Probe::OpenProxy(suite) => {
                 let beacon = suite.beacons.first();

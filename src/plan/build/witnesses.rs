@@ -1,12 +1,13 @@
 //! Witnesses: names to numbers, and whether the file alone lets them give the proofs that are required.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use super::check::Draft;
 use crate::config::{At, Common, Context, did_you_mean};
-use crate::observation::Family;
+use crate::observation::{Family, Transport};
 use crate::plan::{Check, Witness};
-use crate::probe::{Probe, Technique};
+use crate::probe::{Dns, Probe, RecordType, Technique};
 use crate::target::HostPort;
 use crate::witness::Proof;
 
@@ -112,7 +113,16 @@ impl Known<'_, '_> {
             self.context
                 .hint(place, "require is empty, so a block counts although the way there may be dead; write require = [\"vantage\"]");
         }
-        if !check.require.has(Proof::Port) && !witnesses.iter().any(|w| could_give(w, check, Proof::Port)) {
+        if let Probe::Dns(dns) = &check.probe {
+            // What is dropped on the way is silence, and that is no block of a name; but a server that denies everything is.
+            if let Some(server) = server_without_witness(dns, witnesses) {
+                let message = format!(
+                    "no witness shows that {server} answers at all, so a server that denies every name looks like the block; \
+                     name a dns check with expect = \"open\" that asks it for a name that exists"
+                );
+                self.context.hint(&draft.written.place, message);
+            }
+        } else if !check.require.has(Proof::Port) && !witnesses.iter().any(|w| could_give(w, check, Proof::Port)) {
             let port = check.probe.first_hop().port;
             let message = format!(
                 "no witness goes to port {port}, so a network that drops port {port} on the way looks like the block; \
@@ -128,9 +138,12 @@ fn could_give(witness: &Check, check: &Check, proof: Proof) -> bool {
     match proof {
         Proof::Vantage => goes_the_same_way(witness, check),
         Proof::Port => {
-            let (there, here) = (witness.probe.first_hop(), check.probe.first_hop());
-            let elsewhere = there.host.ip().is_none() || there.host != here.host;
-            goes_the_same_way(witness, check) && there.port == here.port && elsewhere
+            let there = doors(witness);
+            let elsewhere = |here: &HostPort| {
+                there.iter().any(|there| there.port == here.port && (there.host.ip().is_none() || there.host != here.host))
+            };
+            let carried = transports(witness).iter().any(|t| transports(check).contains(t));
+            goes_the_same_way(witness, check) && carried && doors(check).iter().any(elsewhere)
         }
         Proof::Target => reaches_the_same(witness, check),
     }
@@ -142,10 +155,54 @@ fn goes_the_same_way(witness: &Check, check: &Check) -> bool {
 }
 
 fn reaches_the_same(witness: &Check, check: &Check) -> bool {
+    match (&witness.probe, &check.probe) {
+        (Probe::Peer(_), _) => return true,
+        (Probe::Dns(theirs), Probe::Dns(ours)) => return witness.source != check.source && asks_the_same(theirs, ours),
+        // An answer to a question says nothing of a connection, nor the other way round.
+        (Probe::Dns(_), _) | (_, Probe::Dns(_)) => return false,
+        _ => {}
+    }
     let target = check.probe.target();
     let tunnelled = witness.probe.via().is_some() && could_be_one(witness.probe.target(), target);
     let from_elsewhere = witness.source != check.source && (could_be_one(witness.probe.first_hop(), target) || may_be_led(witness));
-    matches!(witness.probe, Probe::Peer(_)) || tunnelled || from_elsewhere
+    tunnelled || from_elsewhere
+}
+
+/// The same name and a type in common, at a server in common; the system's servers are known when it runs.
+fn asks_the_same(a: &Dns, b: &Dns) -> bool {
+    let server = a.servers.is_empty() || b.servers.is_empty() || a.servers.iter().any(|s| b.servers.contains(s));
+    server && a.target == b.target && a.records.iter().any(|r| b.records.contains(r))
+}
+
+/// A server of the check that no witness asks for something that exists.
+fn server_without_witness(dns: &Dns, witnesses: &[&Check]) -> Option<String> {
+    let asked = |server: Option<&SocketAddr>| {
+        witnesses.iter().any(|w| match (&w.probe, server) {
+            (Probe::Dns(theirs), Some(server)) => theirs.servers.contains(server),
+            (Probe::Dns(theirs), None) => theirs.servers.is_empty(),
+            _ => false,
+        })
+    };
+    if dns.servers.is_empty() {
+        return (!asked(None)).then(|| "the system's name server".into());
+    }
+    dns.servers.iter().find(|server| !asked(Some(server))).map(ToString::to_string)
+}
+
+/// Where the first packets go. The system's name servers stand for any host at the port of DNS.
+fn doors(check: &Check) -> Vec<HostPort> {
+    match &check.probe {
+        Probe::Dns(dns) if !dns.servers.is_empty() => dns.servers.iter().copied().map(HostPort::from).collect(),
+        probe => vec![probe.first_hop().clone()],
+    }
+}
+
+/// What carries the first packets.
+fn transports(check: &Check) -> Vec<Transport> {
+    match &check.probe {
+        Probe::Dns(dns) if dns.records.contains(&RecordType::AXFR) => vec![Transport::Tcp, Transport::Udp],
+        probe => vec![probe.transport()],
+    }
 }
 
 /// Whether redirects take the check wherever they like, directly.
@@ -155,9 +212,9 @@ fn may_be_led(check: &Check) -> bool {
 
 /// Whether the check looks at this family, as far as `families`, its source and a literal address say.
 fn looks_at(check: &Check, family: Family) -> bool {
-    let literal = check.probe.first_hop().host.ip();
     let of = |ip| Family::of(ip) == family;
-    check.families.contains(&family) && literal.is_none_or(of) && check.source.is_none_or(of)
+    let some_door = doors(check).iter().any(|door| door.host.ip().is_none_or(of));
+    check.families.contains(&family) && some_door && check.source.is_none_or(of)
 }
 
 /// The same host and port; a name may stand for an address.
@@ -177,8 +234,16 @@ fn why_not(proof: Proof, check: &Check, witnesses: &[&Check]) -> String {
             format!("no witness can give it: that takes one without via, with {source} as here and a family in common; name one")
         }
         Proof::Port => {
-            let port = check.probe.first_hop().port;
-            format!("no witness can give it: that takes one to port {port} of another host, without via, with {source} as here; name one")
+            let port = doors(check).first().map_or(check.probe.first_hop().port, |door| door.port);
+            let kind = if matches!(check.probe, Probe::Dns(_)) { " of kind dns" } else { "" };
+            format!(
+                "no witness can give it: that takes one{kind} to port {port} of another host, without via, with {source} as here; name one"
+            )
+        }
+        Proof::Target if matches!(check.probe, Probe::Dns(_)) => {
+            "no witness can give it: that takes one of kind dns that asks the same server the same question from another source, \
+             or one of kind peer; name one"
+                .into()
         }
         Proof::Target => format!(
             "no witness can give it: that takes one that reaches {} by a via or from another source, or one of kind peer; name one",
