@@ -128,9 +128,9 @@ pub struct Check {
 /// `mustnot probe`.
 #[derive(Debug, Args)]
 pub struct Probe {
-    /// tcp, tls, http, egress-ip, peer or open-proxy
+    /// tcp, tls, http, udp, icmp, egress-ip, peer or open-proxy
     pub kind: String,
-    /// host:port, or a URL for http, egress-ip and peer
+    /// host:port, or a URL for http, egress-ip and peer; a host or network for icmp
     pub target: String,
     /// open, blocked, or outcomes such as refused,timeout; for egress-ip the addresses, as ip:203.0.113.10,203.0.113.11
     #[arg(long, default_value = "open")]
@@ -159,6 +159,9 @@ pub struct Probe {
     /// The proxy to go through, as http://host:port
     #[arg(long)]
     pub via: Option<String>,
+    /// What udp sends, if the port is not known for it: dns, ntp, snmp … or hex:00ff; the witnesses of kind udp send it, too
+    #[arg(long)]
+    pub payload: Option<String>,
     /// Our beacon's URL, for open-proxy (repeatable)
     #[arg(long, value_name = "URL")]
     pub beacon: Vec<String>,

@@ -8,7 +8,9 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::clock::Moment;
+use crate::net::ask::QUESTIONS;
 use crate::net::connect;
+use crate::net::pace::{self, Pace, SPACING};
 use crate::net::resolve::{Answer, Resolver};
 use crate::observation::{Attempt, Class, Evidence, Family, Outcome, Stage, Subject, Transport};
 use crate::secret::Secret;
@@ -18,21 +20,25 @@ mod by_hand;
 mod egress_ip;
 mod fetch;
 mod http;
+mod icmp;
 mod kind;
 mod open_proxy;
 mod peer;
 mod tcp;
 mod tls;
 mod tunnel;
+mod udp;
 
 pub use egress_ip::EgressIp;
 pub use http::Http;
+pub use icmp::{Icmp, Scope, bare};
 pub use kind::Kind;
 pub use open_proxy::{OpenProxy, Technique};
 pub use peer::Peer;
 pub use tcp::Tcp;
 pub use tls::Tls;
 pub use tunnel::Via;
+pub use udp::{Payload, Udp};
 
 /// How every probe names itself, so that the audited side's logs corroborate.
 pub const USER_AGENT: &str = concat!("mustnot/", env!("CARGO_PKG_VERSION"));
@@ -58,6 +64,10 @@ pub enum Probe {
     Peer(Peer),
     /// The attempts to make a proxy relay for a stranger.
     OpenProxy(OpenProxy),
+    /// A datagram that a live service answers.
+    Udp(Udp),
+    /// An ICMP echo.
+    Icmp(Icmp),
 }
 
 impl Probe {
@@ -70,6 +80,8 @@ impl Probe {
             Probe::EgressIp(_) => Kind::EgressIp,
             Probe::Peer(_) => Kind::Peer,
             Probe::OpenProxy(_) => Kind::OpenProxy,
+            Probe::Udp(_) => Kind::Udp,
+            Probe::Icmp(_) => Kind::Icmp,
         }
     }
 
@@ -78,7 +90,7 @@ impl Probe {
         match self {
             Probe::Http(http) => http.via.as_ref(),
             Probe::EgressIp(egress) => egress.via.as_ref(),
-            Probe::Tcp(_) | Probe::Tls(_) | Probe::Peer(_) | Probe::OpenProxy(_) => None,
+            Probe::Tcp(_) | Probe::Tls(_) | Probe::Peer(_) | Probe::OpenProxy(_) | Probe::Udp(_) | Probe::Icmp(_) => None,
         }
     }
 
@@ -91,6 +103,8 @@ impl Probe {
             Probe::EgressIp(p) => &p.url.authority,
             Probe::Peer(p) => &p.url.authority,
             Probe::OpenProxy(p) => &p.target,
+            Probe::Udp(p) => &p.target,
+            Probe::Icmp(p) => &p.target.host,
         }
     }
 
@@ -101,13 +115,34 @@ impl Probe {
 
     /// Where the first packets go.
     pub fn hops(&self) -> Hops<'_> {
-        Hops::Host(self.first_hop())
+        match self {
+            Probe::Icmp(p) => p.target.addresses().map_or(Hops::Host(&p.target.host), Hops::Addresses),
+            _ => Hops::Host(self.first_hop()),
+        }
     }
 
     /// What carries the first packet.
     pub fn transport(&self) -> Transport {
         match self {
             Probe::Tcp(_) | Probe::Tls(_) | Probe::Http(_) | Probe::EgressIp(_) | Probe::Peer(_) | Probe::OpenProxy(_) => Transport::Tcp,
+            Probe::Udp(_) => Transport::Udp,
+            Probe::Icmp(_) => Transport::Icmp,
+        }
+    }
+
+    /// What is asked, where an answer to one question says nothing of another ([`Subject::asked`]).
+    pub fn asked(&self) -> Option<String> {
+        match self {
+            Probe::Udp(p) => Some(p.payload.to_string()),
+            _ => None,
+        }
+    }
+
+    /// For how long one attempt keeps its host from all others, so that its datagrams are spaced ([`crate::net::pace`]).
+    pub fn keeps_host(&self) -> Duration {
+        match self {
+            Probe::Udp(_) | Probe::Icmp(_) => SPACING * QUESTIONS,
+            _ => Duration::ZERO,
         }
     }
 
@@ -116,11 +151,35 @@ impl Probe {
         self.first_hop().host.ip().is_none()
     }
 
+    /// How many addresses there are to look at, as far as that can be told without resolving; at least one.
+    pub fn subjects_known(&self) -> usize {
+        match self {
+            Probe::Icmp(p) => p.target.addresses().map_or(1, |all| all.len()),
+            _ => 1,
+        }
+    }
+
+    /// Whether both may lead to one host, as far as that can be told without resolving.
+    pub fn may_ask(&self, other: &Probe) -> bool {
+        let overlap = |echo: &Icmp, other: &Probe| echo.target.may_be(&other.first_hop().host);
+        match (self, other) {
+            (Probe::Icmp(a), Probe::Icmp(b)) => overlap(a, other) || overlap(b, self),
+            (Probe::Icmp(echo), other) | (other, Probe::Icmp(echo)) => overlap(echo, other),
+            // Two names may stand for one address.
+            _ => match (self.first_hop().host.ip(), other.first_hop().host.ip()) {
+                (Some(one), Some(other)) => one == other,
+                _ => true,
+            },
+        }
+    }
+
     /// What follows the last attempt at worst: the open-proxy suite asks the beacon's log.
     pub fn epilogue(&self, timeout: Duration) -> Duration {
         match self {
             Probe::OpenProxy(_) => timeout,
-            Probe::Tcp(_) | Probe::Tls(_) | Probe::Http(_) | Probe::EgressIp(_) | Probe::Peer(_) => Duration::ZERO,
+            Probe::Tcp(_) | Probe::Tls(_) | Probe::Http(_) | Probe::EgressIp(_) | Probe::Peer(_) | Probe::Udp(_) | Probe::Icmp(_) => {
+                Duration::ZERO
+            }
         }
     }
 }
@@ -167,14 +226,16 @@ impl Probe {
     pub fn subjects(&self, to: SocketAddr, source: Option<IpAddr>, timeout: Duration, resolver: Resolver) -> Vec<(Subject, Approach)> {
         let via = self.via().is_some();
         let target = self.target();
+        let has_port = self.transport() != Transport::Icmp;
+        let shown = |to: &HostPort| if has_port { to.to_string() } else { bare(&to.host) };
         let subject = Subject {
-            address: if via { target.to_string() } else { to.to_string() },
-            named: target.host.ip().is_none().then(|| target.to_string()),
+            address: if via { target.to_string() } else { shown(&to.into()) },
+            named: target.host.ip().is_none().then(|| shown(target)),
             family: Some(Family::of(to.ip())),
             dialled: Some(to),
             reached: if via { target.socket_addr() } else { Some(to) },
             transport: self.transport(),
-            asked: None,
+            asked: self.asked(),
             source,
             via,
             technique: None,
@@ -182,13 +243,17 @@ impl Probe {
         let approach = Approach { to, source, timeout, aim: Aim::AsWritten, resolver };
         match self {
             Probe::OpenProxy(suite) => suite.subjects(&subject, &approach),
-            Probe::Tcp(_) | Probe::Tls(_) | Probe::Http(_) | Probe::EgressIp(_) | Probe::Peer(_) => vec![(subject, approach)],
+            Probe::Tcp(_) | Probe::Tls(_) | Probe::Http(_) | Probe::EgressIp(_) | Probe::Peer(_) | Probe::Udp(_) | Probe::Icmp(_) => {
+                vec![(subject, approach)]
+            }
         }
     }
 
     /// One attempt: one fresh connection, and what became of it.
     pub async fn attempt(&self, approach: &Approach) -> Attempt {
         let mut evidence = Evidence::default();
+        // Whoever waits for a host's turn has not begun, and his time is not running.
+        let pace = if self.keeps_host().is_zero() { Pace::free() } else { pace::turn(approach.to.ip()).await };
         let started = Moment::now();
         let deadline = Instant::now() + approach.timeout;
         let (outcome, stage) = match self {
@@ -198,6 +263,8 @@ impl Probe {
             Probe::EgressIp(probe) => probe.attempt(approach, deadline, &mut evidence).await,
             Probe::Peer(probe) => probe.attempt(approach, deadline, &mut evidence).await,
             Probe::OpenProxy(probe) => probe.attempt(approach, deadline, &mut evidence).await,
+            Probe::Udp(probe) => probe.attempt(approach, pace, deadline, &mut evidence).await,
+            Probe::Icmp(probe) => probe.attempt(approach, pace, deadline, &mut evidence).await,
         };
         let ended = Moment::now();
         let longest = approach.timeout + self.epilogue(approach.timeout) + OVERRUN;
@@ -208,6 +275,21 @@ impl Probe {
             return Attempt { outcome: Outcome::LocalError, stage, evidence, started, ended };
         }
         Attempt { outcome, stage, evidence, started, ended }
+    }
+}
+
+impl Probe {
+    /// Whether somebody answers at `to` as he would answer this probe's first packet: a handshake, or a datagram's question.
+    pub async fn is_answered_at(&self, to: SocketAddr, source: Option<IpAddr>, deadline: Instant, evidence: &mut Evidence) -> bool {
+        let outcome = match self {
+            Probe::Udp(probe) => probe.ask(to, source, Pace::free(), deadline, evidence).await,
+            Probe::Icmp(_) => icmp::ask(to, source, Pace::free(), deadline, evidence).await,
+            Probe::Tcp(_) | Probe::Tls(_) | Probe::Http(_) | Probe::EgressIp(_) | Probe::Peer(_) | Probe::OpenProxy(_) => {
+                // The handshake was finished before a RST that comes after it.
+                return matches!(connect::dial(to, source, deadline, evidence).await, Ok(_) | Err(Outcome::Reset));
+            }
+        };
+        outcome == Outcome::Replied
     }
 }
 

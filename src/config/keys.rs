@@ -75,6 +75,7 @@ pub const OWN: &[(&str, &[Kind])] = &[
     ("beacon", &[Kind::OpenProxy]),
     ("techniques", &[Kind::OpenProxy]),
     ("allowed_destination", &[Kind::OpenProxy]),
+    ("payload", &[Kind::Udp]),
 ];
 
 /// Tables that the specification knows and this version has not built.
@@ -93,7 +94,6 @@ const UNBUILT_CHECK: &[&str] = &[
     "template",
     "allow_targets",
     "via_method",
-    "payload",
     "record",
     "server",
     "answers",
@@ -104,7 +104,7 @@ const UNBUILT_CHECK: &[&str] = &[
     "query",
 ];
 /// Kinds that the specification knows and this version has not built.
-pub const UNBUILT_KINDS: &[&str] = &["udp", "icmp", "dns", "ports", "promql"];
+pub const UNBUILT_KINDS: &[&str] = &["dns", "ports", "promql"];
 
 /// What to say of something that a later version will have.
 pub fn not_built(what: &str) -> String {

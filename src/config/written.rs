@@ -11,7 +11,7 @@ use super::problem::{At, Place};
 use crate::net::resolve::Resolver;
 use crate::net::tls::Version;
 use crate::observation::Family;
-use crate::probe::{Kind, Technique};
+use crate::probe::{Kind, Payload, Scope, Technique};
 use crate::proxy;
 use crate::secret::Secret;
 use crate::severity::Severity;
@@ -157,6 +157,18 @@ pub enum Own {
     Peer(Box<Peer>),
     /// `open-proxy`
     OpenProxy(Box<OpenProxy>),
+    /// `udp`
+    Udp {
+        /// `target`
+        target: Option<At<HostPort>>,
+        /// `payload`
+        payload: Option<At<Payload>>,
+    },
+    /// `icmp`
+    Icmp {
+        /// `target`
+        target: Option<At<Scope>>,
+    },
 }
 
 /// The keys of `http`.
@@ -245,6 +257,8 @@ impl Own {
             Own::EgressIp { .. } => Kind::EgressIp,
             Own::Peer(_) => Kind::Peer,
             Own::OpenProxy(_) => Kind::OpenProxy,
+            Own::Udp { .. } => Kind::Udp,
+            Own::Icmp { .. } => Kind::Icmp,
         }
     }
 }

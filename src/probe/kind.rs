@@ -17,11 +17,15 @@ pub enum Kind {
     Peer,
     /// `open-proxy`
     OpenProxy,
+    /// `udp`
+    Udp,
+    /// `icmp`
+    Icmp,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: &[Kind] = &[Kind::Tcp, Kind::Tls, Kind::Http, Kind::EgressIp, Kind::Peer, Kind::OpenProxy];
+    pub const ALL: &[Kind] = &[Kind::Tcp, Kind::Tls, Kind::Http, Kind::EgressIp, Kind::Peer, Kind::OpenProxy, Kind::Udp, Kind::Icmp];
 
     /// The token, as written in `kind`, in reports and in metrics.
     pub fn token(self) -> &'static str {
@@ -32,6 +36,8 @@ impl Kind {
             Kind::EgressIp => "egress-ip",
             Kind::Peer => "peer",
             Kind::OpenProxy => "open-proxy",
+            Kind::Udp => "udp",
+            Kind::Icmp => "icmp",
         }
     }
 }

@@ -50,7 +50,11 @@ pub(super) fn expectation(own: &Own, expect: &At<Expect>, way: &Way, context: &C
         }
     };
     match Expectation::new(accepts) {
-        Ok(expectation) => Some(expectation.undecided_on(undecided(kind))),
+        Ok(expectation) => {
+            let expectation = expectation.undecided_on(undecided(kind));
+            // An open port may be as silent as a dropped packet, unless somebody is shown to be answered there.
+            Some(if kind == Kind::Udp { expectation.silence_needs_target() } else { expectation })
+        }
         Err(why) => wrong(context, &expect.place, why),
     }
 }
@@ -70,7 +74,7 @@ fn wrong<T>(context: &Context<'_>, place: &Place, message: String) -> Option<T> 
 
 fn remedy(kind: Kind) -> &'static str {
     match kind {
-        Kind::Tcp | Kind::Tls | Kind::Http => "write \"open\", \"blocked\" or a list of outcomes",
+        Kind::Tcp | Kind::Tls | Kind::Http | Kind::Udp | Kind::Icmp => "write \"open\", \"blocked\" or a list of outcomes",
         Kind::EgressIp => "write { ip = [\"203.0.113.10\"] }",
         Kind::Peer => "write \"open\"",
         Kind::OpenProxy => "write \"blocked\"",
@@ -83,6 +87,7 @@ fn open(kind: Kind) -> Option<Accept> {
         Kind::Tls => Some(Accept::One(Outcome::TlsEstablished)),
         Kind::Http => Some(SUCCESS),
         Kind::Peer => Some(Accept::One(Outcome::QueryTrue)),
+        Kind::Udp | Kind::Icmp => Some(Accept::One(Outcome::Replied)),
         Kind::EgressIp | Kind::OpenProxy => None,
     }
 }
@@ -90,7 +95,8 @@ fn open(kind: Kind) -> Option<Accept> {
 fn blocked(kind: Kind) -> Option<Vec<Outcome>> {
     let with = |more: &[Outcome]| Some([&TCP_BLOCKED[..], more].concat());
     match kind {
-        Kind::Tcp => with(&[]),
+        // A firewall's plain `reject` answers an echo, too, with port-unreachable.
+        Kind::Tcp | Kind::Udp | Kind::Icmp => with(&[]),
         Kind::Tls => with(&ABOVE_TCP),
         Kind::Http => with(&[&ABOVE_TCP[..], &[Outcome::Status(403)]].concat()),
         Kind::OpenProxy => with(&PROXY_BLOCKED),
@@ -102,7 +108,7 @@ fn blocked(kind: Kind) -> Option<Vec<Outcome>> {
 fn undecided(kind: Kind) -> &'static [Outcome] {
     match kind {
         Kind::OpenProxy => &PROXY_UNDECIDED,
-        Kind::Tcp | Kind::Tls | Kind::Http | Kind::EgressIp | Kind::Peer => &[],
+        Kind::Tcp | Kind::Tls | Kind::Http | Kind::EgressIp | Kind::Peer | Kind::Udp | Kind::Icmp => &[],
     }
 }
 
@@ -119,6 +125,7 @@ fn possible(kind: Kind, way: &Way) -> Vec<Outcome> {
                 [Outcome::TlsUntrusted, Outcome::NotTls, Outcome::BadHttp, Outcome::Mismatch, Outcome::Mute].iter().chain(&ABOVE_TCP),
             );
         }
+        Kind::Udp | Kind::Icmp => outcomes.push(Outcome::Replied),
         Kind::EgressIp | Kind::Peer | Kind::OpenProxy => {}
     }
     if way.via {

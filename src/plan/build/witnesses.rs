@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::check::Draft;
-use crate::config::{At, Common, Context, did_you_mean};
-use crate::observation::Family;
+use crate::config::{At, Common, Context, Place, did_you_mean};
+use crate::observation::{Family, Transport};
 use crate::plan::Check;
-use crate::probe::{Probe, Technique};
-use crate::target::HostPort;
+use crate::probe::{Icmp, Probe, Technique};
+use crate::target::{Host, HostPort};
 use crate::witness::Proof;
 
 /// Each check's witnesses by number, in the order of the checks. What is wrong with them is noted.
@@ -111,10 +111,39 @@ impl Known<'_, '_> {
                 .hint(place, "require is empty, so a block counts although the way there may be dead; write require = [\"vantage\"]");
         }
         if !check.require.has(Proof::Port) && !witnesses.iter().any(|w| could_give(w, check, Proof::Port)) {
-            let port = check.probe.first_hop().port;
+            let port = port_of(check);
+            let message = match check.probe.transport() {
+                Transport::Icmp => "no witness asks for an echo, so a network that drops echoes on the way looks like the block; \
+                                    name one of kind icmp that is answered elsewhere"
+                    .into(),
+                _ => format!(
+                    "no witness goes to {port}, so a network that drops {port} on the way looks like the block; \
+                     name one that reaches {port} elsewhere"
+                ),
+            };
+            self.context.hint(&draft.written.place, message);
+        }
+        self.vet_silence(check, witnesses, place, draft);
+    }
+
+    /// Where silence needs the proof `target`, some witness should be able to give it.
+    fn vet_silence(&self, check: &Check, witnesses: &[&Check], place: &Place, draft: &Draft<'_>) {
+        let expectation = &check.expectation;
+        let needed = expectation.accepts_silence() && expectation.needs_target_for_silence() && !check.require.has(Proof::Target);
+        if !needed || witnesses.iter().any(|w| could_give(w, check, Proof::Target)) {
+            return;
+        }
+        if expectation.accepts_nothing_but_silence() {
             let message = format!(
-                "no witness goes to port {port}, so a network that drops port {port} on the way looks like the block; \
-                 name one that reaches port {port} elsewhere"
+                "nothing but silence is accepted, which is no block without the proof target, and {}",
+                why_not(Proof::Target, check, witnesses)
+            );
+            self.context.wrong(place, message);
+        } else {
+            let message = format!(
+                "silence will be unproven, an open UDP port may be as silent, and no witness can give the proof target: \
+                 {}; name one, or let the firewall reject instead of drop",
+                what_gives_target(check)
             );
             self.context.hint(&draft.written.place, message);
         }
@@ -128,7 +157,8 @@ fn could_give(witness: &Check, check: &Check, proof: Proof) -> bool {
         Proof::Port => {
             let (there, here) = (witness.probe.first_hop(), check.probe.first_hop());
             let elsewhere = there.host.ip().is_none() || there.host != here.host;
-            goes_the_same_way(witness, check) && there.port == here.port && elsewhere
+            let same_port = witness.probe.transport() == check.probe.transport() && there.port == here.port;
+            goes_the_same_way(witness, check) && same_port && elsewhere
         }
         Proof::Target => reaches_the_same(witness, check),
     }
@@ -140,10 +170,38 @@ fn goes_the_same_way(witness: &Check, check: &Check) -> bool {
 }
 
 fn reaches_the_same(witness: &Check, check: &Check) -> bool {
-    let target = check.probe.target();
-    let tunnelled = witness.probe.via().is_some() && could_be_one(witness.probe.target(), target);
-    let from_elsewhere = witness.source != check.source && (could_be_one(witness.probe.first_hop(), target) || may_be_led(witness));
-    matches!(witness.probe, Probe::Peer(_)) || tunnelled || from_elsewhere
+    let there = |hop: &HostPort| match &check.probe {
+        Probe::Icmp(echo) => {
+            (echo.target.may_be(&hop.host) && !are_two_names(&echo.target.host.host, &hop.host)) || asks_inside(witness, echo)
+        }
+        _ => could_be_one(hop, check.probe.target()),
+    };
+    let tunnelled = witness.probe.via().is_some() && there(witness.probe.target());
+    let from_elsewhere = witness.source != check.source && (there(witness.probe.first_hop()) || may_be_led(witness));
+    matches!(witness.probe, Probe::Peer(_)) || (is_same_question(witness, check) && (tunnelled || from_elsewhere))
+}
+
+/// Whether the witness asks what the check asks, by the same transport; that an address is alive, anything shows.
+fn is_same_question(witness: &Check, check: &Check) -> bool {
+    let of = |check: &Check| (check.probe.transport(), check.probe.asked());
+    matches!(check.probe, Probe::Icmp(_)) || of(witness) == of(check)
+}
+
+/// Whether both are names, and not the same one.
+fn are_two_names(a: &Host, b: &Host) -> bool {
+    a.ip().is_none() && b.ip().is_none() && a != b
+}
+
+/// Whether two echo checks have addresses in common.
+fn asks_inside(witness: &Check, echo: &Icmp) -> bool {
+    let host = &echo.target.host.host;
+    matches!(&witness.probe, Probe::Icmp(other) if other.target.may_be(host) && !are_two_names(&other.target.host.host, host))
+}
+
+/// The port of a check with its transport, as messages name it.
+fn port_of(check: &Check) -> String {
+    let port = check.probe.first_hop().port;
+    if check.probe.transport() == Transport::Udp { format!("port {port}/udp") } else { format!("port {port}") }
 }
 
 /// Whether redirects take the check wherever they like, directly.
@@ -174,13 +232,27 @@ fn why_not(proof: Proof, check: &Check, witnesses: &[&Check]) -> String {
         Proof::Vantage => {
             format!("no witness can give it: that takes one without via, with {source} as here and a family in common; name one")
         }
-        Proof::Port => {
-            let port = check.probe.first_hop().port;
-            format!("no witness can give it: that takes one to port {port} of another host, without via, with {source} as here; name one")
+        Proof::Port if check.probe.transport() == Transport::Icmp => {
+            format!("no witness can give it: that takes one of kind icmp to another host, with {source} as here; name one")
         }
-        Proof::Target => format!(
-            "no witness can give it: that takes one that reaches {} by a via or from another source, or one of kind peer; name one",
-            check.probe.target()
-        ),
+        Proof::Port => {
+            let port = port_of(check);
+            format!("no witness can give it: that takes one to {port} of another host, without via, with {source} as here; name one")
+        }
+        Proof::Target => format!("no witness can give it: {}; name one", what_gives_target(check)),
+    }
+}
+
+/// What a witness must be to give the proof `target`.
+fn what_gives_target(check: &Check) -> String {
+    let target = check.probe.target();
+    match &check.probe {
+        Probe::Udp(udp) => {
+            format!("that takes one of kind udp that sends \"{}\" to {target} from another source, or one of kind peer", udp.payload)
+        }
+        Probe::Icmp(_) => {
+            format!("that takes one that reaches {} on any port by a via or from another source, or one of kind peer", check.target)
+        }
+        _ => format!("that takes one that reaches {target} by a via or from another source, or one of kind peer"),
     }
 }
