@@ -4,6 +4,8 @@ mod beacon;
 #[cfg(test)]
 mod config;
 #[cfg(test)]
+mod datagrams;
+#[cfg(test)]
 mod documents;
 #[cfg(test)]
 mod door;

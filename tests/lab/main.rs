@@ -21,6 +21,7 @@ mod scenarios_between;
 mod scenarios_blocked;
 mod scenarios_edges;
 mod scenarios_http;
+mod scenarios_icmp;
 mod scenarios_linger;
 mod scenarios_local;
 mod scenarios_names;

@@ -331,6 +331,14 @@ fn real_services_answer_their_payloads() {
             "tls_connection_policies": [{}], "automatic_https": { "disable": true } } } },
             "tls": { "certificates": { "load_files": [{ "certificate": format!("{dir}/valid.pem"), "key": format!("{dir}/valid.pem") }] } } }
     }).to_string());
+    let squid = file(
+        "squid-icp.conf",
+        &format!(
+            "http_port {ADMIN4}:3128\nicp_port 3130\nicp_access allow all\nhtcp_port 4827\nhtcp_access allow all\nudp_incoming_address {ADMIN4}\n\
+             pid_filename none\npinger_enable off\ncache deny all\nshutdown_lifetime 0 seconds\ncache_log {dir}/squid-cache.log\naccess_log none\n\
+             netdb_filename none\nvisible_hostname squid\ncoredump_dir none\nhosts_file none\nmax_filedescriptors 512\n"
+        ),
+    );
     let pem = format!("{dir}/valid.pem");
     let _daemons = [
         daemon(&lab, "chronyd", &["chronyd", "-d", "-x", "-u", "root", "-f", &chrony]),
@@ -344,14 +352,25 @@ fn real_services_answer_their_payloads() {
             &["openssl", "s_server", "-dtls", "-listen", "-accept", &format!("{ADMIN4}:5684"), "-cert", &pem, "-key", &pem, "-quiet"],
         ),
         daemon(&lab, "coap", &["coap-server-notls", "-A", ADMIN4, "-p", "5683"]),
+        daemon(&lab, "squid", &["squid", "-N", "-f", &squid]),
         daemon(&lab, "rpcbind", &["rpcbind", "-f", "-h", ADMIN4]),
         daemon(&lab, "ike", &["/usr/lib/ipsec/charon"]),
     ];
     let of = |name: &str, port: u16, rest: &str| {
         check(name, "udp", &format!("{ADMIN4}:{port}"), &format!("expect = \"open\"\nattempts = 10\n{rest}"))
     };
-    let names =
-        [("ntp", 123), ("snmp", 161), ("memcached", 11211), ("stun", 3478), ("dtls", 5684), ("coap", 5683), ("rpcbind", 111), ("ike", 500)];
+    let names = [
+        ("ntp", 123),
+        ("snmp", 161),
+        ("memcached", 11211),
+        ("stun", 3478),
+        ("dtls", 5684),
+        ("coap", 5683),
+        ("rpcbind", 111),
+        ("ike", 500),
+        ("icp", 3130),
+        ("htcp", 4827),
+    ];
     let body: String = names.iter().map(|(name, port)| of(name, *port, "")).collect::<String>()
         + &of("quic", 8443, "payload = \"quic\"")
         + &check("dns", "udp", &format!("{WITNESS4}:53"), "expect = \"open\"");
@@ -364,7 +383,7 @@ fn real_services_answer_their_payloads() {
             check["verdict"],
             "holds",
             "{name}: {check:#}\n{}",
-            ["chronyd", "snmpd", "memcached", "turnserver", "caddy", "dtls", "coap", "rpcbind", "ike"]
+            ["chronyd", "snmpd", "memcached", "turnserver", "caddy", "dtls", "coap", "rpcbind", "ike", "squid", "squid-cache"]
                 .map(|log| format!("--- {log}\n{}", lab.log(log)))
                 .join("\n")
         );
