@@ -131,9 +131,9 @@ pub struct Check {
 /// `mustnot probe`.
 #[derive(Debug, Args)]
 pub struct Probe {
-    /// tcp, tls, http, egress-ip, peer, open-proxy or dns
+    /// tcp, tls, http, udp, icmp, dns, egress-ip, peer or open-proxy
     pub kind: String,
-    /// host:port, a URL for http, egress-ip and peer, or a name for dns
+    /// host:port, a URL for http, egress-ip and peer, a name for dns, a host or network for icmp
     pub target: String,
     /// open, blocked, or outcomes such as refused,timeout; for egress-ip the addresses, as ip:203.0.113.10,203.0.113.11
     #[arg(long, default_value = "open")]
@@ -171,6 +171,9 @@ pub struct Probe {
     /// The proxy to go through, as http://host:port
     #[arg(long)]
     pub via: Option<String>,
+    /// What udp sends, if the port is not known for it: dns, ntp, snmp … or hex:00ff; the witnesses of kind udp send it, too
+    #[arg(long)]
+    pub payload: Option<String>,
     /// Our beacon's URL, for open-proxy (repeatable)
     #[arg(long, value_name = "URL")]
     pub beacon: Vec<String>,

@@ -2,8 +2,8 @@
 
 use crate::observation::{Class, Observation, Outcome};
 
-/// SYNs that must have left this host before silence can count as a block (SPEC 2.5).
-pub const MIN_SYNS: u32 = 3;
+/// SYNs, datagrams or echoes that must have left this host before silence can count as a block (SPEC 2.5).
+pub const MIN_SENT: u32 = 3;
 
 /// One accepted outcome, or one range of HTTP statuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +20,7 @@ pub struct Expectation {
     accepts: Vec<Accept>,
     undecided: Vec<Outcome>,
     controlled: Vec<&'static str>,
+    silence_needs_target: bool,
     inverted: bool,
 }
 
@@ -66,7 +67,7 @@ impl Expectation {
                 "the list mixes open outcomes with closed ones, so it can neither prove a way nor a block; split it into two checks".into(),
             );
         }
-        Ok(Expectation { accepts, undecided: Vec::new(), controlled: Vec::new(), inverted: open == 0 })
+        Ok(Expectation { accepts, undecided: Vec::new(), controlled: Vec::new(), silence_needs_target: false, inverted: open == 0 })
     }
 
     /// Names outcomes that decide nothing (SPEC section 8: `gateway-error` and `mute` of an open-proxy check).
@@ -81,6 +82,28 @@ impl Expectation {
     pub fn controlled_by(mut self, techniques: Vec<&'static str>) -> Expectation {
         self.controlled = techniques;
         self
+    }
+
+    /// Silence alone is no block: an open UDP port may be as silent, so the target must be shown to answer (SPEC section 4).
+    #[must_use]
+    pub fn silence_needs_target(mut self) -> Expectation {
+        self.silence_needs_target = true;
+        self
+    }
+
+    /// Whether this observation was silent where silence needs the proof `target`.
+    pub fn needs_target_for(&self, seen: &Observation) -> bool {
+        self.silence_needs_target && seen.attempts.iter().any(|o| o.is_silence())
+    }
+
+    /// Whether silence needs the proof `target`.
+    pub fn needs_target_for_silence(&self) -> bool {
+        self.silence_needs_target
+    }
+
+    /// Whether silence is all that it accepts.
+    pub fn accepts_nothing_but_silence(&self) -> bool {
+        self.accepts.iter().all(|a| *a == Accept::One(Outcome::Timeout))
     }
 
     /// What it accepts is all closed.
@@ -134,7 +157,7 @@ impl Expectation {
             0 if answered => Reading::Answered,
             0 => Reading::Silent,
             n if n < seen.attempts.len() => Reading::Mixed,
-            _ if seen.fewest_syns.is_some_and(|n| n < MIN_SYNS) => Reading::Local,
+            _ if seen.fewest_sent.is_some_and(|n| n < MIN_SENT) => Reading::Local,
             n if n < attempts => Reading::Incomplete,
             _ => Reading::Accepted,
         }

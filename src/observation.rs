@@ -331,6 +331,12 @@ pub struct Evidence {
     /// SYN retransmissions (`TCP_INFO`, `tcpi_total_retrans`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub syn_retransmits: Option<u32>,
+    /// Datagrams or echoes that left this host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub datagrams_sent: Option<u32>,
+    /// Bytes of the datagram or echo that came back; its first ones are `head`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reply_bytes: Option<usize>,
     /// ICMP errors from the error queue, at most [`Evidence::MAX_ICMP`].
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub icmp: Vec<Icmp>,
@@ -367,7 +373,7 @@ pub struct Evidence {
     /// The status of the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    /// The first bytes of the answer's head, at most [`Evidence::MAX_HEAD`].
+    /// The first bytes of the answer's head, at most [`Evidence::MAX_HEAD`]; of a datagram in hexadecimal where it is no text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub head: Option<String>,
     /// The technique of the open-proxy suite (`OP-01` and so on).
@@ -537,8 +543,8 @@ pub struct Observation {
     pub evidence: Evidence,
     /// The outcome of every attempt, in order.
     pub attempts: Vec<Outcome>,
-    /// The fewest SYNs that any silent attempt sent, where one was silent and TCP.
-    pub fewest_syns: Option<u32>,
+    /// The fewest SYNs, datagrams or echoes that any silent attempt sent, where one was silent.
+    pub fewest_sent: Option<u32>,
     /// How long the deciding attempt took.
     pub elapsed: Duration,
     /// Before the first packet of the first attempt.
@@ -556,8 +562,11 @@ impl Observation {
     pub fn of(subject: Subject, attempts: Vec<Attempt>, settled: Option<usize>, started_at: Wall) -> Observation {
         let first = |class| attempts.iter().position(|a| a.outcome.class() == class);
         let at = settled.or_else(|| first(Class::Open)).or_else(|| first(Class::Local)).unwrap_or(attempts.len().saturating_sub(1));
-        let silent = attempts.iter().filter(|a| a.outcome == Outcome::Timeout && subject.transport == Transport::Tcp);
-        let fewest_syns = silent.map(|a| a.evidence.syns_sent.unwrap_or(0)).min();
+        let sent = |a: &Attempt| match subject.transport {
+            Transport::Tcp => a.evidence.syns_sent.unwrap_or(0),
+            Transport::Udp | Transport::Icmp => a.evidence.datagrams_sent.unwrap_or(0),
+        };
+        let fewest_sent = attempts.iter().filter(|a| a.outcome == Outcome::Timeout).map(sent).min();
         let outcomes = attempts.iter().map(|a| a.outcome).collect();
         let started = attempts.iter().map(|a| a.started).min().unwrap_or(Moment::ZERO);
         let ended = attempts.iter().map(|a| a.ended).max().unwrap_or(Moment::ZERO);
@@ -569,7 +578,7 @@ impl Observation {
                 stage: a.stage,
                 evidence: a.evidence,
                 attempts: outcomes,
-                fewest_syns,
+                fewest_sent,
                 started,
                 ended,
                 started_at,
@@ -587,7 +596,7 @@ impl Observation {
             stage,
             evidence,
             attempts: vec![outcome],
-            fewest_syns: None,
+            fewest_sent: None,
             elapsed: Duration::ZERO,
             started: at,
             ended: at,
@@ -616,6 +625,20 @@ impl Observation {
     /// The handshake of some attempt was completed by somebody, so that an interceptor could be who answered.
     pub fn got_past_tcp(&self) -> bool {
         self.attempts.iter().chain([&self.outcome]).any(|o| o.is_past_tcp())
+    }
+
+    /// Some datagram or echo was answered, so that an interceptor could be who did; of DNS, a name that is denied is an answer, too.
+    pub fn was_replied_to(&self) -> bool {
+        let answers = [
+            Outcome::Replied,
+            Outcome::Resolved,
+            Outcome::Mismatch,
+            Outcome::NxDomain,
+            Outcome::NoData,
+            Outcome::DnsRefused,
+            Outcome::ServFail,
+        ];
+        self.attempts.iter().chain([&self.outcome]).any(|o| answers.contains(o))
     }
 }
 

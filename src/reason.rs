@@ -1,6 +1,6 @@
 //! Reasons: a judged run as a sentence for somebody who was asleep a minute ago.
 
-use crate::observation::{Observation, Outcome, Stage};
+use crate::observation::{Observation, Outcome, Stage, Transport};
 use crate::plan::Check;
 use crate::probe::Probe;
 use crate::verdict::{Cause, Judged, Verdict};
@@ -80,12 +80,16 @@ fn alive(one: &Judged) -> String {
 }
 
 fn missing(check: &Check, one: &Judged) -> String {
-    let wanted = check.require.without(one.proofs);
+    let wanted = check.claim().required(&one.seen).without(one.proofs);
     if wanted.is_empty() {
         return "that the way there was alive".into();
     }
     let say = |proof| match proof {
+        Proof::Target if one.seen.subject.transport == Transport::Udp => {
+            "that the target answers this very question, so that silence is no answer of its own"
+        }
         Proof::Vantage => "that this monitor could get out by the same family and source",
+        Proof::Port if one.seen.subject.transport == Transport::Icmp => "that its echoes get out",
         Proof::Port => "that it could get out to this port",
         Proof::Target => "that the target was alive at this very address",
     };
@@ -94,9 +98,17 @@ fn missing(check: &Check, one: &Judged) -> String {
 
 fn remedy(check: &Check, one: &Judged) -> String {
     let family = one.seen.subject.family.map_or("the same family".to_string(), |f| f.to_string());
-    match check.require.without(one.proofs).iter().next() {
+    match check.claim().required(&one.seen).without(one.proofs).iter().next() {
         Some(Proof::Vantage) => format!("Name a direct witness that is reached by {family} from the same source."),
+        Some(Proof::Port) if one.seen.subject.transport == Transport::Icmp => {
+            format!("Name a witness of kind icmp that is answered elsewhere by {family}.")
+        }
         Some(Proof::Port) => format!("Name a direct witness on the same port by {family}."),
+        Some(Proof::Target) if one.seen.subject.transport == Transport::Udp => format!(
+            "Name a witness that sends the same payload ({}) to {} by the allowed way: from another source, or a peer.",
+            one.seen.subject.asked.as_deref().unwrap_or("the same"),
+            one.seen.subject.address
+        ),
         Some(Proof::Target) => format!("Name a witness that reaches {} by the allowed way.", one.seen.subject.address),
         None => "Name a witness.".into(),
     }
@@ -176,7 +188,10 @@ fn happened(seen: &Observation, check: &Check) -> String {
         Outcome::BadHttp => format!("{who} answered with something that is not HTTP"),
         Outcome::Status(code) => format!("{who} answered {code}{to_request}"),
         Outcome::Mismatch => format!("{who} answered, but not as the check says{detail}"),
-        Outcome::Replied => format!("{who} replied after {took}{detail}"),
+        Outcome::Replied => match &seen.subject.asked {
+            Some(payload) => format!("{who} answered the UDP payload \"{payload}\" after {took}"),
+            None => format!("{who} answered an echo after {took}"),
+        },
         Outcome::Resolved => format!("{who} gave an answer{detail}"),
         Outcome::Relayed => format!("{who} relayed a stranger's request to our beacon{saw}{technique}"),
         Outcome::RelayedBlind => {
@@ -189,12 +204,18 @@ fn happened(seen: &Observation, check: &Check) -> String {
         Outcome::QueryTrue => format!("the peer {who} confirms it{detail}"),
         Outcome::QueryFalse => format!("the peer {who} denies it{detail}"),
         Outcome::Refused if icmp.is_empty() => format!("{who} refused the connection (RST after {took})"),
+        Outcome::Refused if seen.subject.transport != Transport::Tcp => format!("{who} refused what was sent{icmp}"),
         Outcome::Refused => format!("{who} refused the connection{icmp}"),
         Outcome::Prohibited => format!("the way to {who} is administratively prohibited{icmp}"),
         Outcome::Unreachable => format!("{who} is unreachable{icmp}"),
         Outcome::Timeout => format!(
-            "{who} gave no answer to {} SYNs in each of {} attempts",
-            seen.fewest_syns.or(e.syns_sent).unwrap_or(0),
+            "{who} gave no answer to {} {} in each of {} attempts",
+            seen.fewest_sent.or(e.syns_sent).or(e.datagrams_sent).unwrap_or(0),
+            match (seen.subject.transport, &seen.subject.asked) {
+                (Transport::Tcp, _) => "SYNs".to_string(),
+                (Transport::Udp, asked) => format!("UDP datagrams ({})", asked.as_deref().unwrap_or("payload")),
+                (Transport::Icmp, _) => "echoes".to_string(),
+            },
             seen.attempts.len()
         ),
         Outcome::Reset => format!("{who} accepted the connection and reset it at stage {}", seen.stage),

@@ -63,12 +63,17 @@ fn configuration(args: &cli::Probe) -> Result<String, String> {
     if !args.families.is_empty() {
         let _ = writeln!(way, "families = {}", list(&args.families));
     }
+    let payload = |kind: &str| match &args.payload {
+        Some(payload) if kind == "udp" => format!("payload = {}\n", quote(payload)),
+        _ => String::new(),
+    };
     check.push_str(&way);
     for (key, values) in [("server", &args.server), ("record", &args.record), ("answers", &args.answers)] {
         if !values.is_empty() {
             let _ = writeln!(check, "{key} = {}", list(values));
         }
     }
+    check.push_str(&payload("udp"));
     if let Some(via) = &args.via {
         let _ = writeln!(check, "via = {}", quote(via));
     }
@@ -88,6 +93,7 @@ fn configuration(args: &cli::Probe) -> Result<String, String> {
         if kind == "dns" && !args.server.is_empty() {
             let _ = writeln!(text, "server = {}", list(&args.server));
         }
+        text.push_str(&payload(kind));
     }
     Ok(text)
 }

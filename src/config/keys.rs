@@ -80,6 +80,7 @@ pub const OWN: &[(&str, &[Kind])] = &[
     ("record", &[Kind::Dns]),
     ("server", &[Kind::Dns]),
     ("answers", &[Kind::Dns]),
+    ("payload", &[Kind::Udp]),
 ];
 
 /// Tables that the specification knows and this version has not built.
@@ -89,22 +90,10 @@ const UNBUILT_WEB: &[&str] = &["cert_file", "key_file", "client_ca_file", "basic
 /// The same of `[proxy]`.
 const UNBUILT_PROXY: &[&str] = &["proxy_protocol_from", "egress_budget", "drain", "drain_lead", "health_listen"];
 /// The same of a check.
-const UNBUILT_CHECK: &[&str] = &[
-    "variants",
-    "spoof",
-    "deny_location",
-    "template",
-    "allow_targets",
-    "via_method",
-    "payload",
-    "ports",
-    "except",
-    "open",
-    "rate",
-    "query",
-];
+const UNBUILT_CHECK: &[&str] =
+    &["variants", "spoof", "deny_location", "template", "allow_targets", "via_method", "ports", "except", "open", "rate", "query"];
 /// Kinds that the specification knows and this version has not built.
-pub const UNBUILT_KINDS: &[&str] = &["udp", "icmp", "ports", "promql"];
+pub const UNBUILT_KINDS: &[&str] = &["ports", "promql"];
 
 /// What to say of something that a later version will have.
 pub fn not_built(what: &str) -> String {

@@ -12,7 +12,7 @@ use super::problem::{At, Place};
 use crate::net::resolve::Resolver;
 use crate::net::tls::Version;
 use crate::observation::Family;
-use crate::probe::{Kind, Technique};
+use crate::probe::{Kind, Payload, Scope, Technique};
 use crate::proxy;
 use crate::secret::Secret;
 use crate::severity::Severity;
@@ -164,6 +164,18 @@ pub enum Own {
     OpenProxy(Box<OpenProxy>),
     /// `dns`
     Dns(Box<Dns>),
+    /// `udp`
+    Udp {
+        /// `target`
+        target: Option<At<HostPort>>,
+        /// `payload`
+        payload: Option<At<Payload>>,
+    },
+    /// `icmp`
+    Icmp {
+        /// `target`
+        target: Option<At<Scope>>,
+    },
 }
 
 /// The keys of `http`.
@@ -253,6 +265,8 @@ impl Own {
             Own::Peer(_) => Kind::Peer,
             Own::OpenProxy(_) => Kind::OpenProxy,
             Own::Dns(_) => Kind::Dns,
+            Own::Udp { .. } => Kind::Udp,
+            Own::Icmp { .. } => Kind::Icmp,
         }
     }
 }

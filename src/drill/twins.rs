@@ -107,6 +107,15 @@ impl Twins {
                 let scene = |at: SocketAddr| positive("peer", &format!("http://{at}"), "\"open\"", &format!("check = \"{THERE}\"\n"));
                 Ok(scenes(scene(violated), scene(holds), scene(mute)))
             }
+            Kind::Udp => {
+                let (open, closed) = (self.answers(TWINS, |question| Some(question.to_vec()))?, self.refuse_datagrams(TWINS)?);
+                Ok(inverted("udp", &open.to_string(), &closed.to_string(), "payload = \"dns\"\n"))
+            }
+            Kind::Icmp => {
+                // Every address of loopback answers an echo, so there is no closed one to be had without a firewall.
+                let open = blocked("icmp", &TWINS.to_string(), "alive", "");
+                Ok(vec![Scene { name: "open", check: open, expected: "violated" }])
+            }
             Kind::Dns => {
                 let open = self.answers(TWINS, |question| name_server(question, 0, A_RECORD))?;
                 let closed = self.answers(TWINS, |question| name_server(question, NXDOMAIN, &[]))?;
@@ -171,6 +180,20 @@ impl Twins {
         let bind = || {
             let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
             socket.bind(&SocketAddr::from((ip, 0)).into())?;
+            let address = socket.local_addr()?.as_socket();
+            Ok((socket, address.ok_or(std::io::ErrorKind::AddrNotAvailable)?))
+        };
+        let (socket, address) = bind().map_err(|e: std::io::Error| cannot("take a port", ip, &e))?;
+        self.closed.push(socket);
+        Ok(address)
+    }
+
+    /// The same for datagrams: a socket that has a peer takes none from others, and the kernel says so (udp(7)).
+    fn refuse_datagrams(&mut self, ip: Ipv4Addr) -> Result<SocketAddr, String> {
+        let bind = || {
+            let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
+            socket.bind(&SocketAddr::from((ip, 0)).into())?;
+            socket.connect(&self.dead.into())?;
             let address = socket.local_addr()?.as_socket();
             Ok((socket, address.ok_or(std::io::ErrorKind::AddrNotAvailable)?))
         };

@@ -12,7 +12,7 @@ use crate::clock::{Moment, Wall};
 use crate::net::own_addresses;
 use crate::net::resolve::Answer;
 use crate::observation::{Attempt, Family, Observation, Outcome, Stage, Subject, Transport};
-use crate::plan::{ATTEMPT_SPACING, Check};
+use crate::plan::{ATTEMPT_SPACING, Check, LOOKS_AT_ONCE};
 use crate::probe::{Approach, Hops};
 use crate::target::{Host, HostPort};
 
@@ -42,9 +42,31 @@ pub struct Look {
 }
 
 impl Found {
+    /// The same in parts that can be looked at at once; what was lost stands in the first.
+    pub(super) fn parts(mut self) -> impl Iterator<Item = Found> {
+        let mut rest = self.subjects.split_off(self.subjects.len().min(LOOKS_AT_ONCE)).into_iter().peekable();
+        let parts = std::iter::from_fn(move || {
+            rest.peek()?;
+            Some(Found { subjects: rest.by_ref().take(LOOKS_AT_ONCE).collect(), ..Found::default() })
+        });
+        std::iter::once(self).chain(parts)
+    }
+
     /// What there is to look at is the answer of the resolver itself, and the check accepts that one.
     pub(super) fn has_an_answer(&self, check: &Check) -> bool {
         self.lost.iter().any(|o| o.stage == Stage::Dns && check.expectation.accepts(o.outcome))
+    }
+}
+
+impl Look {
+    /// Both looks as one.
+    pub(super) fn and(mut self, more: Look) -> Look {
+        self.found.subjects.extend(more.found.subjects);
+        self.found.lost.extend(more.found.lost);
+        self.found.left_out += more.found.left_out;
+        self.seen.extend(more.seen);
+        self.planned += more.planned;
+        self
     }
 }
 
@@ -52,16 +74,19 @@ impl Engine {
     /// Finds every address of every family of the check, and those that linger.
     pub(super) async fn find(&self, number: usize, check: &Check) -> Found {
         let mut found = Found::default();
-        let mut addresses = match check.probe.hops() {
-            Hops::Host(hop) => self.addresses_of(number, check, hop, &mut found).await,
+        let addresses = match check.probe.hops() {
+            Hops::Host(hop) => {
+                let mut addresses = self.addresses_of(number, check, hop, &mut found).await;
+                found.left_out = addresses.len().saturating_sub(MAX_ADDRESSES);
+                addresses.truncate(MAX_ADDRESSES);
+                addresses
+            }
             Hops::Addresses(addresses) => addresses,
             Hops::Nowhere(why) => {
                 found.lost.push(lost_now(check, why));
                 Vec::new()
             }
         };
-        found.left_out = addresses.len().saturating_sub(MAX_ADDRESSES);
-        addresses.truncate(MAX_ADDRESSES);
         let alone = |ip: IpAddr| addresses.iter().filter(|other| other.is_ipv4() == ip.is_ipv4()).count() == 1;
         for to in &addresses {
             let subjects = check.probe.subjects(*to, check.source, check.timeout, check.resolver);
@@ -164,12 +189,15 @@ impl Engine {
     where
         F: Future<Output = ()>,
     {
-        let looks = found.subjects.iter().map(|(subject, approach)| async {
+        let look_at = async |(subject, approach): &(Subject, Approach)| {
             let seen = self.observe(check, subject, approach).await;
             each(seen.clone()).await;
             seen
-        });
-        let mut seen = join_all(looks).await;
+        };
+        let mut seen = Vec::new();
+        for part in found.subjects.chunks(LOOKS_AT_ONCE) {
+            seen.extend(join_all(part.iter().map(look_at)).await);
+        }
         let lost = found.lost.clone();
         for one in &lost {
             each(one.clone()).await;

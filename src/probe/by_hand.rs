@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{DNS_PORT, Probe, Technique};
+use crate::net::ask::{QUESTIONS, hex};
 use crate::observation::Subject;
 use crate::target::{Host, HostPort, Url};
 
@@ -37,6 +38,11 @@ impl Probe {
                 let dot = if name == "." { "" } else { "." };
                 format!("dig{} @{}{port} +time={wait} '{name}{dot}' {record}", source("-b"), to.ip())
             }
+            Probe::Udp(udp) => {
+                let bytes = perl(&udp.payload.datagram(to));
+                format!("perl -e '{bytes}' | nc -u -w {wait}{} {} {} | xxd", source("-s"), to.ip(), to.port())
+            }
+            Probe::Icmp(_) => format!("ping -c {QUESTIONS} -W {wait}{} {}", source("-I"), to.ip()),
             Probe::OpenProxy(suite) => {
                 let beacon = suite.beacons.first();
                 match Technique::ALL.iter().find(|t| Some(t.id()) == subject.technique)? {
@@ -48,6 +54,13 @@ impl Probe {
             }
         })
     }
+}
+
+/// The line of Perl that prints these bytes, with what only fills them up at the end shortened.
+fn perl(bytes: &[u8]) -> String {
+    let told = bytes.iter().rposition(|b| *b != 0).map_or(0, |last| last + 1);
+    let (told, zeros) = bytes.split_at_checked(told).unwrap_or((bytes, &[]));
+    format!("print pack(\"H*\",\"{}\"),\"\\0\"x{}", hex(told), zeros.len())
 }
 
 /// A URL as one word of a shell; its path is sent as typed, so it may hold a quote.

@@ -1,6 +1,6 @@
 //! Kind `dns`: what a name server says of a name.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use hickory_resolver::system_conf::read_system_conf;
 use ipnet::IpNet;
@@ -119,6 +119,15 @@ impl Dns {
                 (outcome, Stage::Dns)
             }
             Err(ended) => ended,
+        }
+    }
+
+    /// Whether somebody gives any answer to a question of this check at `to`.
+    pub(super) async fn is_answered_at(&self, to: SocketAddr, source: Option<IpAddr>, deadline: Instant, evidence: &mut Evidence) -> bool {
+        let question = self.records.first().and_then(|record| Question::new(&self.name(), *record).ok());
+        match question {
+            Some(question) => dns::ask(to, source, &question, deadline, evidence).await.is_ok(),
+            None => false,
         }
     }
 }

@@ -19,11 +19,16 @@ pub enum Kind {
     OpenProxy,
     /// `dns`
     Dns,
+    /// `udp`
+    Udp,
+    /// `icmp`
+    Icmp,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: &[Kind] = &[Kind::Tcp, Kind::Tls, Kind::Http, Kind::EgressIp, Kind::Peer, Kind::OpenProxy, Kind::Dns];
+    pub const ALL: &[Kind] =
+        &[Kind::Tcp, Kind::Tls, Kind::Http, Kind::Udp, Kind::Icmp, Kind::Dns, Kind::EgressIp, Kind::Peer, Kind::OpenProxy];
 
     /// The token, as written in `kind`, in reports and in metrics.
     pub fn token(self) -> &'static str {
@@ -35,6 +40,8 @@ impl Kind {
             Kind::Peer => "peer",
             Kind::OpenProxy => "open-proxy",
             Kind::Dns => "dns",
+            Kind::Udp => "udp",
+            Kind::Icmp => "icmp",
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::net::resolve::Resolver;
 use crate::net::tls;
 use crate::observation::Family;
 use crate::plan::Check;
-use crate::probe::{self, Probe, RecordType, Technique};
+use crate::probe::{self, Kind, Payload, Probe, RecordType, Technique};
 use crate::secret::Secret;
 use crate::severity::Severity;
 use crate::target::{Host, HostPort, Scheme, Url};
@@ -113,8 +113,13 @@ impl Builder<'_> {
         if let Some(short) = timeout
             && expectation.is_some_and(Expectation::accepts_silence)
         {
+            let third = match written.own.as_ref().map(Own::kind) {
+                Some(Kind::Udp) => "the third datagram leaves after 2 s, and its answer may take a second",
+                Some(Kind::Icmp) => "the third echo leaves after 2 s, and its answer may take a second",
+                _ => "the third SYN leaves after 3 s",
+            };
             let message = format!(
-                "a timeout of {} is too short to take silence for a block: the third SYN leaves after 3 s; \
+                "a timeout of {} is too short to take silence for a block: {third}; \
                  write timeout = \"3s\" or more, or an expect without \"timeout\"",
                 show(short.value)
             );
@@ -176,7 +181,34 @@ impl Builder<'_> {
             Own::Peer(peer) => self.peer(peer, place).map(Probe::Peer),
             Own::OpenProxy(suite) => self.open_proxy(suite, place).map(Probe::OpenProxy),
             Own::Dns(dns) => self.dns(dns, written, inverted).map(Probe::Dns),
+            Own::Udp { target, payload } => self.udp(target.as_ref()?, payload.as_ref(), place).map(Probe::Udp),
+            Own::Icmp { target } => Some(Probe::Icmp(probe::Icmp { target: target.as_ref()?.value.clone() })),
         }
+    }
+
+    /// What is sent is what is written, else what the port is known for.
+    fn udp(&self, target: &At<HostPort>, payload: Option<&At<Payload>>, place: &Place) -> Option<probe::Udp> {
+        let port = target.value.port;
+        let payload = match payload {
+            Some(written) => Some(written.value.clone()),
+            None if self.context.has_problem_at(&sibling(&target.place, "payload")) => None,
+            None => {
+                let known = Payload::of_port(port);
+                if known.is_none() {
+                    let names: Vec<&str> = Payload::names().collect();
+                    self.context.wrong(
+                        place,
+                        format!(
+                            "names no payload, and port {port} is not known for one: no service answers just anything; \
+                             write payload = \"hex:…\" with bytes that this one answers, or one of {}",
+                            names.join(", ")
+                        ),
+                    );
+                }
+                known
+            }
+        };
+        Some(probe::Udp { target: target.value.clone(), payload: payload? })
     }
 
     fn http(&self, http: &config::Http, place: &Place, inverted: Option<bool>) -> Option<probe::Http> {
@@ -417,6 +449,8 @@ impl Way {
             Some(Own::Peer(peer)) => direct(authority(peer.target.as_ref())),
             Some(Own::OpenProxy(suite)) => direct(suite.target.as_ref().map(|t| t.value.clone())),
             Some(Own::Dns(dns)) => Way { servers: dns.servers().map(|s| s.value).collect(), ..direct(None) },
+            Some(Own::Udp { target, .. }) => direct(target.as_ref().map(|t| t.value.clone())),
+            Some(Own::Icmp { target }) => direct(target.as_ref().map(|t| t.value.host.clone())),
         }
     }
 }

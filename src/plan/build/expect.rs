@@ -59,7 +59,9 @@ pub(super) fn expectation(own: &Own, expect: &At<Expect>, way: &Way, context: &C
         Ok(expectation) => {
             let undecided = undecided(kind, expectation.is_inverted());
             let undecided: Vec<Outcome> = undecided.into_iter().filter(|o| !expectation.accepts(*o)).collect();
-            Some(expectation.undecided_on(&undecided))
+            let expectation = expectation.undecided_on(&undecided);
+            // An open port may be as silent as a dropped packet, unless somebody is shown to be answered there.
+            Some(if kind == Kind::Udp { expectation.silence_needs_target() } else { expectation })
         }
         Err(why) => wrong(context, &expect.place, why),
     }
@@ -80,7 +82,7 @@ fn wrong<T>(context: &Context<'_>, place: &Place, message: String) -> Option<T> 
 
 fn remedy(kind: Kind) -> &'static str {
     match kind {
-        Kind::Tcp | Kind::Tls | Kind::Http | Kind::Dns => "write \"open\", \"blocked\" or a list of outcomes",
+        Kind::Tcp | Kind::Tls | Kind::Http | Kind::Udp | Kind::Icmp | Kind::Dns => "write \"open\", \"blocked\" or a list of outcomes",
         Kind::EgressIp => "write { ip = [\"203.0.113.10\"] }",
         Kind::Peer => "write \"open\"",
         Kind::OpenProxy => "write \"blocked\"",
@@ -94,6 +96,7 @@ fn open(kind: Kind) -> Option<Accept> {
         Kind::Http => Some(SUCCESS),
         Kind::Peer => Some(Accept::One(Outcome::QueryTrue)),
         Kind::Dns => Some(Accept::One(Outcome::Resolved)),
+        Kind::Udp | Kind::Icmp => Some(Accept::One(Outcome::Replied)),
         Kind::EgressIp | Kind::OpenProxy => None,
     }
 }
@@ -101,7 +104,8 @@ fn open(kind: Kind) -> Option<Accept> {
 fn blocked(kind: Kind) -> Option<Vec<Outcome>> {
     let with = |more: &[Outcome]| Some([&TCP_BLOCKED[..], more].concat());
     match kind {
-        Kind::Tcp => with(&[]),
+        // A firewall's plain `reject` answers an echo, too, with port-unreachable.
+        Kind::Tcp | Kind::Udp | Kind::Icmp => with(&[]),
         Kind::Tls => with(&ABOVE_TCP),
         Kind::Http => with(&[&ABOVE_TCP[..], &[Outcome::Status(403)]].concat()),
         Kind::OpenProxy => with(&PROXY_BLOCKED),
@@ -117,7 +121,7 @@ fn undecided(kind: Kind, inverted: bool) -> Vec<Outcome> {
         // A name is neither hidden nor shown by a server that is not there; that it must be there, only an open check says.
         Kind::Dns if inverted => [&DNS_UNDECIDED[..], &DNS_BELOW].concat(),
         Kind::Dns => DNS_UNDECIDED.to_vec(),
-        Kind::Tcp | Kind::Tls | Kind::Http | Kind::EgressIp | Kind::Peer => Vec::new(),
+        Kind::Tcp | Kind::Tls | Kind::Http | Kind::EgressIp | Kind::Peer | Kind::Udp | Kind::Icmp => Vec::new(),
     }
 }
 
@@ -137,6 +141,7 @@ fn possible(kind: Kind, way: &Way) -> Vec<Outcome> {
         Kind::Dns => {
             outcomes = [&DNS_BLOCKED[..], &DNS_BELOW, &[Outcome::Resolved, Outcome::Mismatch]].concat();
         }
+        Kind::Udp | Kind::Icmp => outcomes.push(Outcome::Replied),
         Kind::EgressIp | Kind::Peer | Kind::OpenProxy => {}
     }
     if way.via {

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::check::Draft;
-use crate::config::{At, Common, Context, did_you_mean};
+use crate::config::{At, Common, Context, Place, did_you_mean};
 use crate::observation::{Family, Transport};
 use crate::plan::{Check, Witness};
-use crate::probe::{Dns, Probe, RecordType, Technique};
-use crate::target::HostPort;
+use crate::probe::{Dns, Icmp, Probe, RecordType, Technique};
+use crate::target::{Host, HostPort};
 use crate::witness::Proof;
 
 /// Each check's witnesses by number, in the order of the checks. What is wrong with them is noted.
@@ -123,10 +123,39 @@ impl Known<'_, '_> {
                 self.context.hint(&draft.written.place, message);
             }
         } else if !check.require.has(Proof::Port) && !witnesses.iter().any(|w| could_give(w, check, Proof::Port)) {
-            let port = check.probe.first_hop().port;
+            let port = port_of(check);
+            let message = match check.probe.transport() {
+                Transport::Icmp => "no witness asks for an echo, so a network that drops echoes on the way looks like the block; \
+                                    name one of kind icmp that is answered elsewhere"
+                    .into(),
+                _ => format!(
+                    "no witness goes to {port}, so a network that drops {port} on the way looks like the block; \
+                     name one that reaches {port} elsewhere"
+                ),
+            };
+            self.context.hint(&draft.written.place, message);
+        }
+        self.vet_silence(check, witnesses, place, draft);
+    }
+
+    /// Where silence needs the proof `target`, some witness should be able to give it.
+    fn vet_silence(&self, check: &Check, witnesses: &[&Check], place: &Place, draft: &Draft<'_>) {
+        let expectation = &check.expectation;
+        let needed = expectation.accepts_silence() && expectation.needs_target_for_silence() && !check.require.has(Proof::Target);
+        if !needed || witnesses.iter().any(|w| could_give(w, check, Proof::Target)) {
+            return;
+        }
+        if expectation.accepts_nothing_but_silence() {
             let message = format!(
-                "no witness goes to port {port}, so a network that drops port {port} on the way looks like the block; \
-                 name one that reaches port {port} elsewhere"
+                "nothing but silence is accepted, which is no block without the proof target, and {}",
+                why_not(Proof::Target, check, witnesses)
+            );
+            self.context.wrong(place, message);
+        } else {
+            let message = format!(
+                "silence will be unproven, an open UDP port may be as silent, and no witness can give the proof target: \
+                 {}; name one, or let the firewall reject instead of drop",
+                what_gives_target(check)
             );
             self.context.hint(&draft.written.place, message);
         }
@@ -162,10 +191,15 @@ fn reaches_the_same(witness: &Check, check: &Check) -> bool {
         (Probe::Dns(_), _) | (_, Probe::Dns(_)) => return false,
         _ => {}
     }
-    let target = check.probe.target();
-    let tunnelled = witness.probe.via().is_some() && could_be_one(witness.probe.target(), target);
-    let from_elsewhere = witness.source != check.source && (could_be_one(witness.probe.first_hop(), target) || may_be_led(witness));
-    tunnelled || from_elsewhere
+    let there = |hop: &HostPort| match &check.probe {
+        Probe::Icmp(echo) => {
+            (echo.target.may_be(&hop.host) && !are_two_names(&echo.target.host.host, &hop.host)) || asks_inside(witness, echo)
+        }
+        _ => could_be_one(hop, check.probe.target()),
+    };
+    let tunnelled = witness.probe.via().is_some() && there(witness.probe.target());
+    let from_elsewhere = witness.source != check.source && (there(witness.probe.first_hop()) || may_be_led(witness));
+    is_same_question(witness, check) && (tunnelled || from_elsewhere)
 }
 
 /// The same name and a type in common, at a server in common; the system's servers are known when it runs.
@@ -205,6 +239,29 @@ fn transports(check: &Check) -> Vec<Transport> {
     }
 }
 
+/// Whether the witness asks what the check asks, by the same transport; that an address is alive, anything shows.
+fn is_same_question(witness: &Check, check: &Check) -> bool {
+    let of = |check: &Check| (check.probe.transport(), check.probe.asked());
+    matches!(check.probe, Probe::Icmp(_)) || of(witness) == of(check)
+}
+
+/// Whether both are names, and not the same one.
+fn are_two_names(a: &Host, b: &Host) -> bool {
+    a.ip().is_none() && b.ip().is_none() && a != b
+}
+
+/// Whether two echo checks have addresses in common.
+fn asks_inside(witness: &Check, echo: &Icmp) -> bool {
+    let host = &echo.target.host.host;
+    matches!(&witness.probe, Probe::Icmp(other) if other.target.may_be(host) && !are_two_names(&other.target.host.host, host))
+}
+
+/// The port of a check with its transport, as messages name it.
+fn port_of(check: &Check) -> String {
+    let port = check.probe.first_hop().port;
+    if check.probe.transport() == Transport::Udp { format!("port {port}/udp") } else { format!("port {port}") }
+}
+
 /// Whether redirects take the check wherever they like, directly.
 fn may_be_led(check: &Check) -> bool {
     matches!(&check.probe, Probe::Http(http) if http.follow_redirects && http.via.is_none())
@@ -233,21 +290,36 @@ fn why_not(proof: Proof, check: &Check, witnesses: &[&Check]) -> String {
         Proof::Vantage => {
             format!("no witness can give it: that takes one without via, with {source} as here and a family in common; name one")
         }
-        Proof::Port => {
+        Proof::Port if check.probe.transport() == Transport::Icmp => {
+            format!("no witness can give it: that takes one of kind icmp to another host, with {source} as here; name one")
+        }
+        Proof::Port if matches!(check.probe, Probe::Dns(_)) => {
             let port = doors(check).first().map_or(check.probe.first_hop().port, |door| door.port);
-            let kind = if matches!(check.probe, Probe::Dns(_)) { " of kind dns" } else { "" };
             format!(
-                "no witness can give it: that takes one{kind} to port {port} of another host, without via, with {source} as here; name one"
+                "no witness can give it: that takes one of kind dns to port {port} of another host, without via, with {source} as here; name one"
             )
         }
-        Proof::Target if matches!(check.probe, Probe::Dns(_)) => {
-            "no witness can give it: that takes one of kind dns that asks the same server the same question from another source, \
-             or one of kind peer; name one"
-                .into()
+        Proof::Port => {
+            let port = port_of(check);
+            format!("no witness can give it: that takes one to {port} of another host, without via, with {source} as here; name one")
         }
-        Proof::Target => format!(
-            "no witness can give it: that takes one that reaches {} by a via or from another source, or one of kind peer; name one",
-            check.probe.target()
-        ),
+        Proof::Target => format!("no witness can give it: {}; name one", what_gives_target(check)),
+    }
+}
+
+/// What a witness must be to give the proof `target`.
+fn what_gives_target(check: &Check) -> String {
+    let target = check.probe.target();
+    match &check.probe {
+        Probe::Udp(udp) => {
+            format!("that takes one of kind udp that sends \"{}\" to {target} from another source, or one of kind peer", udp.payload)
+        }
+        Probe::Icmp(_) => {
+            format!("that takes one that reaches {} on any port by a via or from another source, or one of kind peer", check.target)
+        }
+        Probe::Dns(_) => {
+            "that takes one of kind dns that asks the same server the same question from another source, or one of kind peer".into()
+        }
+        _ => format!("that takes one that reaches {target} by a via or from another source, or one of kind peer"),
     }
 }
