@@ -105,7 +105,7 @@ pub struct Check {
     /// Run only this check, or every check with this tag (repeatable); its witnesses run too
     #[arg(long, value_name = "NAME|tag:TAG")]
     pub only: Vec<String>,
-    /// The form of the report: text, json or junit
+    /// The form of the report: text, json, junit, sarif, github, gitlab or tap
     #[arg(long, default_value = "text", value_parser = parse_format)]
     pub format: Format,
     /// Where the report is written, instead of standard output
@@ -171,7 +171,7 @@ pub struct Probe {
     /// What this place is called in the report
     #[arg(long, default_value = "here")]
     pub vantage: String,
-    /// The form of the report: text, json or junit
+    /// The form of the report: text, json, junit, sarif, github, gitlab or tap
     #[arg(long, default_value = "text", value_parser = parse_format)]
     pub format: Format,
 }

@@ -58,6 +58,8 @@ pub struct Plan {
     pub shutdown_grace: Duration,
     /// What the environment gave, longest first: to be masked ([`crate::secret::mask`]) wherever the plan is shown.
     pub masks: Vec<Secret>,
+    /// The file it was read from, relative to the working directory where it lies below that; none for flags.
+    pub file: Option<String>,
 }
 
 /// One claim about one target.
@@ -101,6 +103,8 @@ pub struct Check {
     pub tags: Vec<String>,
     /// How long one run may take at worst, its witnesses included.
     pub worst_run: Duration,
+    /// Line and column of its `[[check]]`, both from 1.
+    pub position: (usize, usize),
 }
 
 /// Our own beacon.

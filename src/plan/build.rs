@@ -63,6 +63,7 @@ pub fn plan(file: File, context: &Context<'_>, keys: Keys) -> Option<(Plan, Opti
         state_dir: file.state_dir.map(|dir| context.base_dir.join(dir.value)),
         shutdown_grace: value_or(file.shutdown_grace, SHUTDOWN_GRACE),
         masks: Vec::new(),
+        file: None,
     };
     Some((plan, created))
 }

@@ -34,7 +34,17 @@ pub fn load(path: &Path, keys: Keys) -> Result<Loaded, Problems> {
     let bytes = std::fs::read(path).map_err(|e| Problems::unreadable(&file, &e.to_string()))?;
     let text = String::from_utf8(bytes).map_err(|_| Problems::unreadable(&file, "it is not UTF-8 text"))?;
     let base = path.parent().unwrap_or(Path::new(""));
-    from_text(&file, &text, base, &|name| std::env::var(name).ok(), keys)
+    let mut loaded = from_text(&file, &text, base, &|name| std::env::var(name).ok(), keys)?;
+    loaded.plan.file = Some(from_here(path));
+    Ok(loaded)
+}
+
+/// The path as seen from the working directory, if it lies below that: what reads a report in CI knows the repository only.
+fn from_here(path: &Path) -> String {
+    let whole = path.canonicalize();
+    let here = std::env::current_dir().and_then(|here| here.canonicalize());
+    let below = whole.iter().zip(&here).find_map(|(whole, here)| whole.strip_prefix(here).ok());
+    below.unwrap_or(path).display().to_string()
 }
 
 /// Reads a configuration: `file` is its name in messages, relative file names in it start at `base_dir`.

@@ -14,6 +14,8 @@ mod exporter;
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]
+mod formats;
+#[cfg(test)]
 mod house;
 #[cfg(test)]
 mod proxy;
