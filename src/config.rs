@@ -5,6 +5,7 @@ mod environment;
 mod keys;
 mod problem;
 mod reader;
+pub mod schema;
 mod sections;
 mod syntax;
 mod value;

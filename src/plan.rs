@@ -24,6 +24,11 @@ use crate::witness::ProofSet;
 
 pub use load::{Keys, Loaded, from_text, load};
 
+/// The configuration as a JSON Schema.
+pub fn schema() -> serde_json::Value {
+    crate::config::schema::document(build::vocabulary)
+}
+
 /// Attempts of one observation start at least this far apart (SPEC 2.1), so that a block outlives a blink.
 pub const ATTEMPT_SPACING: Duration = Duration::from_secs(1);
 /// How long a decoy is waited for at least: an interceptor sits near, as a rule.

@@ -22,12 +22,12 @@ use crate::secret::Secret;
 use crate::target::{Host, PortSet, Url, parse_cidr};
 
 /// Label names that the metrics use themselves, or that Datadog and Prometheus keep for themselves (SPEC section 7).
-const RESERVED_LABELS: [&str; 15] = [
+pub(super) const RESERVED_LABELS: [&str; 15] = [
     "check", "kind", "target", "expect", "severity", "vantage", "verdict", "cause", "proof", "host", "env", "service", "cluster", "le",
     "quantile",
 ];
 /// Headers that the monitor writes itself, or that frame the message (RFC 9110, RFC 9112).
-const OWN_HEADERS: [&str; 11] = [
+pub(super) const OWN_HEADERS: [&str; 11] = [
     "host",
     "user-agent",
     "accept",

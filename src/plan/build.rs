@@ -15,6 +15,7 @@ use crate::config::{self, At, Context, File, Place};
 use crate::observation::Family;
 use crate::target::fold_mapped;
 use check::{Builder, Draft, Way};
+pub(super) use expect::vocabulary;
 
 const WITNESS_WINDOW: Duration = Duration::from_secs(10);
 const LINGER: Duration = Duration::from_secs(3600);

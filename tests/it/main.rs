@@ -22,6 +22,8 @@ mod proxy;
 #[cfg(test)]
 mod report;
 #[cfg(test)]
+mod schema;
+#[cfg(test)]
 mod judge;
 #[cfg(test)]
 mod worlds;

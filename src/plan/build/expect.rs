@@ -3,6 +3,7 @@
 use ipnet::IpNet;
 
 use super::check::Way;
+use crate::config::schema::Vocabulary;
 use crate::config::{At, Context, Expect, Own, Place, did_you_mean, listed};
 use crate::expectation::{Accept, Expectation};
 use crate::observation::{Class, Outcome};
@@ -53,6 +54,26 @@ pub(super) fn expectation(own: &Own, expect: &At<Expect>, way: &Way, context: &C
         Ok(expectation) => Some(expectation.undecided_on(undecided(kind))),
         Err(why) => wrong(context, &expect.place, why),
     }
+}
+
+/// The same in advance: everything that `expect` may say for a kind.
+pub(in crate::plan) fn vocabulary(kind: Kind) -> Vocabulary {
+    let mut known = Vocabulary::default();
+    known.words.extend(open(kind).map(|_| "open"));
+    known.words.extend(blocked(kind).map(|_| "blocked"));
+    match kind {
+        Kind::EgressIp => known.addresses = true,
+        Kind::Peer | Kind::OpenProxy => {}
+        Kind::Tcp | Kind::Tls | Kind::Http => {
+            let way = |via| Way { target: "a.example:1".parse().ok(), first_hop: None, via };
+            known.outcomes = possible(kind, &way(false));
+            known.statuses = kind == Kind::Http;
+            if kind == Kind::Http {
+                known.through_a_proxy = possible(kind, &way(true)).into_iter().filter(|o| !known.outcomes.contains(o)).collect();
+            }
+        }
+    }
+    known
 }
 
 /// The addresses that `{ ip = [...] }` lists.
