@@ -10,6 +10,8 @@ use crate::plan::{self, Keys, Loaded};
 
 mod check;
 mod console;
+pub mod explain;
+pub mod init;
 mod neighbours;
 mod probe;
 mod run;
@@ -31,6 +33,12 @@ pub fn run(cli: Cli) -> u8 {
             Command::Proxy => neighbours::proxy(file).await,
             Command::Beacon => neighbours::beacon(file).await,
             Command::Config(Config::Check) => config_check(file),
+            Command::Config(Config::Schema) => {
+                console::say(&format!("{:#}", plan::schema()));
+                EXIT_HOLDS
+            }
+            Command::Config(Config::Explain(args)) => explain::explain(file, &args),
+            Command::Config(Config::Init(args)) => init::init(file, &args),
         }
     })
 }

@@ -28,6 +28,7 @@ mod look;
 mod runner;
 mod scribe;
 
+pub use look::MAX_ADDRESSES;
 use look::{Found, Look};
 use runner::Runner;
 

@@ -83,6 +83,11 @@ impl Expectation {
         self
     }
 
+    /// The outcomes that decide nothing.
+    pub fn undecided(&self) -> &[Outcome] {
+        &self.undecided
+    }
+
     /// What it accepts is all closed.
     pub fn is_inverted(&self) -> bool {
         self.inverted

@@ -22,6 +22,7 @@ use crate::token::Key;
 use crate::verdict::{Claim, stale_after};
 use crate::witness::ProofSet;
 
+pub use build::could_give;
 pub use load::{Keys, Loaded, from_text, load};
 
 /// The configuration as a JSON Schema.

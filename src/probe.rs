@@ -18,6 +18,7 @@ mod by_hand;
 mod egress_ip;
 mod fetch;
 mod http;
+mod in_words;
 mod kind;
 mod open_proxy;
 mod peer;

@@ -16,6 +16,7 @@ use crate::observation::Family;
 use crate::target::fold_mapped;
 use check::{Builder, Draft, Way};
 pub(super) use expect::vocabulary;
+pub use witnesses::could_give;
 
 const WITNESS_WINDOW: Duration = Duration::from_secs(10);
 const LINGER: Duration = Duration::from_secs(3600);

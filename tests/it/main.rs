@@ -14,9 +14,13 @@ mod exporter;
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]
+mod explain;
+#[cfg(test)]
 mod formats;
 #[cfg(test)]
 mod house;
+#[cfg(test)]
+mod init;
 #[cfg(test)]
 mod proxy;
 #[cfg(test)]

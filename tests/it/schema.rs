@@ -70,7 +70,7 @@ fn of_value(value: &DeValue<'_>) -> Value {
     }
 }
 
-fn faults(validator: &Validator, text: &str) -> Vec<String> {
+pub fn faults(validator: &Validator, text: &str) -> Vec<String> {
     let Some(document) = as_json(text) else { return vec!["not TOML".into()] };
     validator.iter_errors(&document).map(|e| format!("{}: {e}", e.instance_path())).collect()
 }
@@ -83,7 +83,7 @@ fn files(folder: &str) -> Vec<(String, String)> {
 }
 
 /// The same with every example taken in: in `probes.toml` a `#` without a space after it is one to take away.
-fn with_examples(text: &str) -> String {
+pub fn with_examples(text: &str) -> String {
     let example =
         |line: &str| line.strip_prefix('#').filter(|l| l.starts_with(|c: char| c.is_ascii_lowercase() || c == '[')).map(str::to_string);
     text.lines().map(|line| example(line).unwrap_or_else(|| line.to_string()) + "\n").collect()
