@@ -157,12 +157,11 @@ impl<'a> Values<'a> {
             internet(true),
             part(
                 false,
-                format!(
-                    "# The better witness: the inside monitor says that it reaches the page right now. With it, add \"admin-alive\" to the witnesses\n\
+                "# The better witness: the inside monitor says that it reaches the page right now. With it, add \"admin-alive\" to the witnesses\n\
                      # of admin-closed and write require = [\"vantage\", \"target\"] there: then a page that is down is no block.\n\
                      [[check]]\nname = \"admin-alive\"\nkind = \"peer\"\ntarget = \"https://inside-monitor.example.com/\"\n\
                      check = \"admin-open\"\nexpect = \"open\"\n"
-                ),
+                    .into(),
             ),
             part(
                 flags.admin.is_some(),

@@ -68,26 +68,21 @@ pub fn sarif(report: &Report, allow_unproven: &BTreeSet<String>) -> String {
 fn rule(about: &About) -> Value {
     let claim = visible(&about.claim());
     let tags: BTreeSet<&str> = about.tags.iter().map(String::as_str).chain(["security"]).collect();
-    let mut rule = json!({
+    let link = |text: &&String| (text.starts_with("https://") || text.starts_with("http://")) && text.bytes().all(|b| b.is_ascii_graphic());
+    filled(json!({
         "id": about.name,
         "name": about.name,
         "shortDescription": { "text": claim },
         "fullDescription": { "text": about.description.as_deref().map_or(claim.clone(), visible) },
+        "help": about.runbook.as_ref().map(|runbook| json!({ "text": format!("Runbook: {}", visible(runbook)) })),
+        "helpUri": about.runbook.as_ref().filter(link),
         "defaultConfiguration": { "level": "error" },
         "properties": {
             "tags": tags,
             "severity": about.severity,
             "security-severity": score(about.severity),
         },
-    });
-    if let Some(runbook) = &about.runbook {
-        let is_link = runbook.starts_with("https://") || runbook.starts_with("http://");
-        rule["help"] = json!({ "text": format!("Runbook: {}", visible(runbook)) });
-        if is_link && runbook.bytes().all(|b| b.is_ascii_graphic()) {
-            rule["helpUri"] = json!(runbook);
-        }
-    }
-    rule
+    }))
 }
 
 fn result(report: &Report, record: &Record, number: Option<&usize>, excused: bool) -> Value {
@@ -97,13 +92,16 @@ fn result(report: &Report, record: &Record, number: Option<&usize>, excused: boo
         Verdict::Unproven(_) if excused => "note",
         Verdict::Unproven(_) | Verdict::Holds(_) => "warning",
     };
-    let mut result = json!({
+    let accepted = json!([{ "kind": "external", "status": "accepted", "justification": "--allow-unproven names this check" }]);
+    filled(json!({
         "ruleId": about.name,
+        "ruleIndex": number,
         "kind": "fail",
         "level": level,
         "message": { "text": visible(record.sentence()) },
         "locations": [place(about)],
         "partialFingerprints": { "mustnotCheck/v1": fingerprint(&[&report.vantage, &about.name, &about.target]) },
+        "suppressions": excused.then_some(accepted),
         "properties": {
             "verdict": record.verdict.token(),
             "cause": record.cause,
@@ -118,15 +116,15 @@ fn result(report: &Report, record: &Record, number: Option<&usize>, excused: boo
             "reproduce": record.reproduce,
             "labels": about.labels,
         },
-    });
-    if let Some(number) = number {
-        result["ruleIndex"] = json!(number);
+    }))
+}
+
+/// The object without its members that are null: SARIF knows none.
+fn filled(mut object: Value) -> Value {
+    if let Some(members) = object.as_object_mut() {
+        members.retain(|_, value| !value.is_null());
     }
-    if excused {
-        let why = "--allow-unproven names this check";
-        result["suppressions"] = json!([{ "kind": "external", "status": "accepted", "justification": why }]);
-    }
-    result
+    object
 }
 
 /// The check's line in its file; and the target, which is no file.

@@ -177,8 +177,10 @@ fn fingerprints_tell_checks_apart_and_runs_not() {
     assert_ne!(one(unproven("a")), one(violated("a")));
 }
 
+type Properties = Vec<(String, String)>;
+
 /// A workflow command as the runner reads it: `::name key=value,key=value::data`, percent-encoded (GitHub, "Workflow commands").
-fn command(line: &str) -> Option<(String, Vec<(String, String)>, String)> {
+fn command(line: &str) -> Option<(String, Properties, String)> {
     let (head, data) = line.trim_start().strip_prefix("::")?.split_once("::")?;
     let (name, properties) = head.split_once(' ').unwrap_or((head, ""));
     let plain = |text: &str| text.replace("%0D", "\r").replace("%0A", "\n").replace("%3A", ":").replace("%2C", ",").replace("%25", "%");
