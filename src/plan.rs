@@ -64,7 +64,7 @@ pub struct Plan {
     pub shutdown_grace: Duration,
     /// What the environment gave, longest first: to be masked ([`crate::secret::mask`]) wherever the plan is shown.
     pub masks: Vec<Secret>,
-    /// The file it was read from, relative to the working directory where it lies below that; none for flags.
+    /// The file it was read from, relative to the working directory where it lies below that, else absolute; none for flags.
     pub file: Option<String>,
 }
 

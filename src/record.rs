@@ -54,7 +54,7 @@ pub struct About {
 /// Where a check is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
-    /// The file, relative to the working directory where it lies below that.
+    /// The file, relative to the working directory where it lies below that, else absolute.
     pub file: String,
     /// From 1.
     pub line: usize,

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::keys;
 use crate::observation::{Class, Outcome};
 use crate::probe::Kind;
-use types::{Row, Type, with};
+use types::{Row, Type, from_environment, with};
 
 /// The page that has a sentence for every key.
 const PAGE: &str = include_str!("../../docs/configuration.md");
@@ -206,10 +206,6 @@ fn expect(vocabulary: &Vocabulary) -> Value {
         }
     }
     json!({ "anyOf": forms })
-}
-
-fn from_environment() -> Value {
-    json!({ "type": "string", "pattern": types::FROM_ENVIRONMENT })
 }
 
 /// A check of which the file alone says that all it accepts is closed.

@@ -39,12 +39,13 @@ pub fn load(path: &Path, keys: Keys) -> Result<Loaded, Problems> {
     Ok(loaded)
 }
 
-/// The path as seen from the working directory, if it lies below that: what reads a report in CI knows the repository only.
+/// The path as seen from the working directory, if it lies below that, for what reads a report in CI knows the repository only;
+/// else the whole path.
 fn from_here(path: &Path) -> String {
-    let whole = path.canonicalize();
+    let whole = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
     let here = std::env::current_dir().and_then(|here| here.canonicalize());
-    let below = whole.iter().zip(&here).find_map(|(whole, here)| whole.strip_prefix(here).ok());
-    below.unwrap_or(path).display().to_string()
+    let below = here.iter().find_map(|here| whole.strip_prefix(here).ok());
+    below.unwrap_or(&whole).display().to_string()
 }
 
 /// Reads a configuration: `file` is its name in messages, relative file names in it start at `base_dir`.

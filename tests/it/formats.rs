@@ -63,9 +63,72 @@ fn a_check_is_found_again_at_its_line_in_its_file() {
         let name = lines[origin.line..].iter().find(|line| line.starts_with("name")).unwrap();
         assert!(name.contains(&format!("\"{}\"", about.name)), "{}: {name}", about.name);
     }
+    let elsewhere = tempfile::tempdir().unwrap();
+    let file = elsewhere.path().join("probes.toml");
+    std::fs::write(&file, "vantage = \"here\"\n\n  [[check]]\nname = \"a\"\nkind = \"tcp\"\ntarget = \"127.0.0.1:1\"\nexpect = \"open\"\n")
+        .unwrap();
+    let plan = load(&file, Keys::Read).unwrap().plan;
+    let origin = Origin { file: file.canonicalize().unwrap().display().to_string(), line: 3, column: 3 };
+    assert_eq!(Engine::about(&plan)[0].origin, Some(origin), "not below the working directory");
     let flags = "vantage = \"here\"\n[[check]]\nname = \"a\"\nkind = \"tcp\"\ntarget = \"127.0.0.1:1\"\nexpect = \"open\"\n";
     let plan = from_text("(command line)", flags, Path::new(""), &|_| None, Keys::Read).unwrap().plan;
     assert_eq!(Engine::about(&plan)[0].origin, None, "flags are in no file");
+}
+
+/// The program itself, over loopback: one check that holds and one that is violated, in every format, to a file and to a pipe.
+#[test]
+fn every_format_comes_out_of_the_command_with_the_same_exit_code() {
+    let open = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let check = |name: &str, address| {
+        format!(
+            "\n[[check]]\nname = \"{name}\"\nkind = \"tcp\"\ntarget = \"{address}\"\nexpect = [\"refused\"]\nwitness = []\nrequire = []\nattempts = 1\n"
+        )
+    };
+    let text = format!("vantage = \"here\"\n{}{}", check("shut", closed), check("ajar", open.local_addr().unwrap()));
+    std::fs::write(folder.path().join("probes.toml"), &text).unwrap();
+    let line = text.lines().position(|line| line.contains("ajar")).unwrap();
+    for (format, name) in Format::NAMES {
+        let gate = |more: &[&str]| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_mustnot"));
+            command.args(["check", "--format", name]).args(more).current_dir(folder.path()).output().unwrap()
+        };
+        let to_a_pipe = gate(&[]);
+        let to_a_file = gate(&["--output", "report"]);
+        assert_eq!((to_a_pipe.status.code(), to_a_file.status.code()), (Some(1), Some(1)), "{name}");
+        assert_eq!(to_a_file.stdout, b"");
+        let text = std::fs::read_to_string(folder.path().join("report")).unwrap();
+        assert_eq!(String::from_utf8(to_a_pipe.stdout).unwrap().lines().count(), text.lines().count(), "{name}");
+        let document = || serde_json::from_str::<Value>(&text).unwrap();
+        match format {
+            Format::Text => assert!(text.starts_with("VIOLATED ajar") && text.contains("\nholds shut")),
+            Format::Json => assert_eq!(document()["summary"], json!({ "holds": 1, "violated": 1, "unproven": 0 })),
+            Format::Junit => assert!(text.contains("tests=\"2\" failures=\"1\" errors=\"0\"")),
+            Format::Sarif => {
+                let results = &document()["runs"][0]["results"];
+                assert_eq!(results.as_array().unwrap().len(), 1);
+                let place = &results[0]["locations"][0]["physicalLocation"];
+                assert_eq!(place["artifactLocation"], json!({ "uri": "probes.toml", "uriBaseId": "%SRCROOT%" }));
+                assert_eq!(place["region"], json!({ "startLine": line, "startColumn": 1 }));
+            }
+            Format::Github => {
+                let found: Vec<_> = text.lines().filter_map(command).collect();
+                assert_eq!(found.len(), 1);
+                assert_eq!(found[0].1[..2], [("file".to_string(), "probes.toml".to_string()), ("line".to_string(), line.to_string())]);
+            }
+            Format::Gitlab => assert_eq!(document()[0]["location"], json!({ "path": "probes.toml", "lines": { "begin": line } })),
+            Format::Tap => assert_eq!(harness(&text)["points"][1][1], false),
+        }
+    }
+    // What stands in no file has no line; the formats do without.
+    let target = open.local_addr().unwrap().to_string();
+    for (_, name) in Format::NAMES {
+        let probe = ["probe", "tcp", &target, "--expect", "refused", "--require", "none", "--attempts", "1", "--format", name];
+        let output = Command::new(env!("CARGO_BIN_EXE_mustnot")).args(probe).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{name}");
+        assert!(!String::from_utf8(output.stdout).unwrap().contains("line="), "{name}");
+    }
 }
 
 /// The official schema, as the crate that reads SARIF brings it.
@@ -348,5 +411,7 @@ fn tap_passes_only_where_the_exit_code_is_0() {
         assert_eq!(code == 0, passes);
         let text = written(Format::Tap, &report);
         assert_eq!(harness(&text)["passes"], passes, "{text}");
+        let junit = written(Format::Junit, &report);
+        assert_eq!(junit.contains("failures=\"0\" errors=\"0\"") && !report.records.is_empty(), passes, "{junit}");
     }
 }

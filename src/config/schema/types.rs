@@ -61,7 +61,7 @@ pub enum Least {
 pub type Row = (&'static str, Type);
 
 /// Something from the environment stands in the string, so that nothing else can be said of it.
-pub const FROM_ENVIRONMENT: &str = r"\$\{[A-Za-z_][A-Za-z0-9_]*\}";
+const FROM_ENVIRONMENT: &str = r"\$\{[A-Za-z_][A-Za-z0-9_]*\}";
 
 macro_rules! v4 {
     () => {
@@ -246,7 +246,7 @@ impl Type {
             Type::Text => json!({ "type": "string", "minLength": 1 }),
             Type::Like(form) => like(form),
             Type::Name(signs) => like(&format!("[A-Za-z0-9{signs}]+")),
-            Type::Word(words) => json!({ "anyOf": [{ "enum": words() }, like("")] }),
+            Type::Word(words) => json!({ "anyOf": [{ "enum": words() }, from_environment()] }),
             Type::Duration(Least::Zero) => like("[0-9]+(?:ms|s|m|h)"),
             Type::Duration(Least::Some) => like("0*[1-9][0-9]*(?:ms|s|m|h)"),
             Type::Duration(Least::Second) => like("0*[1-9][0-9]*(?:s|m|h|[0-9]{3}ms)"),
@@ -283,8 +283,12 @@ const PORTS: &str = concat!(r" *", port!(), "(?:-", port!(), ")?(?: *, *", port!
 
 /// A string of this form, or one in which something from the environment stands.
 fn like(form: &str) -> Value {
-    let form = if form.is_empty() { FROM_ENVIRONMENT.to_string() } else { format!("^{form}$|{FROM_ENVIRONMENT}") };
-    json!({ "type": "string", "pattern": form })
+    json!({ "type": "string", "pattern": format!("^{form}$|{FROM_ENVIRONMENT}") })
+}
+
+/// A string in which something from the environment stands.
+pub fn from_environment() -> Value {
+    json!({ "type": "string", "pattern": FROM_ENVIRONMENT })
 }
 
 fn one_or(item: &Type, list: Value) -> Value {
