@@ -120,13 +120,13 @@ fn check(vocabulary: &impl Fn(Kind) -> Vocabulary) -> Value {
         json!({ "if": of, "then": of_one_kind(*kind, &vocabulary(*kind)) })
     };
     let mut rules: Vec<Value> = Kind::ALL.iter().map(of_kind).collect();
+    rules.extend(types::TOGETHER.iter().map(|(key, others)| needs(key, others)));
     rules.extend([no_proof_without_a_witness(), silence_takes_time()]);
     json!({
         "type": "object",
         "additionalProperties": false,
         "properties": properties,
         "required": ["name", "kind", "expect"],
-        "dependentRequired": types::TOGETHER.iter().map(|(key, others)| ((*key).to_string(), json!(others))).collect::<Map<_, _>>(),
         "allOf": rules,
     })
 }
@@ -158,6 +158,11 @@ fn has(key: &&str) -> Value {
     json!({ "required": [key] })
 }
 
+/// Where this key stands, the others must. (`dependentRequired` says the same; editors that know older drafts pass over it.)
+fn needs(key: &str, others: &[&str]) -> Value {
+    json!({ "if": { "required": [key] }, "then": { "required": others } })
+}
+
 /// What one kind wants besides.
 fn rules(kind: Kind) -> Vec<Value> {
     let plain = json!({ "properties": { "target": { "pattern": "^[Hh][Tt][Tt][Pp]://" } }, "required": ["target"] });
@@ -178,7 +183,8 @@ fn rules(kind: Kind) -> Vec<Value> {
         Kind::OpenProxy => vec![
             json!({ "if": goes_there, "then": has(&destination) }),
             json!({ "if": { "required": [destination, "techniques"] }, "then": goes_there }),
-            json!({ "dependentRequired": { "server_name": [destination], "ca_file": [destination] } }),
+            needs("server_name", &[destination]),
+            needs("ca_file", &[destination]),
         ],
         Kind::Tcp | Kind::Tls | Kind::EgressIp => Vec::new(),
     }
