@@ -11,6 +11,8 @@ use crate::plan::{Keys, Loaded, Source};
 mod check;
 mod console;
 mod drill;
+pub mod explain;
+pub mod init;
 mod neighbours;
 mod probe;
 mod run;
@@ -34,6 +36,12 @@ pub fn run(cli: Cli) -> u8 {
             Command::Proxy => neighbours::proxy(file).await,
             Command::Beacon => neighbours::beacon(file).await,
             Command::Config(Config::Check) => config_check(file),
+            Command::Config(Config::Schema) => {
+                console::say(&format!("{:#}", crate::plan::schema()));
+                EXIT_HOLDS
+            }
+            Command::Config(Config::Explain(args)) => explain::explain(file, &args),
+            Command::Config(Config::Init(args)) => init::init(file, &args),
         }
     });
     console::flush();

@@ -6,6 +6,7 @@ mod environment;
 mod keys;
 mod problem;
 mod reader;
+pub mod schema;
 mod sections;
 mod syntax;
 mod targets;
@@ -24,9 +25,9 @@ pub use targets::{MAX_TARGETS, matching};
 pub use written::{AdminPage, Beacon, Check, Common, Expect, File, Http, MAX_LABELS, OpenProxy, Own, Peer, Tls, Via};
 
 /// Reads the text as far as it can be read. What is wrong in it is noted in the context, where the plan notes more.
-pub fn read<'a>(text: &str, base_dir: &'a Path, env: &'a dyn Fn(&str) -> Option<String>) -> (File, Context<'a>) {
+pub fn read<'a>(text: &'a str, base_dir: &'a Path, env: &'a dyn Fn(&str) -> Option<String>) -> (File, Context<'a>) {
     let (document, errors) = DeTable::parse_recoverable(text);
-    let context = Context::new(base_dir, env, !errors.is_empty(), errors.iter().any(|e| syntax::in_header(text, e)));
+    let context = Context::new(text, base_dir, env, !errors.is_empty(), errors.iter().any(|e| syntax::in_header(text, e)));
     for error in &errors {
         let (place, message) = syntax::explain(text, error);
         context.wrong(&place, message);

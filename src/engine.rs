@@ -30,6 +30,7 @@ mod look;
 mod runner;
 mod scribe;
 
+pub use look::MAX_ADDRESSES;
 use look::{Found, Look};
 use runner::Runner;
 
@@ -171,7 +172,7 @@ impl Engine {
 
     /// What readers need to know of each check of the plan.
     pub fn about(plan: &Plan) -> Vec<Arc<About>> {
-        plan.checks.iter().map(|check| Arc::new(scribe::about(check, &plan.masks))).collect()
+        plan.checks.iter().map(|check| Arc::new(scribe::about(check, plan))).collect()
     }
 
     /// The board that the engine writes.

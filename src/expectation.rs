@@ -106,6 +106,11 @@ impl Expectation {
         self.accepts.iter().all(|a| *a == Accept::One(Outcome::Timeout))
     }
 
+    /// The outcomes that decide nothing.
+    pub fn undecided(&self) -> &[Outcome] {
+        &self.undecided
+    }
+
     /// What it accepts is all closed.
     pub fn is_inverted(&self) -> bool {
         self.inverted

@@ -23,7 +23,13 @@ use crate::token::Key;
 use crate::verdict::{Claim, stale_after};
 use crate::witness::ProofSet;
 
+pub use build::could_give;
 pub use load::{Keys, Loaded, Source, from_text, load};
+
+/// The configuration as a JSON Schema.
+pub fn schema() -> serde_json::Value {
+    crate::config::schema::document(build::vocabulary)
+}
 
 /// Attempts of one observation start at least this far apart (SPEC 2.1), so that a block outlives a blink.
 pub const ATTEMPT_SPACING: Duration = Duration::from_secs(1);
@@ -66,6 +72,8 @@ pub struct Plan {
     pub depends_on: BTreeSet<PathBuf>,
     /// What the environment gave, longest first: to be masked ([`crate::secret::mask`]) wherever the plan is shown.
     pub masks: Vec<Secret>,
+    /// The file it was read from, relative to the working directory where it lies below that, else absolute; none for flags.
+    pub file: Option<String>,
 }
 
 /// One claim about one target.
@@ -111,6 +119,8 @@ pub struct Check {
     pub tags: Vec<String>,
     /// How long one run may take at worst, its witnesses included.
     pub worst_run: Duration,
+    /// Line and column of its `[[check]]`, both from 1.
+    pub position: (usize, usize),
 }
 
 /// A check that is named as a witness.

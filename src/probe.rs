@@ -22,6 +22,7 @@ mod egress_ip;
 mod fetch;
 mod http;
 mod icmp;
+mod in_words;
 mod kind;
 mod open_proxy;
 mod peer;

@@ -46,6 +46,20 @@ pub struct About {
     /// How old its record may grow before it proves nothing.
     #[serde(skip)]
     pub stale_after: Duration,
+    /// Where it is written; none where it is in no file.
+    #[serde(skip)]
+    pub origin: Option<Origin>,
+}
+
+/// Where a check is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The file, relative to the working directory where it lies below that, else absolute.
+    pub file: String,
+    /// From 1.
+    pub line: usize,
+    /// In characters, from 1.
+    pub column: usize,
 }
 
 /// One judged run.
@@ -157,6 +171,11 @@ pub struct WitnessRecord {
 }
 
 impl About {
+    /// What must be so: kind, target and expectation.
+    pub fn claim(&self) -> String {
+        format!("{} {} must be {}", self.kind, self.target, self.expect)
+    }
+
     /// The same with every text that a file or the environment gave passed through `show`.
     #[must_use]
     pub fn shown(mut self, show: impl Fn(&str) -> String) -> About {

@@ -13,7 +13,7 @@ use crate::observation::{Observation, Outcome};
 use crate::witness::{Lapse, Proof, ProofSet, Proven};
 
 /// The longest grace past a missed run, besides the run itself (SPEC 2.4).
-const MAX_GRACE: Duration = Duration::from_secs(300);
+pub const MAX_GRACE: Duration = Duration::from_secs(300);
 
 /// What a run or an observation comes to. No `Default` and no `bool`: nothing holds by omission.
 #[derive(Debug, Clone, PartialEq)]

@@ -19,6 +19,7 @@ NEEDS=(
     chronyd:chrony snmpd:snmpd memcached:memcached turnserver:coturn coap-server-notls:libcoap3-bin rpcbind:rpcbind caddy:caddy
     /usr/lib/ipsec/charon:strongswan-charon
     promtool:prometheus python3:python3 curl:curl nc:netcat-openbsd openssl:openssl update-ca-certificates:ca-certificates
+    prove:perl
 )
 POLICY=/usr/sbin/policy-rc.d
 

@@ -24,7 +24,7 @@ use crate::secret::Secret;
 use crate::target::{Host, PortSet, Url, parse_cidr};
 
 /// Headers that the monitor writes itself, or that frame the message (RFC 9110, RFC 9112).
-const OWN_HEADERS: [&str; 11] = [
+pub(super) const OWN_HEADERS: [&str; 11] = [
     "host",
     "user-agent",
     "accept",

@@ -37,7 +37,7 @@ pub fn parse_kind(text: &str) -> Result<Kind, String> {
 }
 
 /// Label names that the metrics use themselves, or that Datadog and Prometheus keep for themselves (SPEC section 7).
-const RESERVED_LABELS: [&str; 15] = [
+pub(super) const RESERVED_LABELS: [&str; 15] = [
     "check", "kind", "target", "expect", "severity", "vantage", "verdict", "cause", "proof", "host", "env", "service", "cluster", "le",
     "quantile",
 ];

@@ -17,7 +17,7 @@ use crate::probe::{Approach, Hops};
 use crate::target::{Host, HostPort};
 
 /// The most addresses of one name that are looked at; more is `unproven` for want of coverage.
-const MAX_ADDRESSES: usize = 64;
+pub const MAX_ADDRESSES: usize = 64;
 
 /// What there is to look at.
 #[derive(Debug, Clone, Default)]

@@ -8,12 +8,13 @@ use crate::memory::Memory;
 use crate::observation::{Family, Outcome};
 use crate::plan::{Check, Plan};
 use crate::reason;
-use crate::record::{About, DenialChanged, Exposure, MAX_OBSERVATIONS, Record, Seen, WitnessRecord};
-use crate::secret::{Secret, mask};
+use crate::record::{About, DenialChanged, Exposure, MAX_OBSERVATIONS, Origin, Record, Seen, WitnessRecord};
+use crate::secret::mask;
 use crate::verdict::{Cause, Folded, Judged, Verdict, latch};
 
 /// What readers need to know of the check.
-pub(super) fn about(check: &Check, masks: &[Secret]) -> About {
+pub(super) fn about(check: &Check, plan: &Plan) -> About {
+    let (line, column) = check.position;
     let about = About {
         name: check.name.clone(),
         kind: check.probe.kind().token(),
@@ -26,8 +27,9 @@ pub(super) fn about(check: &Check, masks: &[Secret]) -> About {
         tags: check.tags.clone(),
         inverted: check.expectation.is_inverted(),
         stale_after: check.stale_after(),
+        origin: plan.file.clone().map(|file| Origin { file, line, column }),
     };
-    about.shown(|text| mask(text, masks))
+    about.shown(|text| mask(text, &plan.masks))
 }
 
 /// The record of one run.
@@ -46,7 +48,7 @@ pub(super) fn record(
     let mut ranked: Vec<&Judged> = judged.iter().collect();
     ranked.sort_by_key(|j| std::cmp::Reverse(j.verdict.rank()));
     let record = Record {
-        about: Arc::new(about(check, &plan.masks)),
+        about: Arc::new(about(check, plan)),
         cause: folded.verdict.cause(),
         verdict: folded.verdict,
         reason,
@@ -68,7 +70,7 @@ pub(super) fn record(
 pub(super) fn latched(check: &Check, plan: &Plan, memory: &Memory, began: Began) -> Record {
     let verdict = latch(memory.violated, check.expectation.is_inverted(), Verdict::Unproven(Cause::Pending));
     let reason = "it was violated before this monitor started, and no run has held since; it has not run again yet".to_string();
-    let pending = Record::without_observation(Arc::new(about(check, &plan.masks)), verdict.cause(), reason, began.at, began.wall);
+    let pending = Record::without_observation(Arc::new(about(check, plan)), verdict.cause(), reason, began.at, began.wall);
     Record { verdict, exposure: memory.exposure, ..pending }
 }
 

@@ -17,6 +17,8 @@ use crate::observation::Family;
 use crate::probe::Scope;
 use crate::target::fold_mapped;
 use check::{Builder, Draft, Way};
+pub(super) use expect::vocabulary;
+pub use witnesses::could_give;
 
 const WITNESS_WINDOW: Duration = Duration::from_secs(10);
 const LINGER: Duration = Duration::from_secs(3600);
@@ -67,6 +69,7 @@ pub fn plan(file: File, context: &Context<'_>, keys: &Keys) -> Option<(Plan, Opt
         shutdown_grace: value_or(file.shutdown_grace, SHUTDOWN_GRACE),
         depends_on: BTreeSet::new(),
         masks: Vec::new(),
+        file: None,
     };
     Some((plan, created))
 }

@@ -11,7 +11,7 @@ use crate::secret::Secret;
 use crate::target::{HostPort, Url};
 
 /// Redirects that are followed before one too many is a loop (RFC 9110 section 15.4).
-const MAX_REDIRECTS: usize = 5;
+pub(super) const MAX_REDIRECTS: usize = 5;
 
 /// Kind `http`.
 #[derive(Debug)]

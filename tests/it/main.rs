@@ -18,11 +18,19 @@ mod exporter;
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]
+mod explain;
+#[cfg(test)]
+mod formats;
+#[cfg(test)]
 mod house;
+#[cfg(test)]
+mod init;
 #[cfg(test)]
 mod proxy;
 #[cfg(test)]
 mod report;
+#[cfg(test)]
+mod schema;
 #[cfg(test)]
 mod judge;
 #[cfg(test)]

@@ -92,6 +92,7 @@ impl Builder<'_> {
             labels: self.labels(written),
             tags: own.tags.clone().or_else(|| defaults.tags.clone()).unwrap_or_default(),
             worst_run: Duration::ZERO,
+            position: self.context.position(&written.place),
         })
     }
 

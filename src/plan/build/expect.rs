@@ -3,6 +3,7 @@
 use ipnet::IpNet;
 
 use super::check::Way;
+use crate::config::schema::Vocabulary;
 use crate::config::{At, Context, Expect, Own, Place, did_you_mean, listed};
 use crate::expectation::{Accept, Expectation};
 use crate::observation::{Class, Outcome};
@@ -65,6 +66,29 @@ pub(super) fn expectation(own: &Own, expect: &At<Expect>, way: &Way, context: &C
         }
         Err(why) => wrong(context, &expect.place, why),
     }
+}
+
+/// The same in advance: everything that `expect` may say for a kind.
+pub(in crate::plan) fn vocabulary(kind: Kind) -> Vocabulary {
+    let mut known = Vocabulary::default();
+    known.words.extend(open(kind).map(|_| "open"));
+    known.words.extend(blocked(kind).map(|_| "blocked"));
+    match kind {
+        Kind::EgressIp => known.addresses = true,
+        Kind::Peer | Kind::OpenProxy => {}
+        _ => {
+            let way = |via| Way { target: "a.example:1".parse().ok(), first_hop: None, servers: Vec::new(), via };
+            known.outcomes = possible(kind, &way(false));
+            known.statuses = kind == Kind::Http;
+            if kind == Kind::Http {
+                let through = possible(kind, &way(true));
+                known.through_a_proxy = through.iter().copied().filter(|o| !known.outcomes.contains(o)).collect();
+                let (both, direct) = known.outcomes.into_iter().partition(|o| through.contains(o));
+                (known.outcomes, known.direct) = (both, direct);
+            }
+        }
+    }
+    known
 }
 
 /// The addresses that `{ ip = [...] }` lists.

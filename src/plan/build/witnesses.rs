@@ -163,7 +163,7 @@ impl Known<'_, '_> {
 }
 
 /// Whether this witness could ever give this proof for the check, by the file alone.
-fn could_give(witness: &Check, check: &Check, proof: Proof) -> bool {
+pub fn could_give(witness: &Check, check: &Check, proof: Proof) -> bool {
     match proof {
         Proof::Vantage => goes_the_same_way(witness, check),
         Proof::Port => {
