@@ -316,10 +316,9 @@ mod tests {
         let count = (65_535 - usize::from(to) - 100) / record.len();
         let records: Vec<&[u8]> = std::iter::once(link.as_slice()).chain(std::iter::repeat_n(record.as_slice(), count)).collect();
         let bytes = message(0x8400, &records, &[], &[]);
-        let started = std::time::Instant::now();
-        let (outcome, detail) = heard(&bytes, RecordType::A, &[]).unwrap();
-        assert_eq!((outcome, detail.contains(&format!("and {count} more"))), (Outcome::Resolved, true), "{detail}");
-        assert!(started.elapsed() < std::time::Duration::from_secs(6), "{:?} for {} bytes", started.elapsed(), bytes.len());
+        let question = Question::new("name.test", RecordType::A).unwrap();
+        let Heard::Answer(answer) = wire::read(&bytes, ID, &question) else { panic!("{} bytes are no answer", bytes.len()) };
+        assert_eq!((answer.complete, answer.given.len(), answer.more), (true, 256, count + 1 - 256), "no more are chased");
         let answers = heard(&bytes, RecordType::A, &[Allowed::Text("name.test".into())]).unwrap();
         assert_ne!(answers.0, Outcome::Resolved);
     }

@@ -161,6 +161,8 @@ fn an_authoritative_server_in_all_its_words() {
         + &hidden("dangling-hidden", "alias.corp.test", NSD, &["ns"], "record = \"A\"")
         + &hidden("any", "secret.corp.test", NSD, &["ns"], "record = \"ANY\"")
         + &hidden("referral", "x.sub.corp.test", NSD, &["ns"], "")
+        + &given("elsewhere", "witness.lab.test", &format!("{WITNESS4}:53"), "")
+        + &hidden("port", "nothing.corp.test", NSD, &["ns", "elsewhere"], "require = [\"vantage\", \"port\"]")
         + &hidden("foreign", "www.else.test", NSD, &["ns"], "")
         + &hidden("broken", "www.broken.test", NSD, &["ns"], "")
         + &given("broken-open", "www.broken.test", NSD, "witness = [\"ns\"]");
@@ -181,6 +183,8 @@ fn an_authoritative_server_in_all_its_words() {
     run.expect("dangling-hidden", "violated", "open", "mismatch");
     run.expect("any", "violated", "open", "resolved");
     run.expect("referral", "unproven", "other-denial", "servfail");
+    run.expect("port", "holds", "as-expected", "nxdomain");
+    run.expect_proofs("port", &["vantage", "port"]);
     run.expect("foreign", "holds", "as-expected", "dns-refused");
     run.expect("broken", "unproven", "other-denial", "servfail");
     run.expect("broken-open", "unproven", "not-open", "servfail");
@@ -211,7 +215,19 @@ fn a_zone_is_given_whole_to_whom_it_may() {
         + &axfr("nobody", &format!("{WITNESS4}:5999"), "lab", "")
         + &axfr("nobody-listed", &format!("{WITNESS4}:5999"), "lab", "")
             .replace("\"blocked\"", "[\"dns-refused\", \"refused\"]");
+    // TCP is accepted, and then no zone comes: neither given nor refused, unless the check says that it may end so.
+    let mut body = body;
+    for (port, mode) in [(5991, "hold"), (5992, "close"), (5993, "reset")] {
+        lab.listen(Host::Beacon, &format!("axfr-{mode}"), WITNESS4, port, mode);
+        body += &axfr(mode, &format!("{WITNESS4}:{port}"), "lab", "");
+        let listed = axfr(&format!("{mode}-listed"), &format!("{WITNESS4}:{port}"), "lab", "");
+        body += &listed.replace("\"blocked\"", "[\"dns-refused\", \"closed\", \"reset\"]");
+    }
     let run = gate(&lab, Host::Stranger, &config("stranger", &body));
+    for (name, outcome, listed) in [("hold", "mute", "unproven"), ("close", "closed|reset", "holds"), ("reset", "closed|reset", "holds")] {
+        run.expect(name, "unproven", "other-denial", outcome);
+        run.expect(&format!("{name}-listed"), listed, "*", outcome);
+    }
     for name in ["nsd", "knot", "unbound"] {
         run.expect(name, "holds", "as-expected", "dns-refused");
     }
