@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::duration;
+use crate::probe::Kind;
 use crate::report::{Conclusion, Format};
 
 /// Every selected check holds, or is unproven and allowed to be while at least one holds; for the other commands: done.
@@ -82,6 +83,8 @@ pub enum Command {
     Check(Check),
     /// One ad-hoc check from flags alone
     Probe(Box<Probe>),
+    /// Prove that a breach would be seen: every kind in use is tried on a twin that is open, and on one that is closed
+    Drill(Drill),
     /// Run only the embedded proxy
     Proxy,
     /// Run only the beacon
@@ -128,9 +131,9 @@ pub struct Check {
 /// `mustnot probe`.
 #[derive(Debug, Args)]
 pub struct Probe {
-    /// tcp, tls, http, udp, icmp, egress-ip, peer or open-proxy
+    /// tcp, tls, http, udp, icmp, egress-ip, peer, open-proxy or dns
     pub kind: String,
-    /// host:port, or a URL for http, egress-ip and peer; a host or network for icmp
+    /// host:port, a URL for http, egress-ip and peer, a name for dns, a host or network for icmp
     pub target: String,
     /// open, blocked, or outcomes such as refused,timeout; for egress-ip the addresses, as ip:203.0.113.10,203.0.113.11
     #[arg(long, default_value = "open")]
@@ -156,6 +159,15 @@ pub struct Probe {
     /// Who resolves names: IP or IP:PORT
     #[arg(long)]
     pub resolver: Option<String>,
+    /// Whom to ask, for dns and its dns witnesses: IP or IP:PORT (repeatable)
+    #[arg(long, value_name = "SERVER", value_delimiter = ',')]
+    pub server: Vec<String>,
+    /// What to ask for, for dns: A, AAAA, MX, TXT, AXFR and so on (repeatable)
+    #[arg(long, value_name = "TYPE", value_delimiter = ',')]
+    pub record: Vec<String>,
+    /// The only answers that are allowed, for dns (repeatable)
+    #[arg(long, value_name = "ANSWER")]
+    pub answers: Vec<String>,
     /// The proxy to go through, as http://host:port
     #[arg(long)]
     pub via: Option<String>,
@@ -179,11 +191,24 @@ pub struct Probe {
     pub format: Format,
 }
 
+/// `mustnot drill`.
+#[derive(Debug, Args)]
+pub struct Drill {
+    /// Drill this kind, whether it is in use or not (repeatable)
+    #[arg(long, value_name = "KIND", value_parser = parse_kind)]
+    pub kind: Vec<Kind>,
+}
+
 /// `mustnot config`.
 #[derive(Debug, Subcommand)]
 pub enum Config {
     /// Validate the configuration and hint at what could be proven better
     Check,
+}
+
+fn parse_kind(text: &str) -> Result<Kind, String> {
+    let kind = Kind::ALL.iter().copied().find(|kind| kind.token() == text);
+    kind.ok_or_else(|| format!("write one of {}", Kind::ALL.iter().map(|kind| kind.token()).collect::<Vec<_>>().join(", ")))
 }
 
 fn parse_format(text: &str) -> Result<Format, String> {

@@ -1,6 +1,6 @@
 //! Expectations: which outcomes a check accepts, and how an observation reads against them.
 
-use crate::observation::{Class, Observation, Outcome, Stage};
+use crate::observation::{Class, Observation, Outcome};
 
 /// SYNs, datagrams or echoes that must have left this host before silence can count as a block (SPEC 2.5).
 pub const MIN_SENT: u32 = 3;
@@ -158,7 +158,7 @@ impl Expectation {
             0 => Reading::Silent,
             n if n < seen.attempts.len() => Reading::Mixed,
             _ if seen.fewest_sent.is_some_and(|n| n < MIN_SENT) => Reading::Local,
-            n if n < attempts && seen.stage != Stage::Dns => Reading::Incomplete,
+            n if n < attempts => Reading::Incomplete,
             _ => Reading::Accepted,
         }
     }

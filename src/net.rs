@@ -6,6 +6,7 @@ use nix::sys::socket::SockaddrStorage;
 
 pub mod ask;
 pub mod connect;
+pub mod dns;
 pub mod echo;
 pub mod failure;
 pub mod http;

@@ -160,11 +160,10 @@ impl Outcome {
         matches!(self, Outcome::Timeout | Outcome::Mute)
     }
 
-    /// Somebody completed a TCP handshake before it.
+    /// Somebody completed a TCP handshake before it, where TCP is what carried it.
     pub fn is_past_tcp(self) -> bool {
         let kept_out = matches!(self, Outcome::Refused | Outcome::Prohibited | Outcome::Unreachable | Outcome::Timeout);
-        let without_tcp = [Outcome::Replied, Outcome::Resolved, Outcome::NxDomain, Outcome::NoData, Outcome::DnsRefused, Outcome::ServFail];
-        !kept_out && !without_tcp.contains(&self) && self.class() != Class::Local
+        !kept_out && self != Outcome::Replied && self.class() != Class::Local
     }
 
     /// Every outcome without a number.
@@ -399,6 +398,9 @@ pub struct Evidence {
     /// What the peer said of its check.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer: Option<PeerEvidence>,
+    /// What the name server was asked and said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dns: Option<DnsEvidence>,
     /// What authenticated the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authenticated: Option<Authentication>,
@@ -423,6 +425,49 @@ pub struct PeerEvidence {
     pub holding_since: Option<Moment>,
     /// What the peer reached.
     pub reached: Vec<Reached>,
+}
+
+/// What a name server was asked and said.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct DnsEvidence {
+    /// How often the question left this host, over UDP and TCP.
+    pub queries_sent: u32,
+    /// Messages that came and were no answer to this question: another id, another question.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub answers_ignored: u32,
+    /// The response code of the answer, by its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rcode: Option<String>,
+    /// The server speaks for the zone (AA).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub authoritative: bool,
+    /// The server asks others (RA).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub recursion_available: bool,
+    /// By what the answer came.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answered_by: Option<Transport>,
+    /// The records of the answer, each its type and what it says; at most [`DnsEvidence::MAX_RECORDS`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub records: Vec<String>,
+    /// How many more there were.
+    #[serde(skip_serializing_if = "is_none_more")]
+    pub more_records: usize,
+}
+
+impl DnsEvidence {
+    /// Records of an answer that are kept.
+    pub const MAX_RECORDS: usize = 16;
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_none_more(count: &usize) -> bool {
+    *count == 0
 }
 
 /// One thing that a peer reached.
@@ -557,6 +602,14 @@ impl Observation {
             ended: at,
             started_at,
         }
+    }
+
+    /// The same answer of a resolver, asked for again and again, as one observation.
+    pub fn of_answers(answers: Vec<Observation>) -> Option<Observation> {
+        let attempts = answers.iter().flat_map(|o| o.attempts.iter().copied()).collect();
+        let ended = answers.iter().map(|o| o.ended).max();
+        let first = answers.into_iter().min_by_key(|o| o.started)?;
+        Some(Observation { attempts, ended: ended.unwrap_or(first.ended), ..first })
     }
 
     /// Our own address, as the kernel chose it.

@@ -3,7 +3,7 @@
 mod build;
 mod load;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use ipnet::IpNet;
 
 use crate::expectation::Expectation;
 use crate::net::resolve::Resolver;
-use crate::observation::Family;
+use crate::observation::{Family, Outcome};
 use crate::probe::Probe;
 use crate::proxy;
 use crate::secret::Secret;
@@ -23,7 +23,7 @@ use crate::token::Key;
 use crate::verdict::{Claim, stale_after};
 use crate::witness::ProofSet;
 
-pub use load::{Keys, Loaded, from_text, load};
+pub use load::{Keys, Loaded, Source, from_text, load};
 
 /// Attempts of one observation start at least this far apart (SPEC 2.1), so that a block outlives a blink.
 pub const ATTEMPT_SPACING: Duration = Duration::from_secs(1);
@@ -48,6 +48,8 @@ pub struct Plan {
     pub beacon: Option<Beacon>,
     /// The embedded proxy, if any.
     pub proxy: Option<proxy::Settings>,
+    /// How often the detectors are drilled, if they are.
+    pub drill: Option<Duration>,
     /// The practice page, if any.
     pub admin_page: Option<AdminPage>,
     /// How near a witness run must be.
@@ -60,6 +62,8 @@ pub struct Plan {
     pub state_dir: Option<PathBuf>,
     /// How long probes and tunnels may take to finish after SIGTERM.
     pub shutdown_grace: Duration,
+    /// The files of targets that it was made from, as written: the last part may hold a `*`.
+    pub depends_on: BTreeSet<PathBuf>,
     /// What the environment gave, longest first: to be masked ([`crate::secret::mask`]) wherever the plan is shown.
     pub masks: Vec<Secret>,
 }
@@ -71,14 +75,16 @@ pub struct Check {
     pub name: String,
     /// The target as written, for reports and labels.
     pub target: String,
+    /// The target's name is written with its last dot, so that no search list is followed.
+    pub rooted: bool,
     /// How to look.
     pub probe: Probe,
     /// `expect` as written, for reports.
     pub expect: String,
     /// `expect` as meant.
     pub expectation: Expectation,
-    /// The numbers of the checks that it names as witnesses.
-    pub witnesses: Vec<usize>,
+    /// The checks that it names as witnesses.
+    pub witnesses: Vec<Witness>,
     /// The proofs that a `holds` must have.
     pub require: ProofSet,
     /// Time from one run's start to the next.
@@ -105,6 +111,15 @@ pub struct Check {
     pub tags: Vec<String>,
     /// How long one run may take at worst, its witnesses included.
     pub worst_run: Duration,
+}
+
+/// A check that is named as a witness.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Witness {
+    /// Its name.
+    pub name: String,
+    /// Its number; one a target where it has many, and any of them will do.
+    pub numbers: Vec<usize>,
 }
 
 /// Our own beacon.
@@ -142,6 +157,11 @@ impl Check {
         Claim { expectation: &self.expectation, require: self.require, attempts: self.attempts }
     }
 
+    /// The number of every check that may witness for it.
+    pub fn witness_numbers(&self) -> impl Iterator<Item = usize> {
+        self.witnesses.iter().flat_map(|witness| &witness.numbers).copied()
+    }
+
     /// How old its record may grow before it proves nothing.
     pub fn stale_after(&self) -> Duration {
         stale_after(self.interval, self.worst_run)
@@ -153,7 +173,10 @@ impl Check {
         let others = u32::try_from(self.attempts.saturating_sub(1)).unwrap_or(u32::MAX);
         let spacing = self.attempt_stagger().max(self.probe.keeps_host()) * others;
         let rounds = u32::try_from(self.probe.subjects_known().div_ceil(LOOKS_AT_ONCE)).unwrap_or(u32::MAX);
-        resolving + (spacing + self.timeout) * rounds + self.probe.epilogue(self.timeout)
+        // Where the resolver's own answer may be the block, it is asked for as often as an address would be tried.
+        let may_be_the_answer = [Outcome::NxDomain, Outcome::NoData].into_iter().any(|o| self.expectation.accepts(o));
+        let asking_again = if may_be_the_answer && !resolving.is_zero() { spacing + self.timeout } else { Duration::ZERO };
+        resolving + asking_again + (spacing + self.timeout) * rounds + self.probe.epilogue(self.timeout)
     }
 
     /// Whether both may send datagrams to one host, where only one is sent a second.
@@ -192,7 +215,7 @@ impl Plan {
         });
         let looks: Vec<Duration> = looks.collect();
         let runs = checks.iter().zip(&looks).map(|(check, look)| {
-            let slowest = check.witnesses.iter().filter_map(|w| looks.get(*w)).max().copied();
+            let slowest = check.witness_numbers().filter_map(|w| looks.get(w)).max().copied();
             let rounds = u32::try_from(check.probe.subjects_known().div_ceil(LOOKS_AT_ONCE)).unwrap_or(u32::MAX);
             let witnessed = slowest.map_or(Duration::ZERO, |w| (WITNESS_SPACING + w) * (rounds + 1));
             *look + witnessed + check.timeout.max(DECOY_TIMEOUT)

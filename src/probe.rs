@@ -17,6 +17,7 @@ use crate::secret::Secret;
 use crate::target::{HostPort, Url};
 
 mod by_hand;
+mod dns;
 mod egress_ip;
 mod fetch;
 mod http;
@@ -29,6 +30,7 @@ mod tls;
 mod tunnel;
 mod udp;
 
+pub use dns::{Allowed, Dns, PORT as DNS_PORT, RecordType};
 pub use egress_ip::EgressIp;
 pub use http::Http;
 pub use icmp::{Icmp, Scope, bare};
@@ -68,6 +70,8 @@ pub enum Probe {
     Udp(Udp),
     /// An ICMP echo.
     Icmp(Icmp),
+    /// What a name server says of a name.
+    Dns(Dns),
 }
 
 impl Probe {
@@ -82,6 +86,7 @@ impl Probe {
             Probe::OpenProxy(_) => Kind::OpenProxy,
             Probe::Udp(_) => Kind::Udp,
             Probe::Icmp(_) => Kind::Icmp,
+            Probe::Dns(_) => Kind::Dns,
         }
     }
 
@@ -90,7 +95,7 @@ impl Probe {
         match self {
             Probe::Http(http) => http.via.as_ref(),
             Probe::EgressIp(egress) => egress.via.as_ref(),
-            Probe::Tcp(_) | Probe::Tls(_) | Probe::Peer(_) | Probe::OpenProxy(_) | Probe::Udp(_) | Probe::Icmp(_) => None,
+            Probe::Tcp(_) | Probe::Tls(_) | Probe::Peer(_) | Probe::OpenProxy(_) | Probe::Udp(_) | Probe::Icmp(_) | Probe::Dns(_) => None,
         }
     }
 
@@ -105,6 +110,7 @@ impl Probe {
             Probe::OpenProxy(p) => &p.target,
             Probe::Udp(p) => &p.target,
             Probe::Icmp(p) => &p.target.host,
+            Probe::Dns(p) => &p.target,
         }
     }
 
@@ -117,7 +123,10 @@ impl Probe {
     pub fn hops(&self) -> Hops<'_> {
         match self {
             Probe::Icmp(p) => p.target.addresses().map_or(Hops::Host(&p.target.host), Hops::Addresses),
-            _ => Hops::Host(self.first_hop()),
+            Probe::Dns(dns) => dns.hops(),
+            Probe::Tcp(_) | Probe::Tls(_) | Probe::Http(_) | Probe::EgressIp(_) | Probe::Peer(_) | Probe::OpenProxy(_) | Probe::Udp(_) => {
+                Hops::Host(self.first_hop())
+            }
         }
     }
 
@@ -125,7 +134,7 @@ impl Probe {
     pub fn transport(&self) -> Transport {
         match self {
             Probe::Tcp(_) | Probe::Tls(_) | Probe::Http(_) | Probe::EgressIp(_) | Probe::Peer(_) | Probe::OpenProxy(_) => Transport::Tcp,
-            Probe::Udp(_) => Transport::Udp,
+            Probe::Udp(_) | Probe::Dns(_) => Transport::Udp,
             Probe::Icmp(_) => Transport::Icmp,
         }
     }
@@ -148,7 +157,7 @@ impl Probe {
 
     /// Whether a name must be resolved before anything can be dialled.
     pub fn needs_resolving(&self) -> bool {
-        self.first_hop().host.ip().is_none()
+        !matches!(self, Probe::Dns(_)) && self.first_hop().host.ip().is_none()
     }
 
     /// How many addresses there are to look at, as far as that can be told without resolving; at least one.
@@ -177,9 +186,14 @@ impl Probe {
     pub fn epilogue(&self, timeout: Duration) -> Duration {
         match self {
             Probe::OpenProxy(_) => timeout,
-            Probe::Tcp(_) | Probe::Tls(_) | Probe::Http(_) | Probe::EgressIp(_) | Probe::Peer(_) | Probe::Udp(_) | Probe::Icmp(_) => {
-                Duration::ZERO
-            }
+            Probe::Tcp(_)
+            | Probe::Tls(_)
+            | Probe::Http(_)
+            | Probe::EgressIp(_)
+            | Probe::Peer(_)
+            | Probe::Udp(_)
+            | Probe::Icmp(_)
+            | Probe::Dns(_) => Duration::ZERO,
         }
     }
 }
@@ -193,6 +207,8 @@ pub enum Aim {
     Tunnel(HostPort),
     /// That a proxy relays, by this technique, to this beacon where it aims at one.
     Relay(Technique, Option<Url>),
+    /// For the records of this type.
+    Ask(RecordType),
 }
 
 /// Where the first packets of a probe go.
@@ -243,6 +259,7 @@ impl Probe {
         let approach = Approach { to, source, timeout, aim: Aim::AsWritten, resolver };
         match self {
             Probe::OpenProxy(suite) => suite.subjects(&subject, &approach),
+            Probe::Dns(dns) => dns.subjects(&subject, &approach),
             Probe::Tcp(_) | Probe::Tls(_) | Probe::Http(_) | Probe::EgressIp(_) | Probe::Peer(_) | Probe::Udp(_) | Probe::Icmp(_) => {
                 vec![(subject, approach)]
             }
@@ -265,6 +282,7 @@ impl Probe {
             Probe::OpenProxy(probe) => probe.attempt(approach, deadline, &mut evidence).await,
             Probe::Udp(probe) => probe.attempt(approach, pace, deadline, &mut evidence).await,
             Probe::Icmp(probe) => probe.attempt(approach, pace, deadline, &mut evidence).await,
+            Probe::Dns(probe) => probe.attempt(approach, deadline, &mut evidence).await,
         };
         let ended = Moment::now();
         let longest = approach.timeout + self.epilogue(approach.timeout) + OVERRUN;
@@ -284,7 +302,8 @@ impl Probe {
         let outcome = match self {
             Probe::Udp(probe) => probe.ask(to, source, Pace::free(), deadline, evidence).await,
             Probe::Icmp(_) => icmp::ask(to, source, Pace::free(), deadline, evidence).await,
-            Probe::Tcp(_) | Probe::Tls(_) | Probe::Http(_) | Probe::EgressIp(_) | Probe::Peer(_) | Probe::OpenProxy(_) => {
+            // Of DNS only its connections are unmasked: a name server's answer is judged by what it says.
+            Probe::Tcp(_) | Probe::Tls(_) | Probe::Http(_) | Probe::EgressIp(_) | Probe::Peer(_) | Probe::OpenProxy(_) | Probe::Dns(_) => {
                 // The handshake was finished before a RST that comes after it.
                 return matches!(connect::dial(to, source, deadline, evidence).await, Ok(_) | Err(Outcome::Reset));
             }

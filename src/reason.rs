@@ -2,6 +2,7 @@
 
 use crate::observation::{Observation, Outcome, Stage, Transport};
 use crate::plan::Check;
+use crate::probe::Probe;
 use crate::verdict::{Cause, Judged, Verdict};
 use crate::witness::Proof;
 
@@ -122,8 +123,43 @@ fn failed(one: &Judged) -> String {
     if failed.is_empty() { "no witness is proven".into() } else { failed.join("; ") }
 }
 
+/// What a name server did; none where that needs no words of its own.
+fn asked_dns(seen: &Observation, check: &Check) -> Option<String> {
+    let asked = seen.subject.asked.as_deref().filter(|_| matches!(check.probe, Probe::Dns(_)))?;
+    let who = format!("the name server {}, asked for {asked},", seen.subject.address);
+    let e = &seen.evidence;
+    let detail = e.detail.as_ref().map_or(String::new(), |d| format!(": {d}"));
+    let icmp = e.icmp.last().map_or(String::new(), |i| {
+        let sender = i.sender.map_or("somebody".to_string(), |s| s.to_string());
+        format!(" (ICMP {}/{} from {sender})", i.kind, i.code)
+    });
+    let questions = e.dns.as_ref().map_or(0, |dns| dns.queries_sent);
+    let ignored = match e.dns.as_ref().map_or(0, |dns| dns.answers_ignored) {
+        0 => String::new(),
+        n => format!(", only {n} that answered something else"),
+    };
+    Some(match seen.outcome {
+        Outcome::Resolved => format!("{who} gave {}", e.detail.as_deref().unwrap_or("an answer")),
+        Outcome::Mismatch => format!("{who} answered, but not as the check says{detail}"),
+        Outcome::NxDomain => format!("{who} says that there is no such name (NXDOMAIN)"),
+        Outcome::NoData => format!("{who} says that the name has no such record"),
+        Outcome::DnsRefused => format!("{who} refuses to answer (REFUSED){detail}"),
+        Outcome::ServFail if detail.is_empty() => format!("{who} failed (SERVFAIL)"),
+        Outcome::ServFail => format!("{who} gave no answer that says something{detail}"),
+        Outcome::Timeout => format!("{who} gave no answer to {questions} datagrams in each of {} attempts{ignored}", seen.attempts.len()),
+        Outcome::Refused => format!("{who} does not listen{icmp}"),
+        Outcome::Prohibited => format!("the way to {who} is administratively prohibited{icmp}"),
+        Outcome::Unreachable => format!("{who} is unreachable{icmp}"),
+        Outcome::LocalError => format!("{who} could not be asked{detail}"),
+        _ => return None,
+    })
+}
+
 /// What happened to one address, as the start of a sentence.
 fn happened(seen: &Observation, check: &Check) -> String {
+    if let Some(what) = asked_dns(seen, check) {
+        return what;
+    }
     let who = match (&check.probe.via(), seen.stage) {
         (Some(via), Stage::Tcp | Stage::Proxy) => format!("the proxy {} (on the way to {})", via.proxy, seen.subject.address),
         _ => match seen.evidence.redirected_to {

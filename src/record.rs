@@ -179,6 +179,9 @@ impl Seen {
         for text in [&mut e.request, &mut e.head, &mut e.detail, &mut e.tls_error, &mut e.beacon_log].into_iter().flatten() {
             *text = show(text);
         }
+        for text in e.dns.iter_mut().flat_map(|dns| &mut dns.records) {
+            *text = show(text);
+        }
         if let Some(peer) = &mut e.peer {
             for there in &mut peer.reached {
                 there.address = show(&there.address);

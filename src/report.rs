@@ -16,10 +16,12 @@ use crate::record::{Record, Seen};
 use crate::verdict::{Cause, Verdict};
 use crate::witness::{Proof, ProofSet};
 
+mod drilled;
 mod json;
 mod junit;
 mod text;
 
+pub use drilled::{Drilled, Finding};
 pub use json::{json, json_of_one};
 pub use junit::junit;
 pub use text::text;
@@ -254,6 +256,9 @@ pub(crate) fn seen_line(seen: &Seen) -> String {
     let mut line = seen.address.clone();
     if let Some(technique) = seen.technique {
         let _ = write!(line, " {technique}");
+    }
+    if let Some(asked) = &seen.asked {
+        let _ = write!(line, " asked for {asked}");
     }
     let times = if seen.attempts == 1 { "1 attempt".to_owned() } else { format!("{} attempts", seen.attempts) };
     let _ = write!(line, ": {} at {} after {:.1} ms, {times}", seen.outcome, seen.stage, seen.elapsed_ms);

@@ -121,6 +121,12 @@ impl Proven {
         self.proofs
     }
 
+    /// What two targets of one witness show together.
+    #[must_use]
+    pub fn and(self, other: &Proven) -> Proven {
+        Proven { proofs: self.proofs.or(other.proofs), before: self.before.min(other.before), after: self.after.max(other.after) }
+    }
+
     /// When the run before it started.
     pub fn before(&self) -> Wall {
         self.before
@@ -249,6 +255,10 @@ impl Timeline {
     /// # Errors
     /// Why it was not.
     pub fn around(&self, seen: &Observation, window: Duration, decoys: &Decoys) -> Result<Proven, Lapse> {
+        if self.runs.iter().flat_map(|run| run.seen()).any(|w| asks_the_same_server(w, seen)) {
+            // Another server that answers does not make up for one that denies every name.
+            self.bracket(seen, window, decoys, |w| asks_the_same_server(w, seen))?;
+        }
         let (before, after) = self.bracket(seen, window, decoys, |_| true)?;
         let shown = |proof: Proof| self.bracket(seen, window, decoys, |w| shows(w, seen, proof)).is_ok();
         let proofs = Proof::ALL.into_iter().filter(|p| shown(*p)).collect();
@@ -316,6 +326,11 @@ fn is_same_way_out(witness: &Observation, seen: &Observation) -> bool {
     !witness.subject.via && witness.subject.dialled.is_some() && witness.subject.source == seen.subject.source && family && outside
 }
 
+/// Both are questions to the same name server.
+fn asks_the_same_server(witness: &Observation, seen: &Observation) -> bool {
+    witness.evidence.dns.is_some() && seen.evidence.dns.is_some() && witness.subject.dialled == seen.subject.dialled
+}
+
 /// The very address and port of `seen`, reached by another way: another source, a tunnel to it, or another vantage.
 fn reached_the_same(witness: &Observation, seen: &Observation) -> bool {
     let Some(target) = seen.subject.reached else { return false };
@@ -335,7 +350,8 @@ fn reached_the_same(witness: &Observation, seen: &Observation) -> bool {
 /// Whether an answer by this transport to this question is one to what `seen` asked. An ICMP echo asks whether the address
 /// is alive, and whoever answers there by any transport says so.
 fn is_same_question((transport, asked): (Transport, &Option<String>), seen: &Subject) -> bool {
-    seen.transport == Transport::Icmp || (transport == seen.transport && *asked == seen.asked)
+    // What is asked says by what, too, save that a zone comes by TCP and a peer tells a name server's answers as of UDP.
+    seen.transport == Transport::Icmp || (*asked == seen.asked && (asked.is_some() || transport == seen.transport))
 }
 
 /// The same address and port; ICMP knows no ports.

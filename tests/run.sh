@@ -14,10 +14,10 @@ say() { printf '\n=== %s\n' "$*"; }
 
 # A command that must be there, and the package that brings it.
 NEEDS=(
-    cc:gcc nft:nftables ip:iproute2 sysctl:procps unshare:util-linux nsenter:util-linux squid:squid unbound:unbound
+    cc:gcc nft:nftables ip:iproute2 sysctl:procps unshare:util-linux nsenter:util-linux squid:squid unbound:unbound nsd:nsd knotd:knot
     chronyd:chrony snmpd:snmpd memcached:memcached turnserver:coturn coap-server-notls:libcoap3-bin rpcbind:rpcbind caddy:caddy
     /usr/lib/ipsec/charon:strongswan-charon setpriv:util-linux
-    promtool:prometheus python3:python3 curl:curl nc:netcat-openbsd openssl:openssl update-ca-certificates:ca-certificates
+    promtool:prometheus python3:python3 curl:curl nc:netcat-openbsd dig:bind9-dnsutils openssl:openssl update-ca-certificates:ca-certificates
 )
 POLICY=/usr/sbin/policy-rc.d
 

@@ -69,6 +69,11 @@ fn configuration(args: &cli::Probe) -> Result<String, String> {
     };
     check.push_str(&way);
     check.push_str(&payload("udp"));
+    for (key, values) in [("server", &args.server), ("record", &args.record), ("answers", &args.answers)] {
+        if !values.is_empty() {
+            let _ = writeln!(check, "{key} = {}", list(values));
+        }
+    }
     if let Some(via) = &args.via {
         let _ = writeln!(check, "via = {}", quote(via));
     }
@@ -86,6 +91,9 @@ fn configuration(args: &cli::Probe) -> Result<String, String> {
         text.push_str(&section(name, kind, target, &quote("open")));
         text.push_str(&way);
         text.push_str(&payload(kind));
+        if kind == "dns" && !args.server.is_empty() {
+            let _ = writeln!(text, "server = {}", list(&args.server));
+        }
     }
     Ok(text)
 }

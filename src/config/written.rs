@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::dns::Dns;
 use super::problem::{At, Place};
 use crate::net::resolve::Resolver;
 use crate::net::tls::Version;
@@ -43,6 +44,8 @@ pub struct File {
     pub beacon: Option<Beacon>,
     /// `[proxy]`, with its own defaults filled in
     pub proxy: Option<proxy::Settings>,
+    /// `[drill] interval`
+    pub drill: Option<At<Duration>>,
     /// `[admin_page]`
     pub admin_page: Option<AdminPage>,
     /// Every address that something of ours listens on
@@ -104,6 +107,8 @@ pub struct Common {
 pub struct Check {
     /// Where it stands.
     pub place: Place,
+    /// Which `[[check]]` of the file it is, from 1; those that come of one check with many targets have the same.
+    pub number: usize,
     /// `name`
     pub name: Option<At<String>>,
     /// `target`, as text
@@ -169,6 +174,8 @@ pub enum Own {
         /// `target`
         target: Option<At<Scope>>,
     },
+    /// `dns`
+    Dns(Box<Dns>),
 }
 
 /// The keys of `http`.
@@ -259,6 +266,7 @@ impl Own {
             Own::OpenProxy(_) => Kind::OpenProxy,
             Own::Udp { .. } => Kind::Udp,
             Own::Icmp { .. } => Kind::Icmp,
+            Own::Dns(_) => Kind::Dns,
         }
     }
 }

@@ -41,8 +41,8 @@ impl Engine {
             }
         };
         seen.iter().for_each(|one| need(check, one));
-        for witness in &check.witnesses {
-            let (Some(runner), Some(asker)) = (self.runners.get(*witness), self.plan.checks.get(*witness)) else { continue };
+        for witness in check.witness_numbers() {
+            let (Some(runner), Some(asker)) = (self.runners.get(witness), self.plan.checks.get(witness)) else { continue };
             runner.newest().iter().flat_map(|run| run.seen()).for_each(|one| need(asker, one));
         }
         join_all(needed.into_iter().map(|(key, (since, patience, asker))| self.run_decoy(key, since, patience, asker))).await;

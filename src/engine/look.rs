@@ -52,9 +52,9 @@ impl Found {
         std::iter::once(self).chain(parts)
     }
 
-    /// There is nothing to look at but the answer of the name server itself, and the check accepts that one.
-    pub(super) fn is_the_answer(&self, check: &Check) -> bool {
-        self.subjects.is_empty() && self.lost.iter().any(|o| o.stage == Stage::Dns && check.expectation.accepts(o.outcome))
+    /// What there is to look at is the answer of the resolver itself, and the check accepts that one.
+    pub(super) fn has_an_answer(&self, check: &Check) -> bool {
+        self.lost.iter().any(|o| o.stage == Stage::Dns && check.expectation.accepts(o.outcome))
     }
 }
 
@@ -99,13 +99,34 @@ impl Engine {
         found
     }
 
+    /// Asks for the name as often as an address would be tried, a second apart. Where the answer is the same block each time, that
+    /// is the observation; else what was found instead, and most of it where that differs.
+    pub(super) async fn find_every_time(&self, number: usize, check: &Check) -> Found {
+        let first = Instant::now();
+        let asks = (0_u32..).take(check.attempts).map(|nth| async move {
+            sleep_until(first + ATTEMPT_SPACING * nth).await;
+            self.find(number, check).await
+        });
+        let mut every = join_all(asks).await;
+        if every.iter().any(|found| !found.has_an_answer(check)) {
+            every.retain(|found| !found.has_an_answer(check));
+            return every.into_iter().max_by_key(|found| found.subjects.len()).unwrap_or_default();
+        }
+        let answers: Vec<Observation> = every.iter_mut().flat_map(|found| std::mem::take(&mut found.lost)).collect();
+        // Beside the answer there are addresses only where some linger.
+        Found { lost: Observation::of_answers(answers).into_iter().collect(), ..every.pop().unwrap_or_default() }
+    }
+
     /// Every address of a host, and of a name those that linger.
     async fn addresses_of(&self, number: usize, check: &Check, hop: &HostPort, found: &mut Found) -> Vec<SocketAddr> {
         let name = match &hop.host {
             Host::Ip(ip) => return vec![SocketAddr::new(*ip, hop.port)],
             Host::Name(name) => name,
         };
-        let addresses = self.resolve(check, name, found).await;
+        let addresses = match check.rooted {
+            true => self.resolve(check, &format!("{name}."), found).await,
+            false => self.resolve(check, name, found).await,
+        };
         let mut sockets: Vec<_> = addresses.iter().map(|ip| SocketAddr::new(*ip, hop.port)).collect();
         let lingering = self.with_memory(number, |memory| {
             memory.given(&sockets, Moment::now());

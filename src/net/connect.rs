@@ -180,7 +180,7 @@ pub(super) fn explain_ours(to: SocketAddr, evidence: &mut Evidence) {
 }
 
 /// Moves what the error queue holds into the evidence (ip(7), ipv6(7)).
-fn drain_error_queue(socket: &Socket, to: SocketAddr, evidence: &mut Evidence) {
+pub(super) fn drain_error_queue(socket: &Socket, to: SocketAddr, evidence: &mut Evidence) {
     drain_errors_about(socket, to, evidence, |_| true);
 }
 

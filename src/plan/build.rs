@@ -5,6 +5,7 @@ mod expect;
 mod key;
 mod witnesses;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,14 +23,14 @@ const LINGER: Duration = Duration::from_secs(3600);
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(25);
 
 /// The plan that the file means, and the key file that was made for it; none where something is wrong, which is noted.
-pub fn plan(file: File, context: &Context<'_>, keys: Keys) -> Option<(Plan, Option<PathBuf>)> {
+pub fn plan(file: File, context: &Context<'_>, keys: &Keys) -> Option<(Plan, Option<PathBuf>)> {
     listeners_apart(&file.listeners, context);
     decoys_apart(&file, context);
     if file.checks.is_empty() && !context.has_problem_at("check") && !serves_something(&file) {
         let place = Place { offset: 0, path: "check".into() };
         context.wrong(&place, "there is no check, and nothing to serve; write at least one [[check]]");
     }
-    let key = key::beacon_key(&file, context);
+    let key = key::beacon_key(&file, context, keys);
     let builder = Builder { context, defaults: &file.defaults, key: key.clone() };
     unique_names(&file.checks, context);
     let drafts: Vec<Draft> = file.checks.iter().map(|written| builder.draft(written)).collect();
@@ -57,12 +58,14 @@ pub fn plan(file: File, context: &Context<'_>, keys: Keys) -> Option<(Plan, Opti
         web: file.web.map(|web| web.value),
         beacon,
         proxy: file.proxy,
+        drill: file.drill.map(|interval| interval.value),
         admin_page: own_page,
         witness_window: value_or(file.witness_window, WITNESS_WINDOW),
         linger: value_or(file.linger, LINGER),
         decoy: decoy(&file.decoy),
         state_dir: file.state_dir.map(|dir| context.base_dir.join(dir.value)),
         shutdown_grace: value_or(file.shutdown_grace, SHUTDOWN_GRACE),
+        depends_on: BTreeSet::new(),
         masks: Vec::new(),
     };
     Some((plan, created))
@@ -80,9 +83,10 @@ fn serves_something(file: &File) -> bool {
 fn decoys_apart(file: &File, context: &Context<'_>) {
     let goes_to = |check: &config::Check, ip: IpAddr| {
         let way = Way::of(check.own.as_ref());
+        let server = way.servers.iter().any(|server| server.ip() == ip);
         let asked = |scope: &At<Scope>| scope.value.network.is_some_and(|net| net.contains(&ip));
         let inside = matches!(&check.own, Some(Own::Icmp { target: Some(scope) }) if asked(scope));
-        inside || [way.first_hop, way.target].into_iter().flatten().any(|hop| hop.host.ip() == Some(ip))
+        server || inside || [way.first_hop, way.target].into_iter().flatten().any(|hop| hop.host.ip() == Some(ip))
     };
     for decoy in &file.decoy {
         if let Some(check) = file.checks.iter().find(|check| goes_to(check, decoy.value)) {
@@ -109,10 +113,11 @@ fn listeners_apart(listeners: &[At<SocketAddr>], context: &Context<'_>) {
 }
 
 fn unique_names(checks: &[config::Check], context: &Context<'_>) {
-    let names = || checks.iter().enumerate().filter_map(|(i, c)| Some((i, c.name.as_ref()?)));
+    let names = || checks.iter().filter_map(|c| Some((c.number, c.name.as_ref()?)));
     for (i, name) in names() {
+        // The targets of one check share its name.
         if let Some((first, _)) = names().find(|(j, other)| *j < i && other.value == name.value) {
-            context.wrong(&name.place, format!("is the name of check #{} already; write another", first + 1));
+            context.wrong(&name.place, format!("is the name of check #{first} already; write another"));
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Probe, Technique};
+use super::{DNS_PORT, Probe, Technique};
 use crate::net::ask::{QUESTIONS, hex};
 use crate::observation::Subject;
 use crate::target::{Host, HostPort, Url};
@@ -37,6 +37,12 @@ impl Probe {
                 format!("perl -e '{bytes}' | nc -u -w {wait}{} {} {} | od -A x -t x1z", source("-s"), to.ip(), to.port())
             }
             Probe::Icmp(_) => format!("ping -c {QUESTIONS} -W {wait}{} {}", source("-I"), to.ip()),
+            Probe::Dns(_) => {
+                let (name, record) = subject.asked.as_deref()?.rsplit_once(' ')?;
+                let port = if to.port() == DNS_PORT { String::new() } else { format!(" -p {}", to.port()) };
+                let dot = if name == "." { "" } else { "." };
+                format!("dig{} @{}{port} +time={wait} '{name}{dot}' {record}", source("-b"), to.ip())
+            }
             Probe::OpenProxy(suite) => {
                 let beacon = suite.beacons.first();
                 match Technique::ALL.iter().find(|t| Some(t.id()) == subject.technique)? {

@@ -21,11 +21,14 @@ pub enum Kind {
     Udp,
     /// `icmp`
     Icmp,
+    /// `dns`
+    Dns,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: &[Kind] = &[Kind::Tcp, Kind::Tls, Kind::Http, Kind::EgressIp, Kind::Peer, Kind::OpenProxy, Kind::Udp, Kind::Icmp];
+    pub const ALL: &[Kind] =
+        &[Kind::Tcp, Kind::Tls, Kind::Http, Kind::EgressIp, Kind::Peer, Kind::OpenProxy, Kind::Udp, Kind::Icmp, Kind::Dns];
 
     /// The token, as written in `kind`, in reports and in metrics.
     pub fn token(self) -> &'static str {
@@ -38,6 +41,7 @@ impl Kind {
             Kind::OpenProxy => "open-proxy",
             Kind::Udp => "udp",
             Kind::Icmp => "icmp",
+            Kind::Dns => "dns",
         }
     }
 }

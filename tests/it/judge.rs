@@ -247,12 +247,14 @@ fn a_block_needs_every_attempt() {
     let open = one(&[Connected]);
     assert_eq!(verdict_of(&[Timeout, Refused, Connected], &open), ("holds", Cause::AsExpected));
     assert_eq!(verdict_of(&[Timeout, Refused, Timeout], &open), ("violated", Cause::NotOpen));
-    // A name that must not exist is asked for once: there is no connection to repeat.
-    let mut name = seen(TARGET, &[Outcome::NxDomain], 20.0, 27.0);
-    name.stage = Stage::Dns;
+    // A name that must not exist is asked for as often.
     let claim = one(&[Outcome::NxDomain]);
-    let judged = judge(name, Claim { expectation: &claim, require: ProofSet::NONE, attempts: 3 }, vec![proven()]);
-    assert_eq!(came_to(&judged), ("holds", Cause::AsExpected));
+    for (times, expected) in [(3, ("holds", Cause::AsExpected)), (2, ("unproven", Cause::Coverage)), (1, ("unproven", Cause::Coverage))] {
+        let mut name = seen(TARGET, &[Outcome::NxDomain].repeat(times), 20.0, 27.0);
+        name.stage = Stage::Dns;
+        let judged = judge(name, Claim { expectation: &claim, require: ProofSet::NONE, attempts: 3 }, vec![proven()]);
+        assert_eq!(came_to(&judged), expected, "{times}");
+    }
 }
 
 #[test]
@@ -1064,7 +1066,7 @@ struct Deaf;
 
 impl mustnot::engine::Listener for Deaf {
     fn finished(&self, _: &Record) {}
-    fn witness(&self, _: &str, _: bool) {}
+    fn witness(&self, _: &str, _: &str, _: bool) {}
     fn looking(&self, _: i64) {}
     fn lag(&self, _: Duration) {}
 }

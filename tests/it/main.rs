@@ -4,6 +4,8 @@ mod beacon;
 #[cfg(test)]
 mod config;
 #[cfg(test)]
+mod console;
+#[cfg(test)]
 mod datagrams;
 #[cfg(test)]
 mod documents;
@@ -23,5 +25,7 @@ mod proxy;
 mod report;
 #[cfg(test)]
 mod judge;
+#[cfg(test)]
+mod targets;
 #[cfg(test)]
 mod worlds;

@@ -18,6 +18,12 @@ const PROXY: [Outcome; 5] = [Outcome::Denied, Outcome::GatewayError, Outcome::Ac
 const PROXY_BLOCKED: [Outcome; 3] = [Outcome::Denied, Outcome::NotRelayed, Outcome::NotUnderstood];
 /// What decides nothing about a proxy (SPEC section 8).
 const PROXY_UNDECIDED: [Outcome; 2] = [Outcome::GatewayError, Outcome::Mute];
+/// How a name server keeps a name to itself.
+const DNS_BLOCKED: [Outcome; 3] = [Outcome::NxDomain, Outcome::NoData, Outcome::DnsRefused];
+/// How a question ends that the server never answered.
+const DNS_BELOW: [Outcome; 5] = [Outcome::Refused, Outcome::Prohibited, Outcome::Unreachable, Outcome::Reset, Outcome::Closed];
+/// What decides nothing about a name: a silent server, or one that fails (SPEC 2.1).
+const DNS_UNDECIDED: [Outcome; 3] = [Outcome::Timeout, Outcome::Mute, Outcome::ServFail];
 /// The statuses that `open` accepts.
 const SUCCESS: Accept = Accept::Statuses(200, 299);
 
@@ -51,7 +57,9 @@ pub(super) fn expectation(own: &Own, expect: &At<Expect>, way: &Way, context: &C
     };
     match Expectation::new(accepts) {
         Ok(expectation) => {
-            let expectation = expectation.undecided_on(undecided(kind));
+            let undecided = undecided(kind, expectation.is_inverted());
+            let undecided: Vec<Outcome> = undecided.into_iter().filter(|o| !expectation.accepts(*o)).collect();
+            let expectation = expectation.undecided_on(&undecided);
             // An open port may be as silent as a dropped packet, unless somebody is shown to be answered there.
             Some(if kind == Kind::Udp { expectation.silence_needs_target() } else { expectation })
         }
@@ -74,7 +82,7 @@ fn wrong<T>(context: &Context<'_>, place: &Place, message: String) -> Option<T> 
 
 fn remedy(kind: Kind) -> &'static str {
     match kind {
-        Kind::Tcp | Kind::Tls | Kind::Http | Kind::Udp | Kind::Icmp => "write \"open\", \"blocked\" or a list of outcomes",
+        Kind::Tcp | Kind::Tls | Kind::Http | Kind::Udp | Kind::Icmp | Kind::Dns => "write \"open\", \"blocked\" or a list of outcomes",
         Kind::EgressIp => "write { ip = [\"203.0.113.10\"] }",
         Kind::Peer => "write \"open\"",
         Kind::OpenProxy => "write \"blocked\"",
@@ -88,6 +96,7 @@ fn open(kind: Kind) -> Option<Accept> {
         Kind::Http => Some(SUCCESS),
         Kind::Peer => Some(Accept::One(Outcome::QueryTrue)),
         Kind::Udp | Kind::Icmp => Some(Accept::One(Outcome::Replied)),
+        Kind::Dns => Some(Accept::One(Outcome::Resolved)),
         Kind::EgressIp | Kind::OpenProxy => None,
     }
 }
@@ -100,15 +109,19 @@ fn blocked(kind: Kind) -> Option<Vec<Outcome>> {
         Kind::Tls => with(&ABOVE_TCP),
         Kind::Http => with(&[&ABOVE_TCP[..], &[Outcome::Status(403)]].concat()),
         Kind::OpenProxy => with(&PROXY_BLOCKED),
+        Kind::Dns => Some(DNS_BLOCKED.to_vec()),
         Kind::EgressIp | Kind::Peer => None,
     }
 }
 
 /// The outcomes that by their nature decide nothing for a check of this kind.
-fn undecided(kind: Kind) -> &'static [Outcome] {
+fn undecided(kind: Kind, inverted: bool) -> Vec<Outcome> {
     match kind {
-        Kind::OpenProxy => &PROXY_UNDECIDED,
-        Kind::Tcp | Kind::Tls | Kind::Http | Kind::EgressIp | Kind::Peer | Kind::Udp | Kind::Icmp => &[],
+        Kind::OpenProxy => PROXY_UNDECIDED.to_vec(),
+        // A name is neither hidden nor shown by a server that is not there; that it must be there, only an open check says.
+        Kind::Dns if inverted => [&DNS_UNDECIDED[..], &DNS_BELOW].concat(),
+        Kind::Dns => DNS_UNDECIDED.to_vec(),
+        Kind::Tcp | Kind::Tls | Kind::Http | Kind::EgressIp | Kind::Peer | Kind::Udp | Kind::Icmp => Vec::new(),
     }
 }
 
@@ -126,12 +139,16 @@ fn possible(kind: Kind, way: &Way) -> Vec<Outcome> {
             );
         }
         Kind::Udp | Kind::Icmp => outcomes.push(Outcome::Replied),
+        Kind::Dns => {
+            outcomes = [&DNS_BLOCKED[..], &DNS_BELOW, &[Outcome::Resolved, Outcome::Mismatch]].concat();
+        }
         Kind::EgressIp | Kind::Peer | Kind::OpenProxy => {}
     }
     if way.via {
         outcomes.extend(PROXY);
     }
-    if way.target.as_ref().is_some_and(|t| t.host.ip().is_none()) {
+    // Through a proxy it is the proxy that resolves the target's name, and tells nobody how that went.
+    if !way.via && way.target.as_ref().is_some_and(|t| t.host.ip().is_none()) {
         outcomes.extend([Outcome::NxDomain, Outcome::NoData]);
     }
     outcomes
@@ -150,6 +167,12 @@ fn token(kind: Kind, text: &str, alone: bool, way: &Way, place: &Place, context:
         }
         Ok(outcome) if PROXY.contains(&outcome) && kind == Kind::Http => {
             format!("\"{text}\" is what a proxy does, and this check goes through none; write via or leave it out")
+        }
+        Ok(outcome) if kind == Kind::Dns && DNS_UNDECIDED.contains(&outcome) => {
+            format!("\"{text}\" decides nothing about a name: a server that is silent or fails hides what is there, too; leave it out")
+        }
+        Ok(Outcome::NxDomain | Outcome::NoData) if way.via => {
+            format!("\"{text}\" cannot be seen through a proxy, which resolves the name itself; leave it out")
         }
         Ok(Outcome::NxDomain | Outcome::NoData) => format!("\"{text}\" cannot happen, the target is an address; leave it out"),
         Ok(_) => format!("a {kind} check cannot end in \"{text}\"; write some of {}", listed(names())),

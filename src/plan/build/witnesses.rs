@@ -1,21 +1,22 @@
 //! Witnesses: names to numbers, and whether the file alone lets them give the proofs that are required.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use super::check::Draft;
 use crate::config::{At, Common, Context, Place, did_you_mean};
 use crate::observation::{Family, Transport};
-use crate::plan::Check;
-use crate::probe::{Icmp, Probe, Technique};
+use crate::plan::{Check, Witness};
+use crate::probe::{Dns, Icmp, Probe, RecordType, Technique};
 use crate::target::{Host, HostPort};
 use crate::witness::Proof;
 
 /// Each check's witnesses by number, in the order of the checks. What is wrong with them is noted.
-pub(super) fn resolve(drafts: &[Draft<'_>], defaults: &Common, context: &Context<'_>) -> Vec<Vec<usize>> {
-    let mut numbers = BTreeMap::new();
+pub(super) fn resolve(drafts: &[Draft<'_>], defaults: &Common, context: &Context<'_>) -> Vec<Vec<Witness>> {
+    let mut numbers: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for (i, draft) in drafts.iter().enumerate() {
         if let Some(name) = &draft.written.name {
-            numbers.entry(name.value.as_str()).or_insert(i);
+            numbers.entry(name.value.as_str()).or_default().push(i);
         }
     }
     let known = Known { drafts, numbers, context };
@@ -28,9 +29,9 @@ pub(super) fn resolve(drafts: &[Draft<'_>], defaults: &Common, context: &Context
 pub(super) fn controls(checks: &mut [Check]) {
     let relayed: Vec<Option<HostPort>> = checks.iter().map(|c| c.probe.via().map(|via| via.proxy.clone())).collect();
     for check in checks {
-        let through = |w: &usize| relayed.get(*w).and_then(Option::as_ref);
+        let through = |w: usize| relayed.get(w).and_then(Option::as_ref);
         let suite = matches!(check.probe, Probe::OpenProxy(_));
-        if suite && check.witnesses.iter().filter_map(through).any(|proxy| proxy == check.probe.target()) {
+        if suite && check.witness_numbers().filter_map(through).any(|proxy| proxy == check.probe.target()) {
             check.expectation = check.expectation.clone().controlled_by(vec![Technique::Connect.id()]);
         }
     }
@@ -38,15 +39,16 @@ pub(super) fn controls(checks: &mut [Check]) {
 
 struct Known<'a, 'f> {
     drafts: &'a [Draft<'f>],
-    numbers: BTreeMap<&'a str, usize>,
+    numbers: BTreeMap<&'a str, Vec<usize>>,
     context: &'a Context<'a>,
 }
 
 impl Known<'_, '_> {
-    /// The number of the positive check that is meant.
-    fn find(&self, witness: &At<String>) -> Option<usize> {
-        let Some(number) = self.numbers.get(witness.value.as_str()).copied() else {
-            let positive = self.numbers.iter().filter(|(_, i)| self.drafts.get(**i).is_some_and(|d| d.inverted != Some(true)));
+    /// The positive check that is meant.
+    fn find(&self, witness: &At<String>) -> Option<Witness> {
+        let inverted = |numbers: &[usize]| numbers.iter().any(|i| self.drafts.get(*i).is_some_and(|d| d.inverted == Some(true)));
+        let Some(numbers) = self.numbers.get(witness.value.as_str()) else {
+            let positive = self.numbers.iter().filter(|(_, numbers)| !inverted(numbers));
             let remedy = match positive.clone().count() {
                 0 => "write the name of a [[check]] with expect = \"open\"".into(),
                 _ => did_you_mean(&witness.value, positive.map(|(name, _)| *name)),
@@ -54,20 +56,20 @@ impl Known<'_, '_> {
             self.context.wrong(&witness.place, format!("there is no check \"{}\"; {remedy}", witness.value));
             return None;
         };
-        if self.drafts.get(number).is_some_and(|d| d.inverted == Some(true)) {
+        if inverted(numbers) {
             let message =
                 format!("the check \"{}\" is inverted, and a block proves no way; name a check that expects something open", witness.value);
             self.context.wrong(&witness.place, message);
             return None;
         }
-        Some(number)
+        Some(Witness { name: witness.value.clone(), numbers: numbers.clone() })
     }
 
-    fn witnesses_of(&self, number: usize, draft: &Draft<'_>, inherited: &[usize], defaults: &Common) -> Vec<usize> {
+    fn witnesses_of(&self, number: usize, draft: &Draft<'_>, inherited: &[Witness], defaults: &Common) -> Vec<Witness> {
         let before = self.context.problems();
         let named = match &draft.written.common.witness {
             Some(own) => own.value.iter().filter_map(|w| self.find_other(number, w)).collect(),
-            None => inherited.iter().copied().filter(|i| *i != number).collect::<Vec<usize>>(),
+            None => inherited.iter().filter(|witness| !witness.numbers.contains(&number)).cloned().collect::<Vec<Witness>>(),
         };
         let named_at_all = draft.written.has_witness || defaults.witness.is_some();
         if draft.inverted == Some(true) && !named_at_all {
@@ -76,7 +78,8 @@ impl Known<'_, '_> {
                            or witness = [] and require = [] to do without";
             self.context.wrong(&draft.written.place, message);
         } else if let Some(check) = draft.check.as_ref().filter(|_| self.context.problems() == before) {
-            let witnesses: Option<Vec<&Check>> = named.iter().map(|i| self.drafts.get(*i).and_then(|d| d.check.as_ref())).collect();
+            let numbers = named.iter().flat_map(|witness| &witness.numbers);
+            let witnesses: Option<Vec<&Check>> = numbers.map(|i| self.drafts.get(*i).and_then(|d| d.check.as_ref())).collect();
             if let Some(witnesses) = witnesses {
                 self.vet_proofs(check, &witnesses, draft);
             }
@@ -84,8 +87,8 @@ impl Known<'_, '_> {
         named
     }
 
-    fn find_other(&self, number: usize, witness: &At<String>) -> Option<usize> {
-        if self.numbers.get(witness.value.as_str()) == Some(&number) {
+    fn find_other(&self, number: usize, witness: &At<String>) -> Option<Witness> {
+        if self.numbers.get(witness.value.as_str()).is_some_and(|numbers| numbers.contains(&number)) {
             self.context.wrong(&witness.place, "a check cannot be its own witness; name another one, or none");
             return None;
         }
@@ -110,7 +113,16 @@ impl Known<'_, '_> {
             self.context
                 .hint(place, "require is empty, so a block counts although the way there may be dead; write require = [\"vantage\"]");
         }
-        if !check.require.has(Proof::Port) && !witnesses.iter().any(|w| could_give(w, check, Proof::Port)) {
+        if let Probe::Dns(dns) = &check.probe {
+            // What is dropped on the way is silence, and that is no block of a name; but a server that denies everything is.
+            if let Some(server) = server_without_witness(dns, witnesses) {
+                let message = format!(
+                    "no witness shows that {server} answers at all, so a server that denies every name looks like the block; \
+                     name a dns check with expect = \"open\" that asks it for a name that exists"
+                );
+                self.context.hint(&draft.written.place, message);
+            }
+        } else if !check.require.has(Proof::Port) && !witnesses.iter().any(|w| could_give(w, check, Proof::Port)) {
             let port = port_of(check);
             let message = match check.probe.transport() {
                 Transport::Icmp => "no witness asks for an echo, so a network that drops echoes on the way looks like the block; \
@@ -155,10 +167,12 @@ fn could_give(witness: &Check, check: &Check, proof: Proof) -> bool {
     match proof {
         Proof::Vantage => goes_the_same_way(witness, check),
         Proof::Port => {
-            let (there, here) = (witness.probe.first_hop(), check.probe.first_hop());
-            let elsewhere = there.host.ip().is_none() || there.host != here.host;
-            let same_port = witness.probe.transport() == check.probe.transport() && there.port == here.port;
-            goes_the_same_way(witness, check) && same_port && elsewhere
+            let there = doors(witness);
+            let elsewhere = |here: &HostPort| {
+                there.iter().any(|there| there.port == here.port && (there.host.ip().is_none() || there.host != here.host))
+            };
+            let carried = transports(witness).iter().any(|t| transports(check).contains(t));
+            goes_the_same_way(witness, check) && carried && doors(check).iter().any(elsewhere)
         }
         Proof::Target => reaches_the_same(witness, check),
     }
@@ -170,6 +184,13 @@ fn goes_the_same_way(witness: &Check, check: &Check) -> bool {
 }
 
 fn reaches_the_same(witness: &Check, check: &Check) -> bool {
+    match (&witness.probe, &check.probe) {
+        (Probe::Peer(_), _) => return true,
+        (Probe::Dns(theirs), Probe::Dns(ours)) => return witness.source != check.source && asks_the_same(theirs, ours),
+        // An answer to a question says nothing of a connection, nor the other way round.
+        (Probe::Dns(_), _) | (_, Probe::Dns(_)) => return false,
+        _ => {}
+    }
     let there = |hop: &HostPort| match &check.probe {
         Probe::Icmp(echo) => {
             (echo.target.may_be(&hop.host) && !are_two_names(&echo.target.host.host, &hop.host)) || asks_inside(witness, echo)
@@ -178,7 +199,7 @@ fn reaches_the_same(witness: &Check, check: &Check) -> bool {
     };
     let tunnelled = witness.probe.via().is_some() && there(witness.probe.target());
     let from_elsewhere = witness.source != check.source && (there(witness.probe.first_hop()) || may_be_led(witness));
-    matches!(witness.probe, Probe::Peer(_)) || (is_same_question(witness, check) && (tunnelled || from_elsewhere))
+    is_same_question(witness, check) && (tunnelled || from_elsewhere)
 }
 
 /// Whether the witness asks what the check asks, by the same transport; that an address is alive, anything shows.
@@ -198,6 +219,43 @@ fn asks_inside(witness: &Check, echo: &Icmp) -> bool {
     matches!(&witness.probe, Probe::Icmp(other) if other.target.may_be(host) && !are_two_names(&other.target.host.host, host))
 }
 
+/// The same name and a type in common, at a server in common; the system's servers are known when it runs.
+fn asks_the_same(a: &Dns, b: &Dns) -> bool {
+    let server = a.servers.is_empty() || b.servers.is_empty() || a.servers.iter().any(|s| b.servers.contains(s));
+    server && a.target == b.target && a.records.iter().any(|r| b.records.contains(r))
+}
+
+/// A server of the check that no witness asks for something that exists.
+fn server_without_witness(dns: &Dns, witnesses: &[&Check]) -> Option<String> {
+    let asked = |server: Option<&SocketAddr>| {
+        witnesses.iter().any(|w| match (&w.probe, server) {
+            (Probe::Dns(theirs), Some(server)) => theirs.servers.contains(server),
+            (Probe::Dns(theirs), None) => theirs.servers.is_empty(),
+            _ => false,
+        })
+    };
+    if dns.servers.is_empty() {
+        return (!asked(None)).then(|| "the system's name server".into());
+    }
+    dns.servers.iter().find(|server| !asked(Some(server))).map(ToString::to_string)
+}
+
+/// Where the first packets go. The system's name servers stand for any host at the port of DNS.
+fn doors(check: &Check) -> Vec<HostPort> {
+    match &check.probe {
+        Probe::Dns(dns) if !dns.servers.is_empty() => dns.servers.iter().copied().map(HostPort::from).collect(),
+        probe => vec![probe.first_hop().clone()],
+    }
+}
+
+/// What carries the first packets.
+fn transports(check: &Check) -> Vec<Transport> {
+    match &check.probe {
+        Probe::Dns(dns) if dns.records.contains(&RecordType::AXFR) => vec![Transport::Tcp, Transport::Udp],
+        probe => vec![probe.transport()],
+    }
+}
+
 /// The port of a check with its transport, as messages name it.
 fn port_of(check: &Check) -> String {
     let port = check.probe.first_hop().port;
@@ -211,9 +269,9 @@ fn may_be_led(check: &Check) -> bool {
 
 /// Whether the check looks at this family, as far as `families`, its source and a literal address say.
 fn looks_at(check: &Check, family: Family) -> bool {
-    let literal = check.probe.first_hop().host.ip();
     let of = |ip| Family::of(ip) == family;
-    check.families.contains(&family) && literal.is_none_or(of) && check.source.is_none_or(of)
+    let some_door = doors(check).iter().any(|door| door.host.ip().is_none_or(of));
+    check.families.contains(&family) && some_door && check.source.is_none_or(of)
 }
 
 /// The same host and port; a name may stand for an address.
@@ -231,6 +289,17 @@ fn why_not(proof: Proof, check: &Check, witnesses: &[&Check]) -> String {
     match proof {
         Proof::Vantage => {
             format!("no witness can give it: that takes one without via, with {source} as here and a family in common; name one")
+        }
+        Proof::Port if matches!(check.probe, Probe::Dns(_)) => {
+            let port = doors(check).first().map_or(check.probe.first_hop().port, |door| door.port);
+            format!(
+                "no witness can give it: that takes one of kind dns to port {port} of another host, without via, with {source} as here; name one"
+            )
+        }
+        Proof::Target if matches!(check.probe, Probe::Dns(_)) => {
+            "no witness can give it: that takes one of kind dns that asks the same server the same question from another source, \
+             or one of kind peer; name one"
+                .into()
         }
         Proof::Port if check.probe.transport() == Transport::Icmp => {
             format!("no witness can give it: that takes one of kind icmp to another host, with {source} as here; name one")
