@@ -85,7 +85,7 @@ fn missing(check: &Check, one: &Judged) -> String {
         return "that the way there was alive".into();
     }
     let say = |proof| match proof {
-        Proof::Target if one.seen.subject.transport == Transport::Udp => {
+        Proof::Target if matches!(check.probe, Probe::Udp(_)) => {
             "that the target answers this very question, so that silence is no answer of its own"
         }
         Proof::Vantage => "that this monitor could get out by the same family and source",
@@ -104,7 +104,7 @@ fn remedy(check: &Check, one: &Judged) -> String {
             format!("Name a witness of kind icmp that is answered elsewhere by {family}.")
         }
         Some(Proof::Port) => format!("Name a direct witness on the same port by {family}."),
-        Some(Proof::Target) if one.seen.subject.transport == Transport::Udp => format!(
+        Some(Proof::Target) if matches!(check.probe, Probe::Udp(_)) => format!(
             "Name a witness that sends the same payload ({}) to {} by the allowed way: from another source, or a peer.",
             one.seen.subject.asked.as_deref().unwrap_or("the same"),
             one.seen.subject.address

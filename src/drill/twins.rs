@@ -125,6 +125,11 @@ impl Twins {
                 };
                 Ok(scenes(check(open, "alive"), check(closed, "alive"), check(closed, "dead")))
             }
+            Kind::Udp => {
+                let (open, closed) = (self.answers(TWINS, |asked| Some(asked.to_vec()))?, self.refuse_datagrams(TWINS)?);
+                Ok(inverted("udp", &open.to_string(), &closed.to_string(), "payload = \"hex:6d75\"\n"))
+            }
+            Kind::Icmp => Err("every address of this host answers echoes by itself, so none of them can be a closed twin".into()),
             Kind::OpenProxy => {
                 let beacon = self.beacon()?;
                 let open = self.proxy(beacon, true).await?;

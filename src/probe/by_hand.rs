@@ -60,10 +60,25 @@ impl Probe {
 fn perl(bytes: &[u8]) -> String {
     let told = bytes.iter().rposition(|b| *b != 0).map_or(0, |last| last + 1);
     let (told, zeros) = bytes.split_at_checked(told).unwrap_or((bytes, &[]));
-    format!("print pack(\"H*\",\"{}\"),\"\\0\"x{}", hex(told), zeros.len())
+    let filled = if zeros.is_empty() { String::new() } else { format!(",\"\\0\"x{}", zeros.len()) };
+    format!("print pack(\"H*\",\"{}\"){filled}", hex(told))
 }
 
 /// A URL as one word of a shell; its path is sent as typed, so it may hold a quote.
 fn quoted(url: &Url) -> String {
     format!("'{}'", url.to_string().replace('\'', "'\\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_datagram_is_printed_by_perl_byte_for_byte() {
+        for bytes in [&b"\x00\x01'\"$@%\\\xff"[..], &[0; 3], &[7, 0, 0], &[1; 1200]] {
+            let printed = std::process::Command::new("perl").args(["-e", &perl(bytes)]).output().unwrap();
+            assert_eq!(printed.stdout, bytes);
+        }
+        assert_eq!(perl(&[1, 0, 0]), "print pack(\"H*\",\"01\"),\"\\0\"x2");
+    }
 }

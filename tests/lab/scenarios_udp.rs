@@ -161,6 +161,12 @@ fn what_udp_cannot_send_from_here_is_local() {
     assert!(detail("drop4")["detail"].as_str().unwrap().contains("nft list ruleset"), "{:#}", detail("drop4"));
     assert!(detail("arp4")["detail"].as_str().unwrap().contains("ip neigh"), "{:#}", detail("arp4"));
     run.expect_code(3);
+
+    // One attempt ends before the kernel gives the neighbour up, so nothing but what still waits here tells.
+    let once = closed("once", "203.0.113.9:2404", &["internet"], "payload = \"hex:00\"\nattempts = 1");
+    let run = gate(&lab, Host::Stranger, &config("stranger", &(internet() + &once)));
+    run.expect("once", "unproven", "local", "local-error");
+    run.expect_code(3);
 }
 
 #[test]
