@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use crate::clock::Moment;
 use crate::net::connect;
 use crate::net::resolve::{Answer, Resolver};
+use crate::net::tls::Stranger;
 use crate::observation::{Attempt, Class, Evidence, Family, Outcome, Stage, Subject, Transport};
 use crate::secret::Secret;
 use crate::target::{HostPort, Url};
@@ -31,7 +32,7 @@ pub use kind::Kind;
 pub use open_proxy::{OpenProxy, Technique};
 pub use peer::Peer;
 pub use tcp::Tcp;
-pub use tls::Tls;
+pub use tls::{Manner, Tls};
 pub use tunnel::Via;
 
 /// How every probe names itself, so that the audited side's logs corroborate.
@@ -111,6 +112,23 @@ impl Probe {
         }
     }
 
+    /// Whether it is made in the place of those who have no right client certificate.
+    pub fn plays_strangers(&self) -> bool {
+        match self {
+            Probe::Tls(tls) => matches!(tls.manner, Manner::Strangers(_)),
+            Probe::Http(http) => !http.strangers().is_empty(),
+            Probe::Tcp(_) | Probe::EgressIp(_) | Probe::Peer(_) | Probe::OpenProxy(_) => false,
+        }
+    }
+
+    /// Whether it shows a client certificate of its own to who asks.
+    pub fn shows_own_certificate(&self) -> bool {
+        match self {
+            Probe::Tls(Tls { tls, .. }) | Probe::Http(Http { tls, .. }) => tls.has_own_certificate(),
+            Probe::Tcp(_) | Probe::EgressIp(_) | Probe::Peer(_) | Probe::OpenProxy(_) => false,
+        }
+    }
+
     /// Whether a name must be resolved before anything can be dialled.
     pub fn needs_resolving(&self) -> bool {
         self.first_hop().host.ip().is_none()
@@ -134,6 +152,8 @@ pub enum Aim {
     Tunnel(HostPort),
     /// That a proxy relays, by this technique, to this beacon where it aims at one.
     Relay(Technique, Option<Url>),
+    /// The target, in the place of this one of the strangers that the probe plays.
+    Stranger(usize),
 }
 
 /// Where the first packets of a probe go.
@@ -178,10 +198,13 @@ impl Probe {
             source,
             via,
             technique: None,
+            variant: None,
         };
         let approach = Approach { to, source, timeout, aim: Aim::AsWritten, resolver };
         match self {
             Probe::OpenProxy(suite) => suite.subjects(&subject, &approach),
+            Probe::Tls(Tls { manner: Manner::Strangers(all), .. }) => strangers(all, &subject, &approach),
+            Probe::Http(http) if !http.strangers().is_empty() => strangers(http.strangers(), &subject, &approach),
             Probe::Tcp(_) | Probe::Tls(_) | Probe::Http(_) | Probe::EgressIp(_) | Probe::Peer(_) => vec![(subject, approach)],
         }
     }
@@ -209,6 +232,15 @@ impl Probe {
         }
         Attempt { outcome, stage, evidence, started, ended }
     }
+}
+
+/// One subject a stranger.
+fn strangers(all: &[Stranger], subject: &Subject, approach: &Approach) -> Vec<(Subject, Approach)> {
+    let of = |(nth, stranger): (usize, &Stranger)| {
+        let subject = Subject { variant: Some(stranger.variant()), ..subject.clone() };
+        (subject, Approach { aim: Aim::Stranger(nth), ..approach.clone() })
+    };
+    all.iter().enumerate().map(of).collect()
 }
 
 /// Opens the connection to the first hop.

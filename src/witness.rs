@@ -13,7 +13,7 @@ use serde::{Serialize, Serializer};
 
 use crate::clock::{Moment, Wall};
 use crate::expectation::Expectation;
-use crate::observation::{Class, Family, Observation, Outcome, Reached, Subject, Transport};
+use crate::observation::{Class, ClientCertificate, Family, Observation, Outcome, Reached, Subject, Transport};
 
 /// How many runs a timeline keeps: ten minutes at one run a second, far more than any window needs.
 const MAX_RUNS: usize = 600;
@@ -328,7 +328,16 @@ fn reached_the_same(witness: &Observation, seen: &Observation) -> bool {
     let another_source = witness.subject.source != seen.subject.source && differ(witness.local_ip(), seen.local_ip());
     let tunnelled_there = witness.subject.via && witness.subject.reached == Some(target);
     let dialled_there = witness.subject.dialled.is_some_and(|there| is_same_place(there, &seen.subject, target)) && another_source;
-    tunnelled_there || dialled_there || was_led_there(witness, seen, target)
+    tunnelled_there || dialled_there || was_led_there(witness, seen, target) || had_the_certificate(witness, seen, target)
+}
+
+/// The witness came the same way to the very address and port, was asked for a client certificate there, and showed the one that
+/// it has; `seen` was refused for want of one. The certificate is the allowed way then, as elsewhere the source is.
+fn had_the_certificate(witness: &Observation, seen: &Observation, target: SocketAddr) -> bool {
+    let same_way = !witness.subject.via && !seen.subject.via && witness.subject.source == seen.subject.source;
+    let there = witness.subject.dialled == Some(target) && witness.evidence.redirected_to.is_none();
+    let by_certificate = witness.evidence.client_certificate == Some(ClientCertificate::Own);
+    same_way && there && by_certificate && seen.evidence.refused_for.is_some()
 }
 
 /// Whether an answer by this transport to this question is one to what `seen` asked. An ICMP echo asks whether the address

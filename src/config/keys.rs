@@ -68,6 +68,8 @@ pub const OWN: &[(&str, &[Kind])] = &[
     ("alpn", &[Kind::Tls, Kind::Http, Kind::Peer]),
     ("min_version", &[Kind::Tls, Kind::Http, Kind::Peer]),
     ("max_version", &[Kind::Tls, Kind::Http, Kind::Peer]),
+    ("client_certs", &[Kind::Tls, Kind::Http]),
+    ("certificate_sha256", &[Kind::Tls, Kind::Http]),
     ("check", &[Kind::Peer]),
     ("max_age", &[Kind::Peer]),
     ("user", &[Kind::Peer]),

@@ -10,9 +10,9 @@ use super::keys;
 use super::problem::At;
 use super::reader::{Section, listed};
 use super::value::{
-    filled, parse_address, parse_alpn, parse_base, parse_beacon, parse_decoy, parse_door, parse_family, parse_host_port, parse_kind,
-    parse_listen, parse_log, parse_method, parse_name, parse_proof, parse_resolver, parse_runbook, parse_severity, parse_technique,
-    parse_url, parse_user, parse_version, parse_via,
+    client_cert_name, filled, parse_address, parse_alpn, parse_base, parse_beacon, parse_client_cert, parse_decoy, parse_door,
+    parse_family, parse_host_port, parse_kind, parse_listen, parse_log, parse_method, parse_name, parse_proof, parse_resolver,
+    parse_runbook, parse_severity, parse_sha256, parse_technique, parse_url, parse_user, parse_version, parse_via,
 };
 use super::written::{AdminPage, Beacon, Check, Common, Expect, File, Http, MAX_LABELS, OpenProxy, Own, Peer, Tls, Via};
 use crate::observation::Family;
@@ -408,6 +408,14 @@ fn read_tls(section: &Section<'_, '_>) -> Tls {
         alpn: section.list("alpn", "\"http/1.1\"", parse_alpn),
         min_version: section.parsed("min_version", "\"1.2\"", parse_version),
         max_version: section.parsed("max_version", "\"1.3\"", parse_version),
+        client_certs: section.list("client_certs", "\"none\"", parse_client_cert).and_then(|list| {
+            if list.value.is_empty() && !section.holds_problem_at(&list.place) {
+                section.context().wrong(&list.place, "is empty, so nobody would be tried; write [\"none\", \"self-signed\"]");
+            }
+            let list = unique(section, list, |c| client_cert_name(*c));
+            (!list.value.is_empty()).then_some(list)
+        }),
+        certificate_sha256: section.parsed("certificate_sha256", "\"64 hexadecimal digits\"", parse_sha256),
     }
 }
 

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use super::problem::{At, Place};
 use crate::net::resolve::Resolver;
 use crate::net::tls::Version;
-use crate::observation::Family;
+use crate::observation::{ClientCertificate, Family};
 use crate::probe::{Kind, Technique};
 use crate::proxy;
 use crate::secret::Secret;
@@ -233,6 +233,10 @@ pub struct Tls {
     pub min_version: Option<At<Version>>,
     /// `max_version`
     pub max_version: Option<At<Version>>,
+    /// `client_certs`
+    pub client_certs: Option<At<Vec<At<ClientCertificate>>>>,
+    /// `certificate_sha256`
+    pub certificate_sha256: Option<At<String>>,
 }
 
 impl Own {
@@ -260,7 +264,7 @@ impl Tls {
         self.named().into_iter().find(|(name, _)| *name == key).and_then(|(_, place)| place)
     }
 
-    fn named(&self) -> [(&'static str, Option<&Place>); 7] {
+    fn named(&self) -> [(&'static str, Option<&Place>); 9] {
         [
             ("server_name", self.server_name.as_ref().map(|k| &k.place)),
             ("ca_file", self.ca_file.as_ref().map(|k| &k.place)),
@@ -269,6 +273,8 @@ impl Tls {
             ("alpn", self.alpn.as_ref().map(|k| &k.place)),
             ("min_version", self.min_version.as_ref().map(|k| &k.place)),
             ("max_version", self.max_version.as_ref().map(|k| &k.place)),
+            ("client_certs", self.client_certs.as_ref().map(|k| &k.place)),
+            ("certificate_sha256", self.certificate_sha256.as_ref().map(|k| &k.place)),
         ]
     }
 }

@@ -227,5 +227,6 @@ pub fn nowhere(address: String) -> Subject {
         source: None,
         via: false,
         technique: None,
+        variant: None,
     }
 }

@@ -5,13 +5,16 @@ use ipnet::IpNet;
 use super::check::Way;
 use crate::config::{At, Context, Expect, Own, Place, did_you_mean, listed};
 use crate::expectation::{Accept, Expectation};
-use crate::observation::{Class, Outcome};
+use crate::net::tls::Version;
+use crate::observation::{Class, Outcome, RefusedFor};
 use crate::probe::Kind;
 
 /// What a TCP handshake can be kept out by.
 const TCP_BLOCKED: [Outcome; 4] = [Outcome::Refused, Outcome::Timeout, Outcome::Unreachable, Outcome::Prohibited];
 /// What can end a stage above TCP.
 const ABOVE_TCP: [Outcome; 3] = [Outcome::Reset, Outcome::Closed, Outcome::TlsRefused];
+/// How web servers refuse who has no right client certificate, besides 403: nginx by 400, with its own 495 and 496 behind it.
+const OF_CERTIFICATES: [u16; 3] = [400, 495, 496];
 /// How a proxy on the way can keep us out, or let itself be told apart.
 const PROXY: [Outcome; 5] = [Outcome::Denied, Outcome::GatewayError, Outcome::AclPassed, Outcome::NotRelayed, Outcome::NotUnderstood];
 /// What a proxy that relays for nobody may answer.
@@ -37,7 +40,12 @@ pub(super) fn expectation(own: &Own, expect: &At<Expect>, way: &Way, context: &C
             None => return wrong(context, &expect.place, format!("{kind} cannot expect \"open\"; {}", remedy(kind))),
         },
         (Expect::Word(word), _) if word == "blocked" => match blocked(kind) {
-            Some(outcomes) => outcomes.into_iter().map(Accept::One).collect(),
+            Some(mut outcomes) => {
+                if tries_strangers(own) {
+                    outcomes.extend(OF_CERTIFICATES.map(Outcome::Status));
+                }
+                outcomes.into_iter().map(Accept::One).collect()
+            }
             None => return wrong(context, &expect.place, format!("{kind} cannot expect \"blocked\"; {}", remedy(kind))),
         },
         (_, Kind::Peer | Kind::OpenProxy) => {
@@ -50,9 +58,28 @@ pub(super) fn expectation(own: &Own, expect: &At<Expect>, way: &Way, context: &C
         }
     };
     match Expectation::new(accepts) {
-        Ok(expectation) => Some(expectation.undecided_on(undecided(kind))),
+        Ok(expectation) => Some(about(own, expectation.undecided_on(undecided(kind)))),
         Err(why) => wrong(context, &expect.place, why),
     }
+}
+
+/// What the refusals must be for, where the check tries strangers or old versions.
+fn about(own: &Own, expectation: Expectation) -> Expectation {
+    let tls = match own {
+        Own::Tls { tls, .. } => tls,
+        Own::Http(http) => &http.tls,
+        Own::Tcp { .. } | Own::EgressIp { .. } | Own::Peer(_) | Own::OpenProxy(_) => return expectation,
+    };
+    match (&tls.client_certs, &tls.max_version) {
+        (Some(_), _) => expectation.refused_for(RefusedFor::Certificate),
+        (None, Some(max)) if max.value < Version::V1_2 => expectation.refused_for(RefusedFor::Version),
+        _ => expectation,
+    }
+}
+
+/// Whether the check tries those who have no right client certificate.
+fn tries_strangers(own: &Own) -> bool {
+    matches!(own, Own::Http(http) if http.tls.client_certs.is_some())
 }
 
 /// The addresses that `{ ip = [...] }` lists.

@@ -143,7 +143,13 @@ fn reaches_the_same(witness: &Check, check: &Check) -> bool {
     let target = check.probe.target();
     let tunnelled = witness.probe.via().is_some() && could_be_one(witness.probe.target(), target);
     let from_elsewhere = witness.source != check.source && (could_be_one(witness.probe.first_hop(), target) || may_be_led(witness));
-    matches!(witness.probe, Probe::Peer(_)) || tunnelled || from_elsewhere
+    matches!(witness.probe, Probe::Peer(_)) || tunnelled || from_elsewhere || has_the_certificate(witness, check)
+}
+
+/// The check tries those without the right client certificate, and the witness goes the same way with it.
+fn has_the_certificate(witness: &Check, check: &Check) -> bool {
+    let way = could_be_one(witness.probe.first_hop(), check.probe.first_hop()) && witness.probe.via().is_none();
+    check.probe.plays_strangers() && witness.probe.shows_own_certificate() && way && witness.source == check.source
 }
 
 /// Whether redirects take the check wherever they like, directly.
@@ -179,8 +185,9 @@ fn why_not(proof: Proof, check: &Check, witnesses: &[&Check]) -> String {
             format!("no witness can give it: that takes one to port {port} of another host, without via, with {source} as here; name one")
         }
         Proof::Target => format!(
-            "no witness can give it: that takes one that reaches {} by a via or from another source, or one of kind peer; name one",
-            check.probe.target()
+            "no witness can give it: that takes one that reaches {} by a via or from another source{}, or one of kind peer; name one",
+            check.probe.target(),
+            if check.probe.plays_strangers() { " or with the right client_cert_file" } else { "" }
         ),
     }
 }
