@@ -155,6 +155,7 @@ impl Expectation {
         let answered = seen.attempts.iter().any(|o| !o.is_silence());
         match accepted {
             0 if answered => Reading::Answered,
+            0 if self.is_beside_the_point(seen) => Reading::Undecided,
             0 => Reading::Silent,
             n if n < seen.attempts.len() => Reading::Mixed,
             _ if self.is_beside_the_point(seen) => Reading::Undecided,

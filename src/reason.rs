@@ -165,7 +165,7 @@ fn happened(seen: &Observation, check: &Check) -> String {
         ),
         Outcome::Reset => format!("{who} accepted the connection and reset it at stage {}{aside}", seen.stage),
         Outcome::Closed => format!("{who} accepted the connection and closed it at stage {} without an answer{aside}", seen.stage),
-        Outcome::Mute => format!("{who} accepted the connection and then said nothing at stage {} until the deadline", seen.stage),
+        Outcome::Mute => format!("{who} accepted the connection and then said nothing at stage {} until the deadline{aside}", seen.stage),
         Outcome::TlsRefused => format!(
             "{who} refused the TLS handshake ({}){}",
             e.tls_alert.as_deref().unwrap_or("alert"),

@@ -23,6 +23,7 @@ mod scenarios_edges;
 mod scenarios_http;
 mod scenarios_linger;
 mod scenarios_local;
+mod scenarios_mtls;
 mod scenarios_names;
 mod scenarios_peer;
 mod scenarios_proxy;

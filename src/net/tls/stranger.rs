@@ -99,7 +99,8 @@ pub fn refused_for(outcome: Outcome, stage: Stage, evidence: &Evidence, certific
             NGINX_REFUSALS.iter().any(|known| text.contains(known))
         }
         Outcome::Status(401..=499) => true,
-        Outcome::Status(500..) => false,
+        // Silence behind a handshake may be a server that waits for what we do not do, such as to renegotiate.
+        Outcome::Status(500..) | Outcome::Mute => false,
         _ => return None,
     };
     Some(if asked && for_it { RefusedFor::Certificate } else { RefusedFor::Other })
@@ -168,6 +169,7 @@ mod tests {
             (Outcome::Status(403), Stage::Http, None, asked, Bare, b"", Some(RefusedFor::Certificate)),
             (Outcome::Status(403), Stage::Http, None, None, Bare, b"", Some(RefusedFor::Other)),
             (Outcome::Status(502), Stage::Http, None, asked, Bare, b"", Some(RefusedFor::Other)),
+            (Outcome::Mute, Stage::Http, None, None, Bare, b"", Some(RefusedFor::Other)),
             (Outcome::Timeout, Stage::Tcp, None, None, Bare, b"", None),
             (Outcome::Status(200), Stage::Http, None, asked, Bare, b"", None),
         ];
