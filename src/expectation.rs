@@ -175,7 +175,9 @@ impl Expectation {
     /// Refused, but for something else than the check is about: whoever differs from us in that may get in.
     fn is_beside_the_point(&self, seen: &Observation) -> bool {
         let (demanded, found) = (self.refused_for, seen.evidence.refused_for);
-        demanded.is_some() && found.is_some() && found != demanded && seen.evidence.excused_by.is_none()
+        let for_something_else = demanded.is_some() && found.is_some() && found != demanded && seen.evidence.excused_by.is_none();
+        // What was last seen is no longer known, and was not what the check accepts.
+        for_something_else || seen.evidence.query.as_ref().is_some_and(|q| q.stale)
     }
 }
 

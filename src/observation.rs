@@ -424,6 +424,9 @@ pub struct Evidence {
     /// What the peer said of its check.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer: Option<PeerEvidence>,
+    /// What a Prometheus server said of a series.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub query: Option<QueryEvidence>,
     /// What authenticated the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authenticated: Option<Authentication>,
@@ -450,6 +453,23 @@ pub struct PeerEvidence {
     pub reached: Vec<Reached>,
 }
 
+/// What a Prometheus server said of a series.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct QueryEvidence {
+    /// How many series were alive.
+    pub series: usize,
+    /// How old the newest sample was, by the server's own clock, in seconds; of several series the oldest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub age_seconds: Option<f64>,
+    /// It was other than zero when it was last seen, but that is too long ago.
+    pub stale: bool,
+    /// Since when, by our own clock, no sample was zero.
+    #[serde(skip)]
+    pub holding_since: Option<Moment>,
+    /// What other monitors reached, by the verdicts among the series.
+    pub reached: Vec<Reached>,
+}
+
 /// One thing that a peer reached.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Reached {
@@ -463,6 +483,18 @@ pub struct Reached {
 }
 
 impl Evidence {
+    /// Since when what somebody else said has held, where this is hearsay at all: a peer's word, or a Prometheus server's.
+    pub fn hearsay_since(&self) -> Option<Option<Moment>> {
+        let peer = self.peer.as_ref().map(|p| p.holding_since);
+        peer.or_else(|| self.query.as_ref().map(|q| q.holding_since))
+    }
+
+    /// What somebody else says to have reached, where this is hearsay.
+    pub fn hearsay_reached(&self) -> Option<&[Reached]> {
+        let peer = self.peer.as_ref().map(|p| p.reached.as_slice());
+        peer.or_else(|| self.query.as_ref().map(|q| q.reached.as_slice()))
+    }
+
     /// Bytes of an answer's head that are kept.
     pub const MAX_HEAD: usize = 512;
     /// ICMP errors of one attempt that are kept.

@@ -22,6 +22,7 @@ mod http;
 mod kind;
 mod open_proxy;
 mod peer;
+mod promql;
 mod tcp;
 mod tls;
 mod tunnel;
@@ -31,6 +32,7 @@ pub use http::Http;
 pub use kind::Kind;
 pub use open_proxy::{OpenProxy, Technique};
 pub use peer::Peer;
+pub use promql::{MAX_QUERY, PromQl, is_plain_series};
 pub use tcp::Tcp;
 pub use tls::{Manner, Tls};
 pub use tunnel::Via;
@@ -57,6 +59,8 @@ pub enum Probe {
     EgressIp(EgressIp),
     /// Another monitor's verdict.
     Peer(Peer),
+    /// A Prometheus server's word on a series.
+    PromQl(PromQl),
     /// The attempts to make a proxy relay for a stranger.
     OpenProxy(OpenProxy),
 }
@@ -70,6 +74,7 @@ impl Probe {
             Probe::Http(_) => Kind::Http,
             Probe::EgressIp(_) => Kind::EgressIp,
             Probe::Peer(_) => Kind::Peer,
+            Probe::PromQl(_) => Kind::PromQl,
             Probe::OpenProxy(_) => Kind::OpenProxy,
         }
     }
@@ -79,7 +84,7 @@ impl Probe {
         match self {
             Probe::Http(http) => http.via.as_ref(),
             Probe::EgressIp(egress) => egress.via.as_ref(),
-            Probe::Tcp(_) | Probe::Tls(_) | Probe::Peer(_) | Probe::OpenProxy(_) => None,
+            Probe::Tcp(_) | Probe::Tls(_) | Probe::Peer(_) | Probe::PromQl(_) | Probe::OpenProxy(_) => None,
         }
     }
 
@@ -91,6 +96,7 @@ impl Probe {
             Probe::Http(p) => &p.url.authority,
             Probe::EgressIp(p) => &p.url.authority,
             Probe::Peer(p) => &p.url.authority,
+            Probe::PromQl(p) => &p.url.authority,
             Probe::OpenProxy(p) => &p.target,
         }
     }
@@ -108,7 +114,13 @@ impl Probe {
     /// What carries the first packet.
     pub fn transport(&self) -> Transport {
         match self {
-            Probe::Tcp(_) | Probe::Tls(_) | Probe::Http(_) | Probe::EgressIp(_) | Probe::Peer(_) | Probe::OpenProxy(_) => Transport::Tcp,
+            Probe::Tcp(_)
+            | Probe::Tls(_)
+            | Probe::Http(_)
+            | Probe::EgressIp(_)
+            | Probe::Peer(_)
+            | Probe::PromQl(_)
+            | Probe::OpenProxy(_) => Transport::Tcp,
         }
     }
 
@@ -117,7 +129,7 @@ impl Probe {
         match self {
             Probe::Tls(tls) => matches!(tls.manner, Manner::Strangers(_)),
             Probe::Http(http) => !http.strangers().is_empty(),
-            Probe::Tcp(_) | Probe::EgressIp(_) | Probe::Peer(_) | Probe::OpenProxy(_) => false,
+            Probe::Tcp(_) | Probe::EgressIp(_) | Probe::Peer(_) | Probe::PromQl(_) | Probe::OpenProxy(_) => false,
         }
     }
 
@@ -125,7 +137,7 @@ impl Probe {
     pub fn shows_own_certificate(&self) -> bool {
         match self {
             Probe::Tls(Tls { tls, .. }) | Probe::Http(Http { tls, .. }) => tls.has_own_certificate(),
-            Probe::Tcp(_) | Probe::EgressIp(_) | Probe::Peer(_) | Probe::OpenProxy(_) => false,
+            Probe::Tcp(_) | Probe::EgressIp(_) | Probe::Peer(_) | Probe::PromQl(_) | Probe::OpenProxy(_) => false,
         }
     }
 
@@ -138,7 +150,7 @@ impl Probe {
     pub fn epilogue(&self, timeout: Duration) -> Duration {
         match self {
             Probe::OpenProxy(_) => timeout,
-            Probe::Tcp(_) | Probe::Tls(_) | Probe::Http(_) | Probe::EgressIp(_) | Probe::Peer(_) => Duration::ZERO,
+            Probe::Tcp(_) | Probe::Tls(_) | Probe::Http(_) | Probe::EgressIp(_) | Probe::Peer(_) | Probe::PromQl(_) => Duration::ZERO,
         }
     }
 }
@@ -205,7 +217,9 @@ impl Probe {
             Probe::OpenProxy(suite) => suite.subjects(&subject, &approach),
             Probe::Tls(Tls { manner: Manner::Strangers(all), .. }) => strangers(all, &subject, &approach),
             Probe::Http(http) if !http.strangers().is_empty() => strangers(http.strangers(), &subject, &approach),
-            Probe::Tcp(_) | Probe::Tls(_) | Probe::Http(_) | Probe::EgressIp(_) | Probe::Peer(_) => vec![(subject, approach)],
+            Probe::Tcp(_) | Probe::Tls(_) | Probe::Http(_) | Probe::EgressIp(_) | Probe::Peer(_) | Probe::PromQl(_) => {
+                vec![(subject, approach)]
+            }
         }
     }
 
@@ -220,6 +234,7 @@ impl Probe {
             Probe::Http(probe) => probe.attempt(approach, deadline, &mut evidence).await,
             Probe::EgressIp(probe) => probe.attempt(approach, deadline, &mut evidence).await,
             Probe::Peer(probe) => probe.attempt(approach, deadline, &mut evidence).await,
+            Probe::PromQl(probe) => probe.attempt(approach, deadline, &mut evidence).await,
             Probe::OpenProxy(probe) => probe.attempt(approach, deadline, &mut evidence).await,
         };
         let ended = Moment::now();

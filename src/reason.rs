@@ -2,6 +2,7 @@
 
 use crate::observation::{Observation, Outcome, Stage};
 use crate::plan::Check;
+use crate::probe::Kind;
 use crate::verdict::{Cause, Judged, Verdict};
 use crate::witness::Proof;
 
@@ -110,6 +111,11 @@ fn failed(one: &Judged) -> String {
     if failed.is_empty() { "no witness is proven".into() } else { failed.join("; ") }
 }
 
+/// Whose word it is.
+fn asked(check: &Check) -> &'static str {
+    if check.probe.kind() == Kind::PromQl { "Prometheus at" } else { "the peer" }
+}
+
 /// What happened to one address, as the start of a sentence.
 fn happened(seen: &Observation, check: &Check) -> String {
     let who = match (&check.probe.via(), seen.stage) {
@@ -152,8 +158,8 @@ fn happened(seen: &Observation, check: &Check) -> String {
         Outcome::AclPassed => format!("{who} tried to do{request} for us: its source ACL let us in{technique}"),
         Outcome::Egress => format!("the beacon {} saw us{saw}, as expected", seen.subject.address),
         Outcome::EgressOther => format!("the beacon {} saw us{saw}, which is none of the egress addresses", seen.subject.address),
-        Outcome::QueryTrue => format!("the peer {who} confirms it{detail}"),
-        Outcome::QueryFalse => format!("the peer {who} denies it{detail}"),
+        Outcome::QueryTrue => format!("{} {who} confirms it{detail}", asked(check)),
+        Outcome::QueryFalse => format!("{} {who} denies it{detail}", asked(check)),
         Outcome::Refused if icmp.is_empty() => format!("{who} refused the connection (RST after {took})"),
         Outcome::Refused => format!("{who} refused the connection{icmp}"),
         Outcome::Prohibited => format!("the way to {who} is administratively prohibited{icmp}"),

@@ -182,11 +182,10 @@ impl Seen {
         for text in [&mut e.request, &mut e.head, &mut e.detail, &mut e.tls_error, &mut e.beacon_log].into_iter().flatten() {
             *text = show(text);
         }
-        if let Some(peer) = &mut e.peer {
-            for there in &mut peer.reached {
-                there.address = show(&there.address);
-                there.asked = there.asked.take().map(|asked| show(&asked));
-            }
+        let reached = e.peer.iter_mut().flat_map(|p| &mut p.reached).chain(e.query.iter_mut().flat_map(|q| &mut q.reached));
+        for there in reached {
+            there.address = show(&there.address);
+            there.asked = there.asked.take().map(|asked| show(&asked));
         }
         self.address = show(&self.address);
         self.asked = self.asked.map(|asked| show(&asked));

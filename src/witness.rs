@@ -285,7 +285,7 @@ impl Timeline {
         if after.started.since(seen.ended) > window {
             return Err(Lapse::TooLate(after.started.since(seen.ended)));
         }
-        let wavered = |o: &Observation| o.evidence.peer.as_ref().is_some_and(|p| p.holding_since.is_none_or(|since| since > seen.started));
+        let wavered = |o: &Observation| o.evidence.hearsay_since().is_some_and(|held| held.is_none_or(|since| since > seen.started));
         if after.accepted(decoys).filter(|o| about(o)).any(wavered) {
             return Err(Lapse::PeerWavered);
         }
@@ -319,8 +319,8 @@ fn is_same_way_out(witness: &Observation, seen: &Observation) -> bool {
 /// The very address and port of `seen`, reached by another way: another source, a tunnel to it, or another vantage.
 fn reached_the_same(witness: &Observation, seen: &Observation) -> bool {
     let Some(target) = seen.subject.reached else { return false };
-    if let Some(peer) = &witness.evidence.peer {
-        return peer.reached.iter().any(|there| peer_reached(there, &seen.subject, target));
+    if let Some(reached) = witness.evidence.hearsay_reached() {
+        return reached.iter().any(|there| peer_reached(there, &seen.subject, target));
     }
     if !is_same_question((witness.subject.transport, &witness.subject.asked), &seen.subject) {
         return false;
@@ -474,7 +474,7 @@ impl fmt::Display for Lapse {
             Lapse::FailedAfter(why) => write!(f, "it failed just after: {why}"),
             Lapse::TooLate(gap) => write!(f, "its next run began {:.1} s after, outside the window", gap.as_secs_f64()),
             Lapse::FailedBetween(why) => write!(f, "it failed meanwhile: {why}"),
-            Lapse::PeerWavered => f.write_str("its check there did not hold all the while"),
+            Lapse::PeerWavered => f.write_str("what it asks for elsewhere did not hold all the while"),
         }
     }
 }

@@ -8,7 +8,7 @@ use super::reader::{did_you_mean, listed};
 use crate::net::resolve::Resolver;
 use crate::net::tls::Version;
 use crate::observation::{ClientCertificate, Family};
-use crate::probe::{Kind, Technique};
+use crate::probe::{Kind, MAX_QUERY, Technique, is_plain_series};
 use crate::proxy;
 use crate::severity::Severity;
 use crate::target::{Host, HostPort, Scheme, Url, fold_mapped};
@@ -191,6 +191,20 @@ pub fn parse_runbook(text: &str) -> Result<String, String> {
 /// `-`, or a file that starts where the configuration lies.
 pub fn parse_log(text: &str, base_dir: &Path) -> Result<proxy::LogTarget, String> {
     if text == "-" { text.parse() } else { base_dir.join(filled(text)?).to_string_lossy().parse() }
+}
+
+/// A plain series: of an expression nobody can tell how old the samples behind it are.
+pub fn parse_query(text: &str) -> Result<String, String> {
+    if text.len() > MAX_QUERY {
+        return Err(format!("is {} bytes long; write at most {MAX_QUERY}", text.len()));
+    }
+    if !is_plain_series(text) {
+        return Err(format!(
+            "\"{text}\" is no plain series, and of an expression nobody can tell how old the samples behind it are; \
+             write a name with its labels, such as up{{job=\"admin\"}}"
+        ));
+    }
+    Ok(text.trim().into())
 }
 
 /// A user name (RFC 7617 section 2).

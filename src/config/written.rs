@@ -142,7 +142,7 @@ pub enum Own {
         /// `target`
         target: Option<At<HostPort>>,
         /// TLS keys
-        tls: Tls,
+        tls: Box<Tls>,
     },
     /// `http`
     Http(Box<Http>),
@@ -155,6 +155,8 @@ pub enum Own {
     },
     /// `peer`
     Peer(Box<Peer>),
+    /// `promql`
+    PromQl(Box<PromQl>),
     /// `open-proxy`
     OpenProxy(Box<OpenProxy>),
 }
@@ -183,6 +185,22 @@ pub struct Peer {
     pub target: Option<At<Url>>,
     /// `check`
     pub check: Option<At<String>>,
+    /// `max_age`
+    pub max_age: Option<At<Duration>>,
+    /// `user`
+    pub user: Option<At<String>>,
+    /// `password_file`
+    pub password_file: Option<At<String>>,
+    /// TLS keys
+    pub tls: Tls,
+}
+
+/// The keys of `promql`.
+pub struct PromQl {
+    /// `target`
+    pub target: Option<At<Url>>,
+    /// `query`
+    pub query: Option<At<String>>,
     /// `max_age`
     pub max_age: Option<At<Duration>>,
     /// `user`
@@ -248,6 +266,7 @@ impl Own {
             Own::Http(_) => Kind::Http,
             Own::EgressIp { .. } => Kind::EgressIp,
             Own::Peer(_) => Kind::Peer,
+            Own::PromQl(_) => Kind::PromQl,
             Own::OpenProxy(_) => Kind::OpenProxy,
         }
     }

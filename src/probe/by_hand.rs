@@ -57,6 +57,13 @@ impl Probe {
             Probe::Peer(peer) => {
                 format!("curl -sS --max-time {wait} '{}://{}/api/v1/checks/{}'", peer.url.scheme, peer.url.authority, peer.check)
             }
+            Probe::PromQl(promql) => format!(
+                "curl -sS --max-time {wait} -G --data-urlencode 'query={}' '{}://{}{}/api/v1/query'",
+                promql.query.replace('\'', "'\\''"),
+                promql.url.scheme,
+                promql.url.authority,
+                promql.url.path.trim_end_matches('/')
+            ),
             Probe::OpenProxy(suite) => {
                 let beacon = suite.beacons.first();
                 match Technique::ALL.iter().find(|t| Some(t.id()) == subject.technique)? {

@@ -15,13 +15,15 @@ pub enum Kind {
     EgressIp,
     /// `peer`
     Peer,
+    /// `promql`
+    PromQl,
     /// `open-proxy`
     OpenProxy,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: &[Kind] = &[Kind::Tcp, Kind::Tls, Kind::Http, Kind::EgressIp, Kind::Peer, Kind::OpenProxy];
+    pub const ALL: &[Kind] = &[Kind::Tcp, Kind::Tls, Kind::Http, Kind::EgressIp, Kind::Peer, Kind::PromQl, Kind::OpenProxy];
 
     /// The token, as written in `kind`, in reports and in metrics.
     pub fn token(self) -> &'static str {
@@ -31,6 +33,7 @@ impl Kind {
             Kind::Http => "http",
             Kind::EgressIp => "egress-ip",
             Kind::Peer => "peer",
+            Kind::PromQl => "promql",
             Kind::OpenProxy => "open-proxy",
         }
     }

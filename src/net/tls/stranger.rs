@@ -147,9 +147,11 @@ mod tests {
     #[test]
     fn only_who_was_asked_and_answered_was_refused_for_its_certificate() {
         use ClientCertificate::{None as Bare, SelfSigned};
+        // How it ended, the alert, what was shown where it asked, what was meant to be shown, the body, what it was for.
         let nginx = b"<center>No required SSL certificate was sent</center>".as_slice();
         let asked = Some(Bare);
-        let cells: &[(Outcome, Stage, Option<&str>, Option<ClientCertificate>, ClientCertificate, &[u8], Option<RefusedFor>)] = &[
+        type Cell = (Outcome, Stage, Option<&'static str>, Option<ClientCertificate>, ClientCertificate, &'static [u8], Option<RefusedFor>);
+        let cells: &[Cell] = &[
             (Outcome::TlsRefused, Stage::Tls, Some("certificate_required"), asked, Bare, b"", Some(RefusedFor::Certificate)),
             (Outcome::TlsRefused, Stage::Tls, Some("handshake_failure"), asked, Bare, b"", Some(RefusedFor::Certificate)),
             (Outcome::TlsRefused, Stage::Tls, Some("unknown_ca"), Some(SelfSigned), SelfSigned, b"", Some(RefusedFor::Certificate)),

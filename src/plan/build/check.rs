@@ -44,6 +44,8 @@ pub(super) struct Builder<'a> {
     pub(super) defaults: &'a Common,
     /// The key shared with the beacon, or one that stands in for it until the end; none without `[beacon]`.
     pub(super) key: Option<Key>,
+    /// Where this monitor stands; empty where that is wrong.
+    pub(super) vantage: &'a str,
 }
 
 impl Builder<'_> {
@@ -169,6 +171,7 @@ impl Builder<'_> {
                 Some(Probe::EgressIp(probe::EgressIp { url, via: via?, expected, key: key? }))
             }
             Own::Peer(peer) => self.peer(peer, place).map(Probe::Peer),
+            Own::PromQl(query) => self.promql(query, place).map(Probe::PromQl),
             Own::OpenProxy(suite) => self.open_proxy(suite, place).map(Probe::OpenProxy),
         }
     }
@@ -271,6 +274,20 @@ impl Builder<'_> {
             max_age: peer.max_age.as_ref().map_or(MAX_AGE, |m| m.value),
             auth: auth?,
             tls: tls?,
+        })
+    }
+
+    fn promql(&self, written: &config::PromQl, place: &Place) -> Option<probe::PromQl> {
+        self.vet_web_tls(written.target.as_ref(), &written.tls);
+        let auth = self.credentials((&written.user, "user"), (&written.password_file, "password_file"));
+        let tls = self.tls(&written.tls, place, false);
+        Some(probe::PromQl {
+            url: written.target.as_ref()?.value.clone(),
+            query: written.query.as_ref()?.value.clone(),
+            max_age: written.max_age.as_ref().map_or(MAX_AGE, |m| m.value),
+            auth: auth?,
+            tls: tls?,
+            vantage: self.vantage.to_string(),
         })
     }
 
@@ -461,6 +478,7 @@ impl Way {
             Some(Own::Http(http)) => through(http.target.as_ref(), &http.via),
             Some(Own::EgressIp { target, via }) => through(target.as_ref(), via),
             Some(Own::Peer(peer)) => direct(authority(peer.target.as_ref())),
+            Some(Own::PromQl(query)) => direct(authority(query.target.as_ref())),
             Some(Own::OpenProxy(suite)) => direct(suite.target.as_ref().map(|t| t.value.clone())),
         }
     }

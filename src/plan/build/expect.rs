@@ -48,7 +48,7 @@ pub(super) fn expectation(own: &Own, expect: &At<Expect>, way: &Way, context: &C
             }
             None => return wrong(context, &expect.place, format!("{kind} cannot expect \"blocked\"; {}", remedy(kind))),
         },
-        (_, Kind::Peer | Kind::OpenProxy) => {
+        (_, Kind::Peer | Kind::PromQl | Kind::OpenProxy) => {
             return wrong(context, &expect.place, format!("{kind} does not expect single outcomes; {}", remedy(kind)));
         }
         (Expect::Word(word), _) => vec![token(kind, word, true, way, &expect.place, context)?],
@@ -68,6 +68,7 @@ fn about(own: &Own, expectation: Expectation) -> Expectation {
     let tls = match own {
         Own::Tls { tls, .. } => tls,
         Own::Http(http) => &http.tls,
+        Own::PromQl(_) => return expectation.decided_by_answers(),
         Own::Tcp { .. } | Own::EgressIp { .. } | Own::Peer(_) | Own::OpenProxy(_) => return expectation,
     };
     match (&tls.client_certs, &tls.max_version) {
@@ -100,6 +101,7 @@ fn remedy(kind: Kind) -> &'static str {
         Kind::Tcp | Kind::Tls | Kind::Http => "write \"open\", \"blocked\" or a list of outcomes",
         Kind::EgressIp => "write { ip = [\"203.0.113.10\"] }",
         Kind::Peer => "write \"open\"",
+        Kind::PromQl => "write \"open\" or \"blocked\"",
         Kind::OpenProxy => "write \"blocked\"",
     }
 }
@@ -109,7 +111,7 @@ fn open(kind: Kind) -> Option<Accept> {
         Kind::Tcp => Some(Accept::One(Outcome::Connected)),
         Kind::Tls => Some(Accept::One(Outcome::TlsEstablished)),
         Kind::Http => Some(SUCCESS),
-        Kind::Peer => Some(Accept::One(Outcome::QueryTrue)),
+        Kind::Peer | Kind::PromQl => Some(Accept::One(Outcome::QueryTrue)),
         Kind::EgressIp | Kind::OpenProxy => None,
     }
 }
@@ -121,6 +123,7 @@ fn blocked(kind: Kind) -> Option<Vec<Outcome>> {
         Kind::Tls => with(&ABOVE_TCP),
         Kind::Http => with(&[&ABOVE_TCP[..], &[Outcome::Status(403)]].concat()),
         Kind::OpenProxy => with(&PROXY_BLOCKED),
+        Kind::PromQl => Some(vec![Outcome::QueryFalse]),
         Kind::EgressIp | Kind::Peer => None,
     }
 }
@@ -129,7 +132,7 @@ fn blocked(kind: Kind) -> Option<Vec<Outcome>> {
 fn undecided(kind: Kind) -> &'static [Outcome] {
     match kind {
         Kind::OpenProxy => &PROXY_UNDECIDED,
-        Kind::Tcp | Kind::Tls | Kind::Http | Kind::EgressIp | Kind::Peer => &[],
+        Kind::Tcp | Kind::Tls | Kind::Http | Kind::EgressIp | Kind::Peer | Kind::PromQl => &[],
     }
 }
 
@@ -146,7 +149,7 @@ fn possible(kind: Kind, way: &Way) -> Vec<Outcome> {
                 [Outcome::TlsUntrusted, Outcome::NotTls, Outcome::BadHttp, Outcome::Mismatch, Outcome::Mute].iter().chain(&ABOVE_TCP),
             );
         }
-        Kind::EgressIp | Kind::Peer | Kind::OpenProxy => {}
+        Kind::EgressIp | Kind::Peer | Kind::PromQl | Kind::OpenProxy => {}
     }
     if way.via {
         outcomes.extend(PROXY);

@@ -143,7 +143,12 @@ fn reaches_the_same(witness: &Check, check: &Check) -> bool {
     let target = check.probe.target();
     let tunnelled = witness.probe.via().is_some() && could_be_one(witness.probe.target(), target);
     let from_elsewhere = witness.source != check.source && (could_be_one(witness.probe.first_hop(), target) || may_be_led(witness));
-    matches!(witness.probe, Probe::Peer(_)) || tunnelled || from_elsewhere || has_the_certificate(witness, check)
+    matches!(witness.probe, Probe::Peer(_)) || may_tell_of(witness) || tunnelled || from_elsewhere || has_the_certificate(witness, check)
+}
+
+/// A query tells of what others reached only by their verdicts.
+fn may_tell_of(witness: &Check) -> bool {
+    matches!(&witness.probe, Probe::PromQl(promql) if promql.query.contains("mustnot_check_verdict"))
 }
 
 /// The check tries those without the right client certificate, and the witness goes the same way with it.
@@ -185,7 +190,7 @@ fn why_not(proof: Proof, check: &Check, witnesses: &[&Check]) -> String {
             format!("no witness can give it: that takes one to port {port} of another host, without via, with {source} as here; name one")
         }
         Proof::Target => format!(
-            "no witness can give it: that takes one that reaches {} by a via or from another source{}, or one of kind peer; name one",
+            "no witness can give it: that takes one that reaches {} by a via or from another source{}, or one of kind peer, or a promql of the mustnot_check_verdict of a check whose target is the address; name one",
             check.probe.target(),
             if check.probe.plays_strangers() { " or with the right client_cert_file" } else { "" }
         ),
