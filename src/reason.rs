@@ -127,7 +127,8 @@ fn happened(seen: &Observation, check: &Check) -> String {
     };
     let who = seen.subject.variant.as_ref().map_or(who.clone(), |variant| format!("{who} ({variant})"));
     let e = &seen.evidence;
-    let aside = seen.subject.variant.as_ref().and(e.detail.as_ref()).map_or(String::new(), |d| format!(" ({d})"));
+    let explained = seen.subject.variant.is_some() || matches!(check.probe.kind(), Kind::Peer | Kind::PromQl);
+    let aside = e.detail.as_ref().filter(|_| explained).map_or(String::new(), |d| format!(" ({d})"));
     let detail = e.detail.as_ref().map_or(String::new(), |d| format!(": {d}"));
     let took = format!("{:.0} ms", seen.elapsed.as_secs_f64() * 1000.0);
     let request = e.request.as_deref().map_or(String::new(), |r| format!(" \"{}\"", r.trim_end_matches(" HTTP/1.1")));

@@ -15,7 +15,7 @@ say() { printf '\n=== %s\n' "$*"; }
 # A command that must be there, and the package that brings it.
 NEEDS=(
     cc:gcc nft:nftables ip:iproute2 sysctl:procps unshare:util-linux nsenter:util-linux squid:squid unbound:unbound
-    promtool:prometheus nginx:nginx-light haproxy:haproxy apache2:apache2 python3:python3 curl:curl nc:netcat-openbsd openssl:openssl update-ca-certificates:ca-certificates
+    promtool:prometheus prometheus:prometheus nginx:nginx-light haproxy:haproxy apache2:apache2 python3:python3 curl:curl nc:netcat-openbsd openssl:openssl update-ca-certificates:ca-certificates
 )
 POLICY=/usr/sbin/policy-rc.d
 

@@ -352,9 +352,10 @@ fn read_own(section: &Section<'_, '_>, kind: Kind) -> Own {
             follow_redirects: section.boolean("follow_redirects"),
             tls: read_tls(section),
         })),
-        Kind::EgressIp => {
-            Own::EgressIp { target: section.parsed("target", "\"http://beacon.example.com:443/\"", parse_beacon), via: read_via(section) }
-        }
+        Kind::EgressIp => Own::EgressIp {
+            target: section.parsed("target", "\"http://beacon.example.com:443/\"", parse_beacon),
+            via: Box::new(read_via(section)),
+        },
         Kind::Peer => Own::Peer(Box::new(Peer {
             target: section.parsed("target", "\"https://office-monitor.example.com:9890\"", parse_base),
             check: {

@@ -151,7 +151,7 @@ pub enum Own {
         /// `target`
         target: Option<At<Url>>,
         /// `via` and its credentials
-        via: Via,
+        via: Box<Via>,
     },
     /// `peer`
     Peer(Box<Peer>),

@@ -30,6 +30,8 @@ const MAX_SERIES: usize = 1000;
 const MAX_CHECKS: usize = 32;
 /// How far ahead of the server's clock another monitor's may be.
 const MAX_AHEAD: f64 = 1.0;
+/// The latest time that can be one, in seconds since 1970: the year 5138.
+const MAX_TIME: f64 = 1e11;
 /// The series of another monitor that says what it reached, and those that say what of.
 const VERDICT: &str = "mustnot_check_verdict";
 const INFO: &str = "mustnot_check_info";
@@ -234,14 +236,15 @@ fn read(body: &[u8], kind: &str) -> Result<Vec<Series>, String> {
 /// # Errors
 /// Why nothing can be told from them.
 fn weigh(samples: &[Series], live: &[Series], max_age: Duration) -> Result<Option<Weighed>, String> {
+    let times = samples.iter().chain(live).flat_map(|s| s.values.iter().chain(&s.value));
+    if let Some((at, _)) = times.into_iter().find(|(at, _)| !(0.0..=MAX_TIME).contains(at)) {
+        return Err(format!("the answer has a time that is none, {at}"));
+    }
     let max_age = max_age.as_secs_f64();
     let (mut now, mut oldest, mut all_true) = (f64::INFINITY, 0.0_f64, true);
     let mut since = f64::NEG_INFINITY;
     for one in live {
         let (at, value) = one.value.as_ref().ok_or("the answer has a series without a value")?;
-        if !at.is_finite() {
-            return Err("the answer has a time that is none".into());
-        }
         now = now.min(*at);
         all_true &= is_true(value)?;
     }
@@ -252,7 +255,7 @@ fn weigh(samples: &[Series], live: &[Series], max_age: Duration) -> Result<Optio
             continue;
         };
         let newest = history.values.last().map_or(f64::NEG_INFINITY, |(at, _)| *at);
-        if newest > now + MAX_AHEAD || newest.is_nan() {
+        if newest > now + MAX_AHEAD {
             return Err("the server's clock ran backwards between two requests".into());
         }
         oldest = oldest.max(now - newest);

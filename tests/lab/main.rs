@@ -26,6 +26,7 @@ mod scenarios_local;
 mod scenarios_mtls;
 mod scenarios_names;
 mod scenarios_peer;
+mod scenarios_promql;
 mod scenarios_proxy;
 mod scenarios_time;
 mod scenarios_world;
