@@ -105,3 +105,86 @@ where
         _ => outcome,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use rustls::server::WebPkiClientVerifier;
+    use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+
+    use super::*;
+    use crate::net::resolve::Resolver;
+    use crate::observation::ClientCertificate;
+
+    /// What a server does once the handshake is done on its side.
+    #[derive(Clone, Copy)]
+    enum Then {
+        Holds,
+        Drops,
+    }
+
+    /// The outcome at a server that asks for a client certificate and takes none as well.
+    async fn tried(version: &'static SupportedProtocolVersion, then: Then, timeout: Duration) -> (Outcome, Evidence) {
+        let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_string()]).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let ca_file = folder.path().join("ca.pem");
+        std::fs::write(&ca_file, made.cert.pem()).unwrap();
+        let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut roots = RootCertStore::empty();
+        roots.add(made.cert.der().clone()).unwrap();
+        let asks = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).allow_unauthenticated();
+        let server = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_client_cert_verifier(asks.build().unwrap())
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let to = listener.local_addr().unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(server));
+        tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let stream = acceptor.accept(stream).await;
+            match then {
+                Then::Holds => tokio::time::sleep(Duration::from_secs(30)).await,
+                Then::Drops => drop(stream),
+            }
+        });
+        let options = tls::Options { ca_file: Some(ca_file), ..tls::Options::default() };
+        let strangers = Stranger::all(&options, &[ClientCertificate::None]).unwrap();
+        let nth = strangers.iter().position(|s| (s.version == Version::V1_3) == (version.version == rustls::ProtocolVersion::TLSv1_3));
+        let probe = Tls { target: to.into(), tls: tls::Client::new(&options).unwrap(), manner: Manner::Strangers(strangers) };
+        let approach = Approach { to, source: None, timeout, aim: Aim::Stranger(nth.unwrap()), resolver: Resolver::System };
+        let mut evidence = Evidence::default();
+        let (outcome, stage) = probe.attempt(&approach, Instant::now() + timeout, &mut evidence).await;
+        assert_eq!(stage, Stage::Tls);
+        assert_eq!(evidence.client_certificate, Some(ClientCertificate::None), "{evidence:?}");
+        assert!(evidence.certificate_sha256.is_some() && evidence.certificate_expires.is_some(), "{evidence:?}");
+        (outcome, evidence)
+    }
+
+    #[tokio::test]
+    async fn resets_closes_and_silences_are_told_apart_until_the_server_must_have_spoken() {
+        let (new, old) = (&rustls::version::TLS13, &rustls::version::TLS12);
+        let (long, short) = (Duration::from_secs(5), Duration::from_millis(400));
+        let cells = [
+            (new, Then::Holds, long, Outcome::TlsEstablished),
+            (old, Then::Holds, long, Outcome::TlsEstablished),
+            // The deadline came before an alert upon our empty certificate could have.
+            (new, Then::Holds, short, Outcome::Mute),
+            (old, Then::Holds, short, Outcome::TlsEstablished),
+            // In TLS 1.2 the server has looked at the certificate before it says that it is done.
+            (new, Then::Drops, long, Outcome::Closed),
+            (old, Then::Drops, long, Outcome::TlsEstablished),
+        ];
+        for (nth, (version, then, timeout, expected)) in cells.into_iter().enumerate() {
+            let (outcome, evidence) = tried(version, then, timeout).await;
+            assert_eq!(outcome, expected, "cell {nth}: {evidence:?}");
+        }
+    }
+}

@@ -22,4 +22,5 @@ mod report;
 #[cfg(test)]
 mod judge;
 #[cfg(test)]
+mod strangers;
 mod worlds;

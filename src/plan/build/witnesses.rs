@@ -190,9 +190,10 @@ fn why_not(proof: Proof, check: &Check, witnesses: &[&Check]) -> String {
             format!("no witness can give it: that takes one to port {port} of another host, without via, with {source} as here; name one")
         }
         Proof::Target => format!(
-            "no witness can give it: that takes one that reaches {} by a via or from another source{}, or one of kind peer, or a promql of the mustnot_check_verdict of a check whose target is the address; name one",
+            "no witness can give it: that takes one that reaches {} by a via or from another source{}, or one of kind peer{}; name one",
             check.probe.target(),
-            if check.probe.plays_strangers() { " or with the right client_cert_file" } else { "" }
+            if check.probe.plays_strangers() { " or with the right client_cert_file" } else { "" },
+            if witnesses.iter().any(|w| matches!(w.probe, Probe::PromQl(_))) { " or promql, of mustnot_check_verdict" } else { "" }
         ),
     }
 }
