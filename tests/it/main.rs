@@ -4,6 +4,8 @@ mod beacon;
 #[cfg(test)]
 mod config;
 #[cfg(test)]
+mod console;
+#[cfg(test)]
 mod documents;
 #[cfg(test)]
 mod door;
@@ -23,4 +25,7 @@ mod report;
 mod judge;
 #[cfg(test)]
 mod strangers;
+#[cfg(test)]
+mod targets;
+#[cfg(test)]
 mod worlds;

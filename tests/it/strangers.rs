@@ -35,9 +35,12 @@ fn subject(to: &str, variant: Option<&str>) -> Subject {
 
 const HERE: &str = "203.0.113.7:443";
 
-/// A stranger's observation: how each of its attempts ended, and what for.
-fn stranger(variant: &str, attempts: &[(Outcome, Option<RefusedFor>)]) -> Observation {
-    let attempt = |(outcome, refused_for): &(Outcome, Option<RefusedFor>)| {
+/// How an attempt ended, and what for.
+type Ended = (Outcome, Option<RefusedFor>);
+
+/// A stranger's observation.
+fn stranger(variant: &str, attempts: &[Ended]) -> Observation {
+    let attempt = |(outcome, refused_for): &Ended| {
         let evidence = Evidence {
             local_address: "198.51.100.66:40000".parse().ok(),
             refused_for: *refused_for,
@@ -63,7 +66,7 @@ fn a_refusal_for_something_else_holds_nothing() {
     use RefusedFor::{Certificate, Other, Version};
     let refused = |what| (Outcome::TlsRefused, Some(what));
     let thrice = |what| [refused(what); 3];
-    let cells: [(&[(Outcome, Option<RefusedFor>)], &str); 9] = [
+    let cells: [(&[Ended], &str); 9] = [
         (&thrice(Certificate), "holds"),
         (&thrice(Other), "unproven"),
         (&thrice(Version), "unproven"),
