@@ -85,15 +85,17 @@ impl Stranger {
 /// authentication), and others have.
 pub fn refused_for(outcome: Outcome, stage: Stage, evidence: &Evidence, certificate: ClientCertificate, body: &[u8]) -> Option<RefusedFor> {
     let asked = evidence.client_certificate == Some(certificate);
+    // In TLS 1.2 the server has looked at the certificate by the end of the handshake; what follows is about something else.
+    let let_in = evidence.tls_version.as_deref() == Some("TLSv1_2");
     let for_it = match outcome {
         Outcome::TlsRefused => match evidence.tls_alert.as_deref() {
             Some("protocol_version") => return Some(RefusedFor::Version),
-            Some("handshake_failure") => true,
+            Some("handshake_failure") => !let_in,
             Some(alert) => OF_CERTIFICATES.contains(&alert),
             None => false,
         },
         // Some refuse without a word; but once the request is out, it may as well be what ended the matter.
-        Outcome::Closed | Outcome::Reset => stage == Stage::Tls,
+        Outcome::Closed | Outcome::Reset => stage == Stage::Tls && !let_in,
         Outcome::Status(400) => {
             let text = String::from_utf8_lossy(body);
             NGINX_REFUSALS.iter().any(|known| text.contains(known))
@@ -179,6 +181,23 @@ mod tests {
             let evidence = Evidence { tls_alert: alert.map(Into::into), client_certificate: *shown, ..Evidence::default() };
             let found = refused_for(*outcome, *stage, &evidence, *certificate, body);
             assert_eq!(found, *expected, "{outcome} {stage} {alert:?} {shown:?} as {certificate:?}");
+        }
+    }
+
+    #[test]
+    fn what_follows_a_finished_handshake_of_tls_1_2_is_not_about_the_certificate() {
+        let after = |version: &str, outcome, alert: Option<&str>| {
+            let evidence = Evidence {
+                tls_version: Some(version.into()),
+                tls_alert: alert.map(Into::into),
+                client_certificate: Some(ClientCertificate::None),
+                ..Evidence::default()
+            };
+            refused_for(outcome, Stage::Tls, &evidence, ClientCertificate::None, b"")
+        };
+        for (outcome, alert) in [(Outcome::Closed, None), (Outcome::Reset, None), (Outcome::TlsRefused, Some("handshake_failure"))] {
+            assert_eq!(after("TLSv1_3", outcome, alert), Some(RefusedFor::Certificate), "{outcome}");
+            assert_eq!(after("TLSv1_2", outcome, alert), Some(RefusedFor::Other), "{outcome}");
         }
     }
 
