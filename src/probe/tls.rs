@@ -108,17 +108,20 @@ where
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::sync::Arc;
     use std::time::Duration;
 
     use rustls::server::WebPkiClientVerifier;
     use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
     use tokio_rustls::TlsAcceptor;
 
     use super::*;
     use crate::net::resolve::Resolver;
-    use crate::observation::ClientCertificate;
+    use crate::observation::{ClientCertificate, RefusedFor};
+    use crate::probe::Http;
 
     /// What a server does once the handshake is done on its side.
     #[derive(Clone, Copy)]
@@ -127,11 +130,10 @@ mod tests {
         Drops,
     }
 
-    /// The outcome at a server that asks for a client certificate and takes none as well.
-    async fn tried(version: &'static SupportedProtocolVersion, then: Then, timeout: Duration) -> (Outcome, Evidence) {
+    /// A server that asks for a client certificate and takes none as well; and the options of who trusts it.
+    fn asking(versions: &[&'static SupportedProtocolVersion], folder: &Path) -> (TlsAcceptor, tls::Options) {
         let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_string()]).unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let ca_file = folder.path().join("ca.pem");
+        let ca_file = folder.join("ca.pem");
         std::fs::write(&ca_file, made.cert.pem()).unwrap();
         let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -139,14 +141,20 @@ mod tests {
         roots.add(made.cert.der().clone()).unwrap();
         let asks = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).allow_unauthenticated();
         let server = ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[version])
+            .with_protocol_versions(versions)
             .unwrap()
             .with_client_cert_verifier(asks.build().unwrap())
             .with_single_cert(vec![made.cert.der().clone()], key)
             .unwrap();
+        (TlsAcceptor::from(Arc::new(server)), tls::Options { ca_file: Some(ca_file), ..tls::Options::default() })
+    }
+
+    /// The outcome at a server of that version.
+    async fn tried(version: &'static SupportedProtocolVersion, then: Then, timeout: Duration) -> (Outcome, Evidence) {
+        let folder = tempfile::tempdir().unwrap();
+        let (acceptor, options) = asking(&[version], folder.path());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let to = listener.local_addr().unwrap();
-        let acceptor = TlsAcceptor::from(Arc::new(server));
         tokio::spawn(async move {
             let (stream, _) = listener.accept().await.unwrap();
             let stream = acceptor.accept(stream).await;
@@ -155,7 +163,6 @@ mod tests {
                 Then::Drops => drop(stream),
             }
         });
-        let options = tls::Options { ca_file: Some(ca_file), ..tls::Options::default() };
         let strangers = Stranger::all(&options, &[ClientCertificate::None]).unwrap();
         let nth = strangers.iter().position(|s| (s.version == Version::V1_3) == (version.version == rustls::ProtocolVersion::TLSv1_3));
         let probe = Tls { target: to.into(), tls: tls::Client::new(&options).unwrap(), manner: Manner::Strangers(strangers) };
@@ -186,5 +193,45 @@ mod tests {
             let (outcome, evidence) = tried(version, then, timeout).await;
             assert_eq!(outcome, expected, "cell {nth}: {evidence:?}");
         }
+    }
+
+    /// A write that is answered by a reset may lose the alert that came before it.
+    #[tokio::test]
+    async fn nothing_is_sent_before_a_late_refusal_could_have_come() {
+        let folder = tempfile::tempdir().unwrap();
+        let (acceptor, options) = asking(rustls::DEFAULT_VERSIONS, folder.path());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let to = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move {
+            let mut too_early = Vec::new();
+            for _ in 0..2 {
+                let (stream, _) = listener.accept().await.unwrap();
+                let mut stream = acceptor.accept(stream).await.unwrap();
+                let mut request = [0; 1024];
+                too_early.push(tokio::time::timeout(Duration::from_millis(450), stream.read(&mut request)).await.is_ok());
+                stream.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+            }
+            too_early
+        });
+        let strangers = Stranger::all(&options, &[ClientCertificate::None]).unwrap();
+        let probe = Http {
+            url: format!("https://{to}/").parse().unwrap(),
+            via: None,
+            method: "GET".into(),
+            headers: Vec::new(),
+            body_contains: None,
+            follow_redirects: false,
+            tls: tls::Client::new(&options).unwrap(),
+            manner: Manner::Strangers(strangers),
+        };
+        for nth in 0..2 {
+            let timeout = Duration::from_secs(5);
+            let approach = Approach { to, source: None, timeout, aim: Aim::Stranger(nth), resolver: Resolver::System };
+            let mut evidence = Evidence::default();
+            let ended = probe.attempt(&approach, Instant::now() + timeout, &mut evidence).await;
+            assert_eq!(ended, (Outcome::Status(403), Stage::Http), "{evidence:?}");
+            assert_eq!(evidence.refused_for, Some(RefusedFor::Certificate), "{evidence:?}");
+        }
+        assert_eq!(server.await.unwrap(), [false, false]);
     }
 }
