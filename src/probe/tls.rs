@@ -208,7 +208,7 @@ mod tests {
                 let (stream, _) = listener.accept().await.unwrap();
                 let mut stream = acceptor.accept(stream).await.unwrap();
                 let mut request = [0; 1024];
-                too_early.push(tokio::time::timeout(Duration::from_millis(450), stream.read(&mut request)).await.is_ok());
+                too_early.push(tokio::time::timeout(Duration::from_millis(300), stream.read(&mut request)).await.is_ok());
                 stream.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n").await.unwrap();
             }
             too_early
