@@ -131,9 +131,9 @@ pub struct Check {
 /// `mustnot probe`.
 #[derive(Debug, Args)]
 pub struct Probe {
-    /// tcp, tls, http, egress-ip, peer, promql or open-proxy
+    /// tcp, tls, http, udp, icmp, dns, egress-ip, peer, promql or open-proxy
     pub kind: String,
-    /// host:port, or a URL for http, egress-ip, peer and promql
+    /// host:port, a URL for http, egress-ip, peer and promql, a name for dns, a host or network for icmp
     pub target: String,
     /// open, blocked, or outcomes such as refused,timeout; for egress-ip the addresses, as ip:203.0.113.10,203.0.113.11
     #[arg(long, default_value = "open")]
@@ -159,9 +159,21 @@ pub struct Probe {
     /// Who resolves names: IP or IP:PORT
     #[arg(long)]
     pub resolver: Option<String>,
+    /// Whom to ask, for dns and its dns witnesses: IP or IP:PORT (repeatable)
+    #[arg(long, value_name = "SERVER", value_delimiter = ',')]
+    pub server: Vec<String>,
+    /// What to ask for, for dns: A, AAAA, MX, TXT, AXFR and so on (repeatable)
+    #[arg(long, value_name = "TYPE", value_delimiter = ',')]
+    pub record: Vec<String>,
+    /// The only answers that are allowed, for dns (repeatable)
+    #[arg(long, value_name = "ANSWER")]
+    pub answers: Vec<String>,
     /// The proxy to go through, as http://host:port
     #[arg(long)]
     pub via: Option<String>,
+    /// What udp sends, if the port is not known for it: dns, ntp, snmp … or hex:00ff; the witnesses of kind udp send it, too
+    #[arg(long)]
+    pub payload: Option<String>,
     /// Our beacon's URL, for open-proxy (repeatable)
     #[arg(long, value_name = "URL")]
     pub beacon: Vec<String>,

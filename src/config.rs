@@ -1,5 +1,6 @@
 //! The configuration: what is written in `probes.toml`, and what is wrong with it. What it means is the plan's to say.
 
+mod dns;
 pub mod duration;
 mod environment;
 mod keys;
@@ -15,6 +16,7 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
+pub use dns::Dns;
 pub use keys::every_key;
 pub use problem::{At, Place, Problem, Problems};
 pub use reader::{Context, Noted, did_you_mean, listed};

@@ -3,12 +3,12 @@
 //! A run resolves, lets every witness run before, looks at every address, lets every witness run after, and judges.
 //! `run` and `check` are this engine with two lengths.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::{join, join_all, pending};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Mutex as Turn, MutexGuard, Semaphore, watch};
 use tokio::time::Instant;
 
 use crate::clock::{Moment, Wall};
@@ -21,6 +21,7 @@ use crate::record::{About, Record};
 use crate::schedule::Schedule;
 use crate::secret::mask;
 use crate::state::State;
+use crate::target::Host;
 use crate::verdict::{Judged, Verdict, fold, judge};
 use crate::witness::{Decoys, Lapse, Proven, Timeline};
 
@@ -64,6 +65,8 @@ pub struct Engine {
     beats: Vec<Mutex<Beat>>,
     state: Option<Arc<State>>,
     permits: Semaphore,
+    /// One line for each host that is asked by datagrams.
+    lines: BTreeMap<Host, Turn<()>>,
 }
 
 /// What an engine that runs is to do.
@@ -149,6 +152,7 @@ impl Engine {
             decoy_turns: decoy::Turns::default(),
             memories: memories.into_iter().map(Mutex::new).collect(),
             partial: plan.checks.iter().map(|_| Mutex::default()).collect(),
+            lines: plan.checks.iter().filter_map(|c| Some((c.waits_at()?.clone(), Turn::default()))).collect(),
             permits: Semaphore::new(runs_at_once(crate::net::descriptor_limit())),
             plan,
             board,
@@ -244,6 +248,7 @@ impl Engine {
     /// The story of one run: its witnesses, what there is to see, its witnesses again, and what that comes to. Beside the
     /// judgements, how many there had to be.
     async fn judge_run(&self, number: usize, check: &Check, began: Began) -> (Vec<Judged>, usize) {
+        let line = self.stand_in_line(check).await;
         let Ok(_permit) = self.permits.acquire().await else { return (Vec::new(), 1) };
         let mut look = if check.expectation.is_inverted() {
             self.look_with_witnesses(number, check, began).await
@@ -251,6 +256,7 @@ impl Engine {
             self.let_witnesses_run(check, Side::Before, &Found::default()).await;
             self.shared_run(number, Moment::now(), &[]).await
         };
+        drop(line);
         if check.expectation.is_inverted() || !look.seen.iter().all(|o| self.reads_as(check, o) == Reading::Accepted) {
             self.let_witnesses_run(check, Side::After, &look.found).await;
         }
@@ -265,13 +271,30 @@ impl Engine {
     async fn look_with_witnesses(&self, number: usize, check: &Check, began: Began) -> Look {
         let mut found = self.find(number, check).await;
         self.let_witnesses_run(check, Side::Before, &found).await;
-        if found.is_the_answer(check) {
-            // The answer is the observation, so it has to be given while the witnesses stand around it.
-            found = self.find(number, check).await;
+        if found.has_an_answer(check) {
+            // The answer is the observation, so it has to be given while the witnesses stand around it, and every time.
+            found = self.find_every_time(number, check).await;
         }
-        let look = self.look(check, found, |seen| self.announce(number, check, seen, began));
-        // The witnesses' decoys run meanwhile: beside the runs before, and at no cost in time.
-        join(look, self.hear_decoys(check, &[])).await.0
+        let mut whole = Look::default();
+        for part in found.parts() {
+            if !whole.seen.is_empty() {
+                // After the part before, and before this one.
+                self.let_witnesses_run(check, Side::After, &part).await;
+            }
+            let look = self.look(check, part, |seen| self.announce(number, check, seen, began));
+            // The witnesses' decoys run meanwhile: beside the runs before, and at no cost in time.
+            whole = whole.and(join(look, self.hear_decoys(check, &[])).await.0);
+        }
+        whole
+    }
+
+    /// Waits until no other run that must see a block asks the same host by datagrams: those leave one a second, and were
+    /// many runs to share that second, the witnesses would be long out of date by the time of their first packet.
+    async fn stand_in_line(&self, check: &Check) -> Option<MutexGuard<'_, ()>> {
+        match self.lines.get(check.waits_at()?) {
+            Some(line) => Some(line.lock().await),
+            None => None,
+        }
     }
 
     fn reads_as(&self, check: &Check, seen: &Observation) -> Reading {

@@ -1,9 +1,9 @@
 //! Expectations: which outcomes a check accepts, and how an observation reads against them.
 
-use crate::observation::{Class, Observation, Outcome, RefusedFor, Stage};
+use crate::observation::{Class, Observation, Outcome, RefusedFor};
 
-/// SYNs that must have left this host before silence can count as a block (SPEC 2.5).
-pub const MIN_SYNS: u32 = 3;
+/// SYNs, datagrams or echoes that must have left this host before silence can count as a block (SPEC 2.5).
+pub const MIN_SENT: u32 = 3;
 
 /// One accepted outcome, or one range of HTTP statuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +22,7 @@ pub struct Expectation {
     controlled: Vec<&'static str>,
     refused_for: Option<RefusedFor>,
     by_answers: bool,
+    silence_needs_target: bool,
     inverted: bool,
 }
 
@@ -74,6 +75,7 @@ impl Expectation {
             controlled: Vec::new(),
             refused_for: None,
             by_answers: false,
+            silence_needs_target: false,
             inverted: open == 0,
         })
     }
@@ -104,6 +106,28 @@ impl Expectation {
     pub fn controlled_by(mut self, techniques: Vec<&'static str>) -> Expectation {
         self.controlled = techniques;
         self
+    }
+
+    /// Silence alone is no block: an open UDP port may be as silent, so the target must be shown to answer (SPEC section 4).
+    #[must_use]
+    pub fn silence_needs_target(mut self) -> Expectation {
+        self.silence_needs_target = true;
+        self
+    }
+
+    /// Whether this observation was silent where silence needs the proof `target`.
+    pub fn needs_target_for(&self, seen: &Observation) -> bool {
+        self.silence_needs_target && seen.attempts.iter().any(|o| o.is_silence())
+    }
+
+    /// Whether silence needs the proof `target`.
+    pub fn needs_target_for_silence(&self) -> bool {
+        self.silence_needs_target
+    }
+
+    /// Whether silence is all that it accepts.
+    pub fn accepts_nothing_but_silence(&self) -> bool {
+        self.accepts.iter().all(|a| *a == Accept::One(Outcome::Timeout))
     }
 
     /// What it accepts is all closed.
@@ -159,8 +183,8 @@ impl Expectation {
             0 => Reading::Silent,
             n if n < seen.attempts.len() => Reading::Mixed,
             _ if self.is_beside_the_point(seen) => Reading::Undecided,
-            _ if seen.fewest_syns.is_some_and(|n| n < MIN_SYNS) => Reading::Local,
-            n if n < attempts && seen.stage != Stage::Dns => Reading::Incomplete,
+            _ if seen.fewest_sent.is_some_and(|n| n < MIN_SENT) => Reading::Local,
+            n if n < attempts => Reading::Incomplete,
             _ => Reading::Accepted,
         }
     }

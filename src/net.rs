@@ -4,9 +4,13 @@ use std::net::IpAddr;
 
 use nix::sys::socket::SockaddrStorage;
 
+pub mod ask;
 pub mod connect;
+pub mod dns;
+pub mod echo;
 pub mod failure;
 pub mod http;
+pub mod pace;
 pub mod resolve;
 pub mod sys;
 pub mod tls;

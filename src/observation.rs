@@ -160,11 +160,10 @@ impl Outcome {
         matches!(self, Outcome::Timeout | Outcome::Mute)
     }
 
-    /// Somebody completed a TCP handshake before it.
+    /// Somebody completed a TCP handshake before it, where TCP is what carried it.
     pub fn is_past_tcp(self) -> bool {
         let kept_out = matches!(self, Outcome::Refused | Outcome::Prohibited | Outcome::Unreachable | Outcome::Timeout);
-        let without_tcp = [Outcome::Replied, Outcome::Resolved, Outcome::NxDomain, Outcome::NoData, Outcome::DnsRefused, Outcome::ServFail];
-        !kept_out && !without_tcp.contains(&self) && self.class() != Class::Local
+        !kept_out && self != Outcome::Replied && self.class() != Class::Local
     }
 
     /// Every outcome without a number.
@@ -356,6 +355,12 @@ pub struct Evidence {
     /// SYN retransmissions (`TCP_INFO`, `tcpi_total_retrans`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub syn_retransmits: Option<u32>,
+    /// Datagrams or echoes that left this host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub datagrams_sent: Option<u32>,
+    /// Bytes of the datagram or echo that came back; its first ones are `head`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reply_bytes: Option<usize>,
     /// ICMP errors from the error queue, at most [`Evidence::MAX_ICMP`].
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub icmp: Vec<Icmp>,
@@ -398,7 +403,7 @@ pub struct Evidence {
     /// The status of the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    /// The first bytes of the answer's head, at most [`Evidence::MAX_HEAD`].
+    /// The first bytes of the answer's head, at most [`Evidence::MAX_HEAD`]; of a datagram in hexadecimal where it is no text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub head: Option<String>,
     /// The technique of the open-proxy suite (`OP-01` and so on).
@@ -427,6 +432,9 @@ pub struct Evidence {
     /// What a Prometheus server said of a series.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub query: Option<QueryEvidence>,
+    /// What the name server was asked and said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dns: Option<DnsEvidence>,
     /// What authenticated the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authenticated: Option<Authentication>,
@@ -468,6 +476,49 @@ pub struct QueryEvidence {
     pub holding_since: Option<Moment>,
     /// What other monitors reached, by the verdicts among the series.
     pub reached: Vec<Reached>,
+}
+
+/// What a name server was asked and said.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct DnsEvidence {
+    /// How often the question left this host, over UDP and TCP.
+    pub queries_sent: u32,
+    /// Messages that came and were no answer to this question: another id, another question.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub answers_ignored: u32,
+    /// The response code of the answer, by its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rcode: Option<String>,
+    /// The server speaks for the zone (AA).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub authoritative: bool,
+    /// The server asks others (RA).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub recursion_available: bool,
+    /// By what the answer came.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answered_by: Option<Transport>,
+    /// The records of the answer, each its type and what it says; at most [`DnsEvidence::MAX_RECORDS`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub records: Vec<String>,
+    /// How many more there were.
+    #[serde(skip_serializing_if = "is_none_more")]
+    pub more_records: usize,
+}
+
+impl DnsEvidence {
+    /// Records of an answer that are kept.
+    pub const MAX_RECORDS: usize = 16;
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_none_more(count: &usize) -> bool {
+    *count == 0
 }
 
 /// One thing that a peer reached.
@@ -557,8 +608,8 @@ pub struct Observation {
     pub evidence: Evidence,
     /// The outcome of every attempt, in order.
     pub attempts: Vec<Outcome>,
-    /// The fewest SYNs that any silent attempt sent, where one was silent and TCP.
-    pub fewest_syns: Option<u32>,
+    /// The fewest SYNs, datagrams or echoes that any silent attempt sent, where one was silent.
+    pub fewest_sent: Option<u32>,
     /// How long the deciding attempt took.
     pub elapsed: Duration,
     /// Before the first packet of the first attempt.
@@ -583,8 +634,11 @@ impl Observation {
             .or_else(|| refused_for(RefusedFor::Other))
             .or_else(|| refused_for(RefusedFor::Version))
             .unwrap_or(attempts.len().saturating_sub(1));
-        let silent = attempts.iter().filter(|a| a.outcome == Outcome::Timeout && subject.transport == Transport::Tcp);
-        let fewest_syns = silent.map(|a| a.evidence.syns_sent.unwrap_or(0)).min();
+        let sent = |a: &Attempt| match subject.transport {
+            Transport::Tcp => a.evidence.syns_sent.unwrap_or(0),
+            Transport::Udp | Transport::Icmp => a.evidence.datagrams_sent.unwrap_or(0),
+        };
+        let fewest_sent = attempts.iter().filter(|a| a.outcome == Outcome::Timeout).map(sent).min();
         let outcomes = attempts.iter().map(|a| a.outcome).collect();
         let started = attempts.iter().map(|a| a.started).min().unwrap_or(Moment::ZERO);
         let ended = attempts.iter().map(|a| a.ended).max().unwrap_or(Moment::ZERO);
@@ -596,7 +650,7 @@ impl Observation {
                 stage: a.stage,
                 evidence: a.evidence,
                 attempts: outcomes,
-                fewest_syns,
+                fewest_sent,
                 started,
                 ended,
                 started_at,
@@ -614,12 +668,20 @@ impl Observation {
             stage,
             evidence,
             attempts: vec![outcome],
-            fewest_syns: None,
+            fewest_sent: None,
             elapsed: Duration::ZERO,
             started: at,
             ended: at,
             started_at,
         }
+    }
+
+    /// The same answer of a resolver, asked for again and again, as one observation.
+    pub fn of_answers(answers: Vec<Observation>) -> Option<Observation> {
+        let attempts = answers.iter().flat_map(|o| o.attempts.iter().copied()).collect();
+        let ended = answers.iter().map(|o| o.ended).max();
+        let first = answers.into_iter().min_by_key(|o| o.started)?;
+        Some(Observation { attempts, ended: ended.unwrap_or(first.ended), ..first })
     }
 
     /// Our own address, as the kernel chose it.
@@ -635,6 +697,20 @@ impl Observation {
     /// The handshake of some attempt was completed by somebody, so that an interceptor could be who answered.
     pub fn got_past_tcp(&self) -> bool {
         self.attempts.iter().chain([&self.outcome]).any(|o| o.is_past_tcp())
+    }
+
+    /// Some datagram or echo was answered, so that an interceptor could be who did; of DNS, a name that is denied is an answer, too.
+    pub fn was_replied_to(&self) -> bool {
+        let answers = [
+            Outcome::Replied,
+            Outcome::Resolved,
+            Outcome::Mismatch,
+            Outcome::NxDomain,
+            Outcome::NoData,
+            Outcome::DnsRefused,
+            Outcome::ServFail,
+        ];
+        self.attempts.iter().chain([&self.outcome]).any(|o| answers.contains(o))
     }
 }
 

@@ -13,11 +13,12 @@ use ipnet::IpNet;
 
 use crate::expectation::Expectation;
 use crate::net::resolve::Resolver;
-use crate::observation::Family;
+use crate::observation::{Family, Outcome};
 use crate::probe::Probe;
 use crate::proxy;
 use crate::secret::Secret;
 use crate::severity::Severity;
+use crate::target::Host;
 use crate::token::Key;
 use crate::verdict::{Claim, stale_after};
 use crate::witness::ProofSet;
@@ -30,6 +31,9 @@ pub const ATTEMPT_SPACING: Duration = Duration::from_secs(1);
 pub const DECOY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Runs of one witness start at least this far apart, so that many checks share one.
 pub const WITNESS_SPACING: Duration = Duration::from_secs(1);
+
+/// How many addresses of one run are looked at at once; witnesses run between those and the next.
+pub const LOOKS_AT_ONCE: usize = 128;
 
 /// Everything that a `probes.toml` means.
 #[derive(Debug)]
@@ -71,6 +75,8 @@ pub struct Check {
     pub name: String,
     /// The target as written, for reports and labels.
     pub target: String,
+    /// The target's name is written with its last dot, so that no search list is followed.
+    pub rooted: bool,
     /// How to look.
     pub probe: Probe,
     /// `expect` as written, for reports.
@@ -164,8 +170,30 @@ impl Check {
     /// How long one of its observations may take at worst: resolving, then every attempt with its whole time-out.
     pub fn worst_observation(&self) -> Duration {
         let resolving = if self.probe.needs_resolving() { self.timeout } else { Duration::ZERO };
-        let spacing = self.attempt_stagger() * u32::try_from(self.attempts.saturating_sub(1)).unwrap_or(u32::MAX);
-        resolving + spacing + self.timeout + self.probe.epilogue(self.timeout)
+        let others = u32::try_from(self.attempts.saturating_sub(1)).unwrap_or(u32::MAX);
+        let spacing = self.attempt_stagger().max(self.probe.keeps_host()) * others;
+        let rounds = u32::try_from(self.probe.subjects_known().div_ceil(LOOKS_AT_ONCE)).unwrap_or(u32::MAX);
+        // Where the resolver's own answer may be the block, it is asked for as often as an address would be tried.
+        let may_be_the_answer = [Outcome::NxDomain, Outcome::NoData].into_iter().any(|o| self.expectation.accepts(o));
+        let asking_again = if may_be_the_answer && !resolving.is_zero() { spacing + self.timeout } else { Duration::ZERO };
+        resolving + asking_again + (spacing + self.timeout) * rounds + self.probe.epilogue(self.timeout)
+    }
+
+    /// Whether both may send datagrams to one host, where only one is sent a second.
+    fn shares_host(&self, other: &Check) -> bool {
+        let paced = |check: &Check| !check.probe.keeps_host().is_zero();
+        paced(self) && paced(other) && self.probe.may_ask(&other.probe)
+    }
+
+    /// Whether its runs wait for those of the other, so that the witnesses around each are near ([`Check::waits_at`]).
+    fn waits_for(&self, other: &Check) -> bool {
+        self.waits_at().is_some_and(|host| other.waits_at() == Some(host))
+    }
+
+    /// The host at which runs that must see a block stand in line, one at a time.
+    pub fn waits_at(&self) -> Option<&Host> {
+        let waits = self.expectation.is_inverted() && !self.probe.keeps_host().is_zero();
+        waits.then(|| &self.probe.first_hop().host)
     }
 
     /// How long the next attempt waits for a slow one. A block needs all its attempts, so they overlap; a positive
@@ -176,13 +204,30 @@ impl Check {
 }
 
 impl Plan {
-    /// Fills in every check's worst-case run time: its own observation, and on either side the slowest of its witnesses.
+    /// Fills in every check's worst-case run time: its own observation, on either side the slowest of its witnesses, and
+    /// what it waits for others that ask the same host by datagrams.
     pub fn worst_runs(checks: &mut [Check]) {
-        let alone: Vec<Duration> = checks.iter().map(Check::worst_observation).collect();
-        for check in checks {
-            let slowest = check.witness_numbers().filter_map(|w| alone.get(w)).max().copied();
-            let witnessed = slowest.map_or(Duration::ZERO, |w| (WITNESS_SPACING + w) * 2);
-            check.worst_run = check.worst_observation() + witnessed + check.timeout.max(DECOY_TIMEOUT);
+        let others = |at: usize| checks.iter().enumerate().filter(move |(other, _)| *other != at).map(|(_, check)| check);
+        let attempts = |check: &Check| check.probe.keeps_host() * u32::try_from(check.attempts).unwrap_or(u32::MAX);
+        let looks = checks.iter().enumerate().map(|(at, check)| {
+            let between: Duration = others(at).filter(|other| check.shares_host(other)).map(attempts).sum();
+            check.worst_observation() + between
+        });
+        let looks: Vec<Duration> = looks.collect();
+        let runs = checks.iter().zip(&looks).map(|(check, look)| {
+            let slowest = check.witness_numbers().filter_map(|w| looks.get(w)).max().copied();
+            let rounds = u32::try_from(check.probe.subjects_known().div_ceil(LOOKS_AT_ONCE)).unwrap_or(u32::MAX);
+            let witnessed = slowest.map_or(Duration::ZERO, |w| (WITNESS_SPACING + w) * (rounds + 1));
+            *look + witnessed + check.timeout.max(DECOY_TIMEOUT)
+        });
+        let runs: Vec<Duration> = runs.collect();
+        let in_line = |at: usize, check: &Check| -> Duration {
+            let ahead = checks.iter().zip(&runs).enumerate().filter(|(other, (c, _))| *other != at && check.waits_for(c));
+            ahead.map(|(_, (_, run))| *run).sum()
+        };
+        let worst: Vec<Duration> = checks.iter().zip(&runs).enumerate().map(|(at, (check, run))| *run + in_line(at, check)).collect();
+        for (check, worst) in checks.iter_mut().zip(worst) {
+            check.worst_run = worst;
         }
     }
 

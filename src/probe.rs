@@ -8,7 +8,9 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::clock::Moment;
+use crate::net::ask::QUESTIONS;
 use crate::net::connect;
+use crate::net::pace::{self, Pace, SPACING};
 use crate::net::resolve::{Answer, Resolver};
 use crate::net::tls::Stranger;
 use crate::observation::{Attempt, Class, Evidence, Family, Outcome, Stage, Subject, Transport};
@@ -16,9 +18,11 @@ use crate::secret::Secret;
 use crate::target::{HostPort, Url};
 
 mod by_hand;
+mod dns;
 mod egress_ip;
 mod fetch;
 mod http;
+mod icmp;
 mod kind;
 mod open_proxy;
 mod peer;
@@ -26,9 +30,12 @@ mod promql;
 mod tcp;
 mod tls;
 mod tunnel;
+mod udp;
 
+pub use dns::{Allowed, Dns, PORT as DNS_PORT, RecordType};
 pub use egress_ip::EgressIp;
 pub use http::Http;
+pub use icmp::{Icmp, Scope, bare};
 pub use kind::Kind;
 pub use open_proxy::{OpenProxy, Technique};
 pub use peer::Peer;
@@ -36,6 +43,7 @@ pub use promql::{MAX_QUERY, PromQl, is_plain_series};
 pub use tcp::Tcp;
 pub use tls::{Manner, Tls};
 pub use tunnel::Via;
+pub use udp::{Payload, Udp};
 
 /// How every probe names itself, so that the audited side's logs corroborate.
 pub const USER_AGENT: &str = concat!("mustnot/", env!("CARGO_PKG_VERSION"));
@@ -63,6 +71,12 @@ pub enum Probe {
     PromQl(PromQl),
     /// The attempts to make a proxy relay for a stranger.
     OpenProxy(OpenProxy),
+    /// What a name server says of a name.
+    Dns(Dns),
+    /// A datagram that a live service answers.
+    Udp(Udp),
+    /// An ICMP echo.
+    Icmp(Icmp),
 }
 
 impl Probe {
@@ -76,6 +90,9 @@ impl Probe {
             Probe::Peer(_) => Kind::Peer,
             Probe::PromQl(_) => Kind::PromQl,
             Probe::OpenProxy(_) => Kind::OpenProxy,
+            Probe::Dns(_) => Kind::Dns,
+            Probe::Udp(_) => Kind::Udp,
+            Probe::Icmp(_) => Kind::Icmp,
         }
     }
 
@@ -84,7 +101,7 @@ impl Probe {
         match self {
             Probe::Http(http) => http.via.as_ref(),
             Probe::EgressIp(egress) => egress.via.as_ref(),
-            Probe::Tcp(_) | Probe::Tls(_) | Probe::Peer(_) | Probe::PromQl(_) | Probe::OpenProxy(_) => None,
+            _ => None,
         }
     }
 
@@ -98,6 +115,9 @@ impl Probe {
             Probe::Peer(p) => &p.url.authority,
             Probe::PromQl(p) => &p.url.authority,
             Probe::OpenProxy(p) => &p.target,
+            Probe::Dns(p) => &p.target,
+            Probe::Udp(p) => &p.target,
+            Probe::Icmp(p) => &p.target.host,
         }
     }
 
@@ -108,7 +128,11 @@ impl Probe {
 
     /// Where the first packets go.
     pub fn hops(&self) -> Hops<'_> {
-        Hops::Host(self.first_hop())
+        match self {
+            Probe::Dns(dns) => dns.hops(),
+            Probe::Icmp(p) => p.target.addresses().map_or(Hops::Host(&p.target.host), Hops::Addresses),
+            _ => Hops::Host(self.first_hop()),
+        }
     }
 
     /// What carries the first packet.
@@ -121,6 +145,8 @@ impl Probe {
             | Probe::Peer(_)
             | Probe::PromQl(_)
             | Probe::OpenProxy(_) => Transport::Tcp,
+            Probe::Udp(_) | Probe::Dns(_) => Transport::Udp,
+            Probe::Icmp(_) => Transport::Icmp,
         }
     }
 
@@ -129,7 +155,7 @@ impl Probe {
         match self {
             Probe::Tls(tls) => matches!(tls.manner, Manner::Strangers(_)),
             Probe::Http(http) => !http.strangers().is_empty(),
-            Probe::Tcp(_) | Probe::EgressIp(_) | Probe::Peer(_) | Probe::PromQl(_) | Probe::OpenProxy(_) => false,
+            _ => false,
         }
     }
 
@@ -137,20 +163,58 @@ impl Probe {
     pub fn shows_own_certificate(&self) -> bool {
         match self {
             Probe::Tls(Tls { tls, .. }) | Probe::Http(Http { tls, .. }) => tls.has_own_certificate(),
-            Probe::Tcp(_) | Probe::EgressIp(_) | Probe::Peer(_) | Probe::PromQl(_) | Probe::OpenProxy(_) => false,
+            _ => false,
+        }
+    }
+
+    /// What is asked, where an answer to one question says nothing of another ([`Subject::asked`]).
+    pub fn asked(&self) -> Option<String> {
+        match self {
+            Probe::Udp(p) => Some(p.payload.to_string()),
+            _ => None,
+        }
+    }
+
+    /// For how long one attempt keeps its host from all others, so that its datagrams are spaced ([`crate::net::pace`]).
+    pub fn keeps_host(&self) -> Duration {
+        match self {
+            Probe::Udp(_) | Probe::Icmp(_) => SPACING * QUESTIONS,
+            _ => Duration::ZERO,
         }
     }
 
     /// Whether a name must be resolved before anything can be dialled.
     pub fn needs_resolving(&self) -> bool {
-        self.first_hop().host.ip().is_none()
+        !matches!(self, Probe::Dns(_)) && self.first_hop().host.ip().is_none()
+    }
+
+    /// How many addresses there are to look at, as far as that can be told without resolving; at least one.
+    pub fn subjects_known(&self) -> usize {
+        match self {
+            Probe::Icmp(p) => p.target.addresses().map_or(1, |all| all.len()),
+            _ => 1,
+        }
+    }
+
+    /// Whether both may lead to one host, as far as that can be told without resolving.
+    pub fn may_ask(&self, other: &Probe) -> bool {
+        let overlap = |echo: &Icmp, other: &Probe| echo.target.may_be(&other.first_hop().host);
+        match (self, other) {
+            (Probe::Icmp(a), Probe::Icmp(b)) => overlap(a, other) || overlap(b, self),
+            (Probe::Icmp(echo), other) | (other, Probe::Icmp(echo)) => overlap(echo, other),
+            // Two names may stand for one address.
+            _ => match (self.first_hop().host.ip(), other.first_hop().host.ip()) {
+                (Some(one), Some(other)) => one == other,
+                _ => true,
+            },
+        }
     }
 
     /// What follows the last attempt at worst: the open-proxy suite asks the beacon's log.
     pub fn epilogue(&self, timeout: Duration) -> Duration {
         match self {
             Probe::OpenProxy(_) => timeout,
-            Probe::Tcp(_) | Probe::Tls(_) | Probe::Http(_) | Probe::EgressIp(_) | Probe::Peer(_) | Probe::PromQl(_) => Duration::ZERO,
+            _ => Duration::ZERO,
         }
     }
 }
@@ -166,6 +230,8 @@ pub enum Aim {
     Relay(Technique, Option<Url>),
     /// The target, in the place of this one of the strangers that the probe plays.
     Stranger(usize),
+    /// For the records of this type.
+    Ask(RecordType),
 }
 
 /// Where the first packets of a probe go.
@@ -199,14 +265,16 @@ impl Probe {
     pub fn subjects(&self, to: SocketAddr, source: Option<IpAddr>, timeout: Duration, resolver: Resolver) -> Vec<(Subject, Approach)> {
         let via = self.via().is_some();
         let target = self.target();
+        let has_port = self.transport() != Transport::Icmp;
+        let shown = |to: &HostPort| if has_port { to.to_string() } else { bare(&to.host) };
         let subject = Subject {
-            address: if via { target.to_string() } else { to.to_string() },
-            named: target.host.ip().is_none().then(|| target.to_string()),
+            address: if via { target.to_string() } else { shown(&to.into()) },
+            named: target.host.ip().is_none().then(|| shown(target)),
             family: Some(Family::of(to.ip())),
             dialled: Some(to),
             reached: if via { target.socket_addr() } else { Some(to) },
             transport: self.transport(),
-            asked: None,
+            asked: self.asked(),
             source,
             via,
             technique: None,
@@ -217,15 +285,16 @@ impl Probe {
             Probe::OpenProxy(suite) => suite.subjects(&subject, &approach),
             Probe::Tls(Tls { manner: Manner::Strangers(all), .. }) => strangers(all, &subject, &approach),
             Probe::Http(http) if !http.strangers().is_empty() => strangers(http.strangers(), &subject, &approach),
-            Probe::Tcp(_) | Probe::Tls(_) | Probe::Http(_) | Probe::EgressIp(_) | Probe::Peer(_) | Probe::PromQl(_) => {
-                vec![(subject, approach)]
-            }
+            Probe::Dns(dns) => dns.subjects(&subject, &approach),
+            _ => vec![(subject, approach)],
         }
     }
 
     /// One attempt: one fresh connection, and what became of it.
     pub async fn attempt(&self, approach: &Approach) -> Attempt {
         let mut evidence = Evidence::default();
+        // Whoever waits for a host's turn has not begun, and his time is not running.
+        let pace = if self.keeps_host().is_zero() { Pace::free() } else { pace::turn(approach.to.ip()).await };
         let started = Moment::now();
         let deadline = Instant::now() + approach.timeout;
         let (outcome, stage) = match self {
@@ -236,6 +305,9 @@ impl Probe {
             Probe::Peer(probe) => probe.attempt(approach, deadline, &mut evidence).await,
             Probe::PromQl(probe) => probe.attempt(approach, deadline, &mut evidence).await,
             Probe::OpenProxy(probe) => probe.attempt(approach, deadline, &mut evidence).await,
+            Probe::Dns(probe) => probe.attempt(approach, deadline, &mut evidence).await,
+            Probe::Udp(probe) => probe.attempt(approach, pace, deadline, &mut evidence).await,
+            Probe::Icmp(probe) => probe.attempt(approach, pace, deadline, &mut evidence).await,
         };
         let ended = Moment::now();
         let longest = approach.timeout + self.epilogue(approach.timeout) + OVERRUN;
@@ -256,6 +328,26 @@ fn strangers(all: &[Stranger], subject: &Subject, approach: &Approach) -> Vec<(S
         (subject, Approach { aim: Aim::Stranger(nth), ..approach.clone() })
     };
     all.iter().enumerate().map(of).collect()
+}
+
+impl Probe {
+    /// Whether somebody answers at `to` as he would answer this probe's first packet: a handshake, or a datagram's question.
+    pub async fn is_answered_at(
+        &self,
+        to: SocketAddr,
+        transport: Transport,
+        source: Option<IpAddr>,
+        deadline: Instant,
+        evidence: &mut Evidence,
+    ) -> bool {
+        match (self, transport) {
+            (Probe::Udp(probe), Transport::Udp) => probe.ask(to, source, Pace::free(), deadline, evidence).await == Outcome::Replied,
+            (Probe::Icmp(_), _) => icmp::ask(to, source, Pace::free(), deadline, evidence).await == Outcome::Replied,
+            (Probe::Dns(probe), Transport::Udp) => probe.is_answered_at(to, source, deadline, evidence).await,
+            // The handshake was finished before a RST that comes after it.
+            _ => matches!(connect::dial(to, source, deadline, evidence).await, Ok(_) | Err(Outcome::Reset)),
+        }
+    }
 }
 
 /// Opens the connection to the first hop.

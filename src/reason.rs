@@ -1,8 +1,8 @@
 //! Reasons: a judged run as a sentence for somebody who was asleep a minute ago.
 
-use crate::observation::{Observation, Outcome, Stage};
+use crate::observation::{Observation, Outcome, Stage, Transport};
 use crate::plan::Check;
-use crate::probe::Kind;
+use crate::probe::{Kind, Probe};
 use crate::verdict::{Cause, Judged, Verdict};
 use crate::witness::Proof;
 
@@ -80,12 +80,16 @@ fn alive(one: &Judged) -> String {
 }
 
 fn missing(check: &Check, one: &Judged) -> String {
-    let wanted = check.require.without(one.proofs);
+    let wanted = check.claim().required(&one.seen).without(one.proofs);
     if wanted.is_empty() {
         return "that the way there was alive".into();
     }
     let say = |proof| match proof {
+        Proof::Target if one.seen.subject.transport == Transport::Udp => {
+            "that the target answers this very question, so that silence is no answer of its own"
+        }
         Proof::Vantage => "that this monitor could get out by the same family and source",
+        Proof::Port if one.seen.subject.transport == Transport::Icmp => "that its echoes get out",
         Proof::Port => "that it could get out to this port",
         Proof::Target => "that the target was alive at this very address",
     };
@@ -94,9 +98,17 @@ fn missing(check: &Check, one: &Judged) -> String {
 
 fn remedy(check: &Check, one: &Judged) -> String {
     let family = one.seen.subject.family.map_or("the same family".to_string(), |f| f.to_string());
-    match check.require.without(one.proofs).iter().next() {
+    match check.claim().required(&one.seen).without(one.proofs).iter().next() {
         Some(Proof::Vantage) => format!("Name a direct witness that is reached by {family} from the same source."),
+        Some(Proof::Port) if one.seen.subject.transport == Transport::Icmp => {
+            format!("Name a witness of kind icmp that is answered elsewhere by {family}.")
+        }
         Some(Proof::Port) => format!("Name a direct witness on the same port by {family}."),
+        Some(Proof::Target) if one.seen.subject.transport == Transport::Udp => format!(
+            "Name a witness that sends the same payload ({}) to {} by the allowed way: from another source, or a peer.",
+            one.seen.subject.asked.as_deref().unwrap_or("the same"),
+            one.seen.subject.address
+        ),
         Some(Proof::Target) => format!("Name a witness that reaches {} by the allowed way.", one.seen.subject.address),
         None => "Name a witness.".into(),
     }
@@ -116,8 +128,43 @@ fn asked(check: &Check) -> &'static str {
     if check.probe.kind() == Kind::PromQl { "Prometheus at" } else { "the peer" }
 }
 
+/// What a name server did; none where that needs no words of its own.
+fn asked_dns(seen: &Observation, check: &Check) -> Option<String> {
+    let asked = seen.subject.asked.as_deref().filter(|_| matches!(check.probe, Probe::Dns(_)))?;
+    let who = format!("the name server {}, asked for {asked},", seen.subject.address);
+    let e = &seen.evidence;
+    let detail = e.detail.as_ref().map_or(String::new(), |d| format!(": {d}"));
+    let icmp = e.icmp.last().map_or(String::new(), |i| {
+        let sender = i.sender.map_or("somebody".to_string(), |s| s.to_string());
+        format!(" (ICMP {}/{} from {sender})", i.kind, i.code)
+    });
+    let questions = e.dns.as_ref().map_or(0, |dns| dns.queries_sent);
+    let ignored = match e.dns.as_ref().map_or(0, |dns| dns.answers_ignored) {
+        0 => String::new(),
+        n => format!(", only {n} that answered something else"),
+    };
+    Some(match seen.outcome {
+        Outcome::Resolved => format!("{who} gave {}", e.detail.as_deref().unwrap_or("an answer")),
+        Outcome::Mismatch => format!("{who} answered, but not as the check says{detail}"),
+        Outcome::NxDomain => format!("{who} says that there is no such name (NXDOMAIN)"),
+        Outcome::NoData => format!("{who} says that the name has no such record"),
+        Outcome::DnsRefused => format!("{who} refuses to answer (REFUSED){detail}"),
+        Outcome::ServFail if detail.is_empty() => format!("{who} failed (SERVFAIL)"),
+        Outcome::ServFail => format!("{who} gave no answer that says something{detail}"),
+        Outcome::Timeout => format!("{who} gave no answer to {questions} datagrams in each of {} attempts{ignored}", seen.attempts.len()),
+        Outcome::Refused => format!("{who} does not listen{icmp}"),
+        Outcome::Prohibited => format!("the way to {who} is administratively prohibited{icmp}"),
+        Outcome::Unreachable => format!("{who} is unreachable{icmp}"),
+        Outcome::LocalError => format!("{who} could not be asked{detail}"),
+        _ => return None,
+    })
+}
+
 /// What happened to one address, as the start of a sentence.
 fn happened(seen: &Observation, check: &Check) -> String {
+    if let Some(what) = asked_dns(seen, check) {
+        return what;
+    }
     let who = match (&check.probe.via(), seen.stage) {
         (Some(via), Stage::Tcp | Stage::Proxy) => format!("the proxy {} (on the way to {})", via.proxy, seen.subject.address),
         _ => match seen.evidence.redirected_to {
@@ -149,7 +196,10 @@ fn happened(seen: &Observation, check: &Check) -> String {
         Outcome::BadHttp => format!("{who} answered with something that is not HTTP"),
         Outcome::Status(code) => format!("{who} answered {code}{to_request}{aside}"),
         Outcome::Mismatch => format!("{who} answered, but not as the check says{detail}"),
-        Outcome::Replied => format!("{who} replied after {took}{detail}"),
+        Outcome::Replied => match &seen.subject.asked {
+            Some(payload) => format!("{who} answered the UDP payload \"{payload}\" after {took}"),
+            None => format!("{who} answered an echo after {took}"),
+        },
         Outcome::Resolved => format!("{who} gave an answer{detail}"),
         Outcome::Relayed => format!("{who} relayed a stranger's request to our beacon{saw}{technique}"),
         Outcome::RelayedBlind => {
@@ -162,12 +212,18 @@ fn happened(seen: &Observation, check: &Check) -> String {
         Outcome::QueryTrue => format!("{} {who} confirms it{detail}", asked(check)),
         Outcome::QueryFalse => format!("{} {who} denies it{detail}", asked(check)),
         Outcome::Refused if icmp.is_empty() => format!("{who} refused the connection (RST after {took})"),
+        Outcome::Refused if seen.subject.transport != Transport::Tcp => format!("{who} refused what was sent{icmp}"),
         Outcome::Refused => format!("{who} refused the connection{icmp}"),
         Outcome::Prohibited => format!("the way to {who} is administratively prohibited{icmp}"),
         Outcome::Unreachable => format!("{who} is unreachable{icmp}"),
         Outcome::Timeout => format!(
-            "{who} gave no answer to {} SYNs in each of {} attempts",
-            seen.fewest_syns.or(e.syns_sent).unwrap_or(0),
+            "{who} gave no answer to {} {} in each of {} attempts",
+            seen.fewest_sent.or(e.syns_sent).or(e.datagrams_sent).unwrap_or(0),
+            match (seen.subject.transport, &seen.subject.asked) {
+                (Transport::Tcp, _) => "SYNs".to_string(),
+                (Transport::Udp, asked) => format!("UDP datagrams ({})", asked.as_deref().unwrap_or("payload")),
+                (Transport::Icmp, _) => "echoes".to_string(),
+            },
             seen.attempts.len()
         ),
         Outcome::Reset => format!("{who} accepted the connection and reset it at stage {}{aside}", seen.stage),

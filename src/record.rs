@@ -182,6 +182,9 @@ impl Seen {
         for text in [&mut e.request, &mut e.head, &mut e.detail, &mut e.tls_error, &mut e.beacon_log].into_iter().flatten() {
             *text = show(text);
         }
+        for text in e.dns.iter_mut().flat_map(|dns| &mut dns.records) {
+            *text = show(text);
+        }
         let reached = e.peer.iter_mut().flat_map(|p| &mut p.reached).chain(e.query.iter_mut().flat_map(|q| &mut q.reached));
         for there in reached {
             there.address = show(&there.address);

@@ -14,8 +14,12 @@ say() { printf '\n=== %s\n' "$*"; }
 
 # A command that must be there, and the package that brings it.
 NEEDS=(
-    cc:gcc nft:nftables ip:iproute2 sysctl:procps unshare:util-linux nsenter:util-linux squid:squid unbound:unbound
-    promtool:prometheus prometheus:prometheus nginx:nginx-light haproxy:haproxy apache2:apache2 python3:python3 curl:curl nc:netcat-openbsd openssl:openssl update-ca-certificates:ca-certificates
+    cc:gcc nft:nftables ip:iproute2 sysctl:procps unshare:util-linux nsenter:util-linux setpriv:util-linux squid:squid
+    unbound:unbound nsd:nsd knotd:knot dig:bind9-dnsutils
+    chronyd:chrony snmpd:snmpd memcached:memcached turnserver:coturn coap-server-notls:libcoap3-bin rpcbind:rpcbind caddy:caddy
+    /usr/lib/ipsec/charon:strongswan-charon
+    nginx:nginx-light haproxy:haproxy apache2:apache2
+    promtool:prometheus prometheus:prometheus python3:python3 curl:curl nc:netcat-openbsd openssl:openssl update-ca-certificates:ca-certificates
 )
 POLICY=/usr/sbin/policy-rc.d
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::dns::Dns;
 use super::keys;
 use super::problem::At;
 use super::reader::{Section, listed};
@@ -13,7 +14,8 @@ use super::targets::{self, Target};
 use super::value::{
     client_cert_name, filled, parse_address, parse_alpn, parse_base, parse_beacon, parse_client_cert, parse_decoy, parse_door,
     parse_family, parse_host_port, parse_kind, parse_label, parse_listen, parse_log, parse_method, parse_name, parse_proof, parse_query,
-    parse_resolver, parse_runbook, parse_severity, parse_sha256, parse_technique, parse_url, parse_user, parse_version, parse_via,
+    parse_resolver, parse_runbook, parse_scope, parse_severity, parse_sha256, parse_technique, parse_url, parse_user, parse_version,
+    parse_via,
 };
 use super::written::{AdminPage, Beacon, Check, Common, Expect, File, Http, MAX_LABELS, OpenProxy, Own, Peer, PromQl, Tls, Via};
 use crate::observation::Family;
@@ -255,6 +257,9 @@ fn remedy_for_target(kind: Option<Kind>) -> &'static str {
         Some(Kind::Peer) => "write target = \"https://office-monitor.example.com:9890\"",
         Some(Kind::PromQl) => "write target = \"http://prometheus.example.com:9090\"",
         Some(Kind::OpenProxy) => "write target = \"proxy.example.com:3128\"",
+        Some(Kind::Dns) => "write target = \"db.internal.example.com\"",
+        Some(Kind::Udp) => "write target = \"resolver.example.com:53\"",
+        Some(Kind::Icmp) => "write target = \"db.example.com\" or a network such as \"192.0.2.0/24\"",
         Some(Kind::Tcp | Kind::Tls) | None => "write target = \"db.example.com:5432\"",
     }
 }
@@ -265,7 +270,7 @@ fn remedy_for_expect(kind: Option<Kind>) -> &'static str {
         Some(Kind::Peer) => "write expect = \"open\"",
         Some(Kind::PromQl) => "write expect = \"open\", or \"blocked\" for a series that must be empty or zero",
         Some(Kind::OpenProxy) => "write expect = \"blocked\"",
-        Some(Kind::Tcp | Kind::Tls | Kind::Http) | None => "write expect = \"open\" or \"blocked\"",
+        Some(Kind::Tcp | Kind::Tls | Kind::Http | Kind::Udp | Kind::Icmp | Kind::Dns) | None => "write expect = \"open\" or \"blocked\"",
     }
 }
 
@@ -398,6 +403,7 @@ fn read_own(section: &Section<'_, '_>, kind: Kind) -> Own {
                 tls: read_tls(section),
             }))
         }
+        Kind::Dns => Own::Dns(Box::new(Dns::read(section))),
         Kind::OpenProxy => Own::OpenProxy(Box::new(OpenProxy {
             target: section.parsed("target", "\"proxy.example.com:3128\"", parse_host_port),
             beacons: read_beacons(section),
@@ -412,6 +418,11 @@ fn read_own(section: &Section<'_, '_>, kind: Kind) -> Own {
             allowed_destination: section.parsed("allowed_destination", "\"api.example.com:443\"", parse_host_port),
             tls: read_tls(section),
         })),
+        Kind::Udp => Own::Udp {
+            target: section.parsed("target", "\"resolver.example.com:53\"", parse_host_port),
+            payload: section.parsed("payload", "\"dns\"", str::parse),
+        },
+        Kind::Icmp => Own::Icmp { target: section.parsed("target", "\"db.example.com\"", parse_scope) },
     }
 }
 

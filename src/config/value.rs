@@ -8,7 +8,7 @@ use super::reader::{did_you_mean, listed};
 use crate::net::resolve::Resolver;
 use crate::net::tls::Version;
 use crate::observation::{ClientCertificate, Family};
-use crate::probe::{Kind, MAX_QUERY, Technique, is_plain_series};
+use crate::probe::{Kind, MAX_QUERY, Scope, Technique, is_plain_series};
 use crate::proxy;
 use crate::severity::Severity;
 use crate::target::{Host, HostPort, Scheme, Url, fold_mapped};
@@ -122,6 +122,16 @@ pub fn parse_host_port(text: &str) -> Result<HostPort, String> {
     let target: HostPort = text.parse()?;
     one_host(&target.host)?;
     Ok(target)
+}
+
+/// A host without a port, or a network.
+pub fn parse_scope(text: &str) -> Result<Scope, String> {
+    if text.contains("://") {
+        return Err(format!("\"{text}\" is a URL; write the host alone"));
+    }
+    let scope: Scope = text.parse()?;
+    one_host(&scope.host.host)?;
+    Ok(scope)
 }
 
 /// A literal must be an address that can be dialled.

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::dns::Dns;
 use super::problem::{At, Place};
 use crate::net::resolve::Resolver;
 use crate::net::tls::Version;
 use crate::observation::{ClientCertificate, Family};
-use crate::probe::{Kind, Technique};
+use crate::probe::{Kind, Payload, Scope, Technique};
 use crate::proxy;
 use crate::secret::Secret;
 use crate::severity::Severity;
@@ -163,6 +164,20 @@ pub enum Own {
     PromQl(Box<PromQl>),
     /// `open-proxy`
     OpenProxy(Box<OpenProxy>),
+    /// `dns`
+    Dns(Box<Dns>),
+    /// `udp`
+    Udp {
+        /// `target`
+        target: Option<At<HostPort>>,
+        /// `payload`
+        payload: Option<At<Payload>>,
+    },
+    /// `icmp`
+    Icmp {
+        /// `target`
+        target: Option<At<Scope>>,
+    },
 }
 
 /// The keys of `http`.
@@ -272,6 +287,9 @@ impl Own {
             Own::Peer(_) => Kind::Peer,
             Own::PromQl(_) => Kind::PromQl,
             Own::OpenProxy(_) => Kind::OpenProxy,
+            Own::Dns(_) => Kind::Dns,
+            Own::Udp { .. } => Kind::Udp,
+            Own::Icmp { .. } => Kind::Icmp,
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::clock::{Moment, Wall};
 use crate::net::own_addresses;
 use crate::net::resolve::Answer;
 use crate::observation::{Attempt, Family, Observation, Outcome, Stage, Subject, Transport};
-use crate::plan::{ATTEMPT_SPACING, Check};
+use crate::plan::{ATTEMPT_SPACING, Check, LOOKS_AT_ONCE};
 use crate::probe::{Approach, Hops};
 use crate::target::{Host, HostPort};
 
@@ -42,9 +42,31 @@ pub struct Look {
 }
 
 impl Found {
-    /// There is nothing to look at but the answer of the name server itself, and the check accepts that one.
-    pub(super) fn is_the_answer(&self, check: &Check) -> bool {
-        self.subjects.is_empty() && self.lost.iter().any(|o| o.stage == Stage::Dns && check.expectation.accepts(o.outcome))
+    /// The same in parts that can be looked at at once; what was lost stands in the first.
+    pub(super) fn parts(mut self) -> impl Iterator<Item = Found> {
+        let mut rest = self.subjects.split_off(self.subjects.len().min(LOOKS_AT_ONCE)).into_iter().peekable();
+        let parts = std::iter::from_fn(move || {
+            rest.peek()?;
+            Some(Found { subjects: rest.by_ref().take(LOOKS_AT_ONCE).collect(), ..Found::default() })
+        });
+        std::iter::once(self).chain(parts)
+    }
+
+    /// What there is to look at is the answer of the resolver itself, and the check accepts that one.
+    pub(super) fn has_an_answer(&self, check: &Check) -> bool {
+        self.lost.iter().any(|o| o.stage == Stage::Dns && check.expectation.accepts(o.outcome))
+    }
+}
+
+impl Look {
+    /// Both looks as one.
+    pub(super) fn and(mut self, more: Look) -> Look {
+        self.found.subjects.extend(more.found.subjects);
+        self.found.lost.extend(more.found.lost);
+        self.found.left_out += more.found.left_out;
+        self.seen.extend(more.seen);
+        self.planned += more.planned;
+        self
     }
 }
 
@@ -52,16 +74,19 @@ impl Engine {
     /// Finds every address of every family of the check, and those that linger.
     pub(super) async fn find(&self, number: usize, check: &Check) -> Found {
         let mut found = Found::default();
-        let mut addresses = match check.probe.hops() {
-            Hops::Host(hop) => self.addresses_of(number, check, hop, &mut found).await,
+        let addresses = match check.probe.hops() {
+            Hops::Host(hop) => {
+                let mut addresses = self.addresses_of(number, check, hop, &mut found).await;
+                found.left_out = addresses.len().saturating_sub(MAX_ADDRESSES);
+                addresses.truncate(MAX_ADDRESSES);
+                addresses
+            }
             Hops::Addresses(addresses) => addresses,
             Hops::Nowhere(why) => {
                 found.lost.push(lost_now(check, why));
                 Vec::new()
             }
         };
-        found.left_out = addresses.len().saturating_sub(MAX_ADDRESSES);
-        addresses.truncate(MAX_ADDRESSES);
         let alone = |ip: IpAddr| addresses.iter().filter(|other| other.is_ipv4() == ip.is_ipv4()).count() == 1;
         for to in &addresses {
             let subjects = check.probe.subjects(*to, check.source, check.timeout, check.resolver);
@@ -74,13 +99,34 @@ impl Engine {
         found
     }
 
+    /// Asks for the name as often as an address would be tried, a second apart. Where the answer is the same block each time, that
+    /// is the observation; else what was found instead, and most of it where that differs.
+    pub(super) async fn find_every_time(&self, number: usize, check: &Check) -> Found {
+        let first = Instant::now();
+        let asks = (0_u32..).take(check.attempts).map(|nth| async move {
+            sleep_until(first + ATTEMPT_SPACING * nth).await;
+            self.find(number, check).await
+        });
+        let mut every = join_all(asks).await;
+        if every.iter().any(|found| !found.has_an_answer(check)) {
+            every.retain(|found| !found.has_an_answer(check));
+            return every.into_iter().max_by_key(|found| found.subjects.len()).unwrap_or_default();
+        }
+        let answers: Vec<Observation> = every.iter_mut().flat_map(|found| std::mem::take(&mut found.lost)).collect();
+        // Beside the answer there are addresses only where some linger.
+        Found { lost: Observation::of_answers(answers).into_iter().collect(), ..every.pop().unwrap_or_default() }
+    }
+
     /// Every address of a host, and of a name those that linger.
     async fn addresses_of(&self, number: usize, check: &Check, hop: &HostPort, found: &mut Found) -> Vec<SocketAddr> {
         let name = match &hop.host {
             Host::Ip(ip) => return vec![SocketAddr::new(*ip, hop.port)],
             Host::Name(name) => name,
         };
-        let addresses = self.resolve(check, name, found).await;
+        let addresses = match check.rooted {
+            true => self.resolve(check, &format!("{name}."), found).await,
+            false => self.resolve(check, name, found).await,
+        };
         let mut sockets: Vec<_> = addresses.iter().map(|ip| SocketAddr::new(*ip, hop.port)).collect();
         let lingering = self.with_memory(number, |memory| {
             memory.given(&sockets, Moment::now());
@@ -143,12 +189,15 @@ impl Engine {
     where
         F: Future<Output = ()>,
     {
-        let looks = found.subjects.iter().map(|(subject, approach)| async {
+        let look_at = async |(subject, approach): &(Subject, Approach)| {
             let seen = self.observe(check, subject, approach).await;
             each(seen.clone()).await;
             seen
-        });
-        let mut seen = join_all(looks).await;
+        };
+        let mut seen = Vec::new();
+        for part in found.subjects.chunks(LOOKS_AT_ONCE) {
+            seen.extend(join_all(part.iter().map(look_at)).await);
+        }
         let lost = found.lost.clone();
         for one in &lost {
             each(one.clone()).await;

@@ -11,7 +11,7 @@ use tokio::sync::Mutex as Turn;
 use super::look::{Found, Look};
 use super::{Began, Engine, shown_target};
 use crate::clock::{Moment, Wall};
-use crate::observation::{Observation, Subject};
+use crate::observation::{Observation, Subject, Transport};
 use crate::plan::{Check, WITNESS_SPACING};
 use crate::probe::{Aim, Approach};
 use crate::target::HostPort;
@@ -135,10 +135,18 @@ impl Engine {
     /// through a proxy, to the same host and port (SPEC 2.3).
     pub(super) fn pins(&self, check: &Check, witness: usize, found: &Found) -> Vec<SocketAddr> {
         let Some(witness) = self.plan.checks.get(witness) else { return Vec::new() };
-        if witness.probe.via().is_none() || witness.probe.target() != check.probe.target() {
+        let there = witness.probe.target();
+        let same = match check.probe.transport() {
+            Transport::Tcp => there == check.probe.target(),
+            // No tunnel carries datagrams.
+            Transport::Udp => false,
+            Transport::Icmp => there.host == check.probe.target().host,
+        };
+        if witness.probe.via().is_none() || !same {
             return Vec::new();
         }
-        found.subjects.iter().filter(|(subject, _)| !subject.via).filter_map(|(subject, _)| subject.reached).collect()
+        let direct = found.subjects.iter().filter(|(subject, _)| !subject.via);
+        direct.filter_map(|(subject, _)| Some(SocketAddr::new(subject.reached?.ip(), there.port))).collect()
     }
 }
 

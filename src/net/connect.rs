@@ -47,7 +47,7 @@ pub async fn dial(to: SocketAddr, source: Option<IpAddr>, deadline: Instant, evi
     Ok(stream)
 }
 
-fn local(evidence: &mut Evidence, call: &str, error: &io::Error) -> Outcome {
+pub(super) fn local(evidence: &mut Evidence, call: &str, error: &io::Error) -> Outcome {
     evidence.errno = Some(failure::name(error));
     evidence.detail = Some(format!("{call}: {error}"));
     Outcome::LocalError
@@ -76,7 +76,7 @@ fn start(to: SocketAddr, source: Option<IpAddr>) -> Result<Socket, (&'static str
     }
 }
 
-fn explain_local(call: &str, to: SocketAddr, source: Option<IpAddr>, error: &io::Error) -> String {
+pub(super) fn explain_local(call: &str, to: SocketAddr, source: Option<IpAddr>, error: &io::Error) -> String {
     let from = source.map_or(String::new(), |s| format!(" from {s}"));
     let hint = match error.raw_os_error() {
         Some(libc::ENETUNREACH | libc::EHOSTUNREACH) => "this host has no route there: look at `ip route get`",
@@ -167,7 +167,7 @@ fn never_left(info: TcpInfo, evidence: &mut Evidence) -> Option<Outcome> {
     Some(Outcome::LocalError)
 }
 
-fn explain_ours(to: SocketAddr, evidence: &mut Evidence) {
+pub(super) fn explain_ours(to: SocketAddr, evidence: &mut Evidence) {
     if evidence.detail.is_none() {
         let what = evidence
             .icmp
@@ -180,13 +180,21 @@ fn explain_ours(to: SocketAddr, evidence: &mut Evidence) {
 }
 
 /// Moves what the error queue holds into the evidence (ip(7), ipv6(7)).
-fn drain_error_queue(socket: &Socket, to: SocketAddr, evidence: &mut Evidence) {
+pub(super) fn drain_error_queue(socket: &Socket, to: SocketAddr, evidence: &mut Evidence) {
+    drain_errors_about(socket, to, evidence, |_| true);
+}
+
+/// The same, save errors about packets that are not ours: `is_ours` is shown what they quote of the packet behind its IP header.
+pub(super) fn drain_errors_about(socket: &Socket, to: SocketAddr, evidence: &mut Evidence, is_ours_quoted: impl Fn(&[u8]) -> bool) {
     let mut data = [0_u8; 256];
     for _ in 0..Evidence::MAX_ICMP * 4 {
         let mut control = nix::cmsg_space!([u8; 256]);
         let mut parts = [IoSliceMut::new(&mut data)];
         let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
         let Ok(message) = recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut parts, Some(&mut control), flags) else { return };
+        if !is_ours_quoted(message.iovs().next().unwrap_or_default()) {
+            continue;
+        }
         let Ok(messages) = message.cmsgs() else { return };
         for message in messages {
             let (error, sender) = match message {

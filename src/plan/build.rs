@@ -12,8 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{AdminPage, Check, Decoy, Keys, Plan};
-use crate::config::{self, At, Context, File, Place};
+use crate::config::{self, At, Context, File, Own, Place};
 use crate::observation::Family;
+use crate::probe::Scope;
 use crate::target::fold_mapped;
 use check::{Builder, Draft, Way};
 
@@ -83,7 +84,10 @@ fn serves_something(file: &File) -> bool {
 fn decoys_apart(file: &File, context: &Context<'_>) {
     let goes_to = |check: &config::Check, ip: IpAddr| {
         let way = Way::of(check.own.as_ref());
-        [way.first_hop, way.target].into_iter().flatten().any(|hop| hop.host.ip() == Some(ip))
+        let asked = |scope: &At<Scope>| scope.value.network.is_some_and(|net| net.contains(&ip));
+        let inside = matches!(&check.own, Some(Own::Icmp { target: Some(scope) }) if asked(scope));
+        let server = way.servers.iter().any(|server| server.ip() == ip);
+        inside || server || [way.first_hop, way.target].into_iter().flatten().any(|hop| hop.host.ip() == Some(ip))
     };
     for decoy in &file.decoy {
         if let Some(check) = file.checks.iter().find(|check| goes_to(check, decoy.value)) {

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Http, Manner, Probe, Technique, Tls};
+use super::{DNS_PORT, Http, Manner, Probe, Technique, Tls};
+use crate::net::ask::{QUESTIONS, hex};
 use crate::net::tls::{Stranger, Version};
 use crate::observation::{ClientCertificate, Subject};
 use crate::target::{Host, HostPort, Url};
@@ -64,6 +65,17 @@ impl Probe {
                 promql.url.authority,
                 promql.url.path.trim_end_matches('/')
             ),
+            Probe::Dns(_) => {
+                let (name, record) = subject.asked.as_deref()?.rsplit_once(' ')?;
+                let port = if to.port() == DNS_PORT { String::new() } else { format!(" -p {}", to.port()) };
+                let dot = if name == "." { "" } else { "." };
+                format!("dig{} @{}{port} +time={wait} '{name}{dot}' {record}", source("-b"), to.ip())
+            }
+            Probe::Udp(udp) => {
+                let bytes = perl(&udp.payload.datagram(to));
+                format!("perl -e '{bytes}' | nc -u -w {wait}{} {} {} | xxd", source("-s"), to.ip(), to.port())
+            }
+            Probe::Icmp(_) => format!("ping -c {QUESTIONS} -W {wait}{} {}", source("-I"), to.ip()),
             Probe::OpenProxy(suite) => {
                 let beacon = suite.beacons.first();
                 match Technique::ALL.iter().find(|t| Some(t.id()) == subject.technique)? {
@@ -105,6 +117,13 @@ fn shown(stranger: &Stranger, flag: &str) -> String {
         ClientCertificate::SelfSigned => format!(" {flag} stranger.pem {key} stranger.key"),
         ClientCertificate::None | ClientCertificate::Own => String::new(),
     }
+}
+
+/// The line of Perl that prints these bytes, with what only fills them up at the end shortened.
+fn perl(bytes: &[u8]) -> String {
+    let told = bytes.iter().rposition(|b| *b != 0).map_or(0, |last| last + 1);
+    let (told, zeros) = bytes.split_at_checked(told).unwrap_or((bytes, &[]));
+    format!("print pack(\"H*\",\"{}\"),\"\\0\"x{}", hex(told), zeros.len())
 }
 
 /// A URL as one word of a shell; its path is sent as typed, so it may hold a quote.

@@ -19,11 +19,18 @@ pub enum Kind {
     PromQl,
     /// `open-proxy`
     OpenProxy,
+    /// `dns`
+    Dns,
+    /// `udp`
+    Udp,
+    /// `icmp`
+    Icmp,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: &[Kind] = &[Kind::Tcp, Kind::Tls, Kind::Http, Kind::EgressIp, Kind::Peer, Kind::PromQl, Kind::OpenProxy];
+    pub const ALL: &[Kind] =
+        &[Kind::Tcp, Kind::Tls, Kind::Http, Kind::Udp, Kind::Icmp, Kind::Dns, Kind::EgressIp, Kind::Peer, Kind::PromQl, Kind::OpenProxy];
 
     /// The token, as written in `kind`, in reports and in metrics.
     pub fn token(self) -> &'static str {
@@ -35,6 +42,9 @@ impl Kind {
             Kind::Peer => "peer",
             Kind::PromQl => "promql",
             Kind::OpenProxy => "open-proxy",
+            Kind::Dns => "dns",
+            Kind::Udp => "udp",
+            Kind::Icmp => "icmp",
         }
     }
 }

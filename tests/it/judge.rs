@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mustnot::clock::{Moment, Wall};
-use mustnot::expectation::{Accept, Expectation, MIN_SYNS};
+use mustnot::expectation::{Accept, Expectation, MIN_SENT};
 use mustnot::history::Board;
 use mustnot::memory::Memory;
 use mustnot::observation::{
@@ -14,7 +14,7 @@ use mustnot::observation::{
 use mustnot::record::{Exposure, Record};
 use mustnot::schedule::Schedule;
 use mustnot::verdict::{Cause, Claim, Judged, Testimony, Verdict, fold, judge, latch, stale_after, when_read};
-use mustnot::witness::{DecoyRun, Decoys, Lapse, Proof, ProofSet, Proven, Timeline, WitnessRun};
+use mustnot::witness::{DecoyKey, DecoyRun, Decoys, Lapse, Proof, ProofSet, Proven, Timeline, WitnessRun};
 
 use crate::fixture::{about, held, holds, unproven, violated, wall};
 
@@ -53,7 +53,7 @@ fn seen(to: &str, outcomes: &[Outcome], from: f64, until: f64) -> Observation {
     };
     let local = if to.is_ipv4() { MONITOR } else { "[2001:db8:5::5]:40000" };
     let attempt = |outcome: &Outcome| {
-        let syns = (*outcome == Outcome::Timeout).then_some(MIN_SYNS);
+        let syns = (*outcome == Outcome::Timeout).then_some(MIN_SENT);
         let evidence = Evidence { local_address: local.parse().ok(), syns_sent: syns, ..Evidence::default() };
         Attempt { outcome: *outcome, stage: Stage::Tcp, evidence, started: at(from), ended: at(until) }
     };
@@ -248,18 +248,20 @@ fn a_block_needs_every_attempt() {
     let open = one(&[Connected]);
     assert_eq!(verdict_of(&[Timeout, Refused, Connected], &open), ("holds", Cause::AsExpected));
     assert_eq!(verdict_of(&[Timeout, Refused, Timeout], &open), ("violated", Cause::NotOpen));
-    // A name that must not exist is asked for once: there is no connection to repeat.
-    let mut name = seen(TARGET, &[Outcome::NxDomain], 20.0, 27.0);
-    name.stage = Stage::Dns;
+    // A name that must not exist is asked for as often.
     let claim = one(&[Outcome::NxDomain]);
-    let judged = judge(name, Claim { expectation: &claim, require: ProofSet::NONE, attempts: 3 }, vec![proven()]);
-    assert_eq!(came_to(&judged), ("holds", Cause::AsExpected));
+    for (times, expected) in [(3, ("holds", Cause::AsExpected)), (2, ("unproven", Cause::Coverage)), (1, ("unproven", Cause::Coverage))] {
+        let mut name = seen(TARGET, &[Outcome::NxDomain].repeat(times), 20.0, 27.0);
+        name.stage = Stage::Dns;
+        let judged = judge(name, Claim { expectation: &claim, require: ProofSet::NONE, attempts: 3 }, vec![proven()]);
+        assert_eq!(came_to(&judged), expected, "{times}");
+    }
 }
 
 #[test]
 fn silence_needs_three_syns_in_every_attempt() {
     let blocked = one(&[Outcome::Timeout, Outcome::Refused]);
-    for (syns, expected) in [(Some(MIN_SYNS), "holds"), (Some(MIN_SYNS - 1), "unproven"), (Some(0), "unproven"), (None, "unproven")] {
+    for (syns, expected) in [(Some(MIN_SENT), "holds"), (Some(MIN_SENT - 1), "unproven"), (Some(0), "unproven"), (None, "unproven")] {
         let subject = block().subject;
         let attempt = |syns_sent, outcome| {
             let evidence = Evidence { syns_sent, local_address: MONITOR.parse().ok(), ..Evidence::default() };
@@ -300,7 +302,7 @@ fn the_deciding_attempt_is_the_settled_else_open_else_local_else_last() {
     assert_eq!(of(&[Refused, LocalError, Connected, Timeout], None).outcome, Connected);
     assert_eq!(of(&[Refused, LocalError, Timeout], None).outcome, LocalError);
     let last = of(&[Refused, Refused, Timeout], None);
-    assert_eq!((last.outcome, last.attempts.len(), last.fewest_syns), (Timeout, 3, Some(0)));
+    assert_eq!((last.outcome, last.attempts.len(), last.fewest_sent), (Timeout, 3, Some(0)));
     assert_eq!((last.started, last.ended), (at(0.0), at(5.0)), "from the first packet of any to the last event of any");
 }
 
@@ -686,7 +688,7 @@ fn a_run_that_says_nothing_about_a_question_is_skipped_and_one_that_says_no_is_n
 
 // ---------------------------------------------------------------------------------------------- SPEC 2.3, interception
 
-const KEY: (Family, Option<IpAddr>, u16) = (Family::V4, None, 443);
+const KEY: DecoyKey = DecoyKey { family: Family::V4, source: None, transport: Transport::Tcp, port: 443, asked: None };
 
 fn decoys(runs: &[(bool, f64, f64)]) -> Decoys {
     let mut decoys = no_decoys();
@@ -780,9 +782,9 @@ fn a_witness_that_is_not_authenticated_needs_its_decoy() {
 #[test]
 fn a_decoy_serves_from_its_start_on() {
     let decoys = decoys(&[(false, 20.0, 22.0)]);
-    assert!(decoys.ran_since(KEY, at(20.0)) && !decoys.ran_since(KEY, at(20.001)));
-    assert!(!decoys.ran_since((Family::V4, None, 80), at(0.0)));
-    assert!(!decoys.ran_since((Family::V6, None, 443), at(0.0)));
+    assert!(decoys.ran_since(&KEY, at(20.0)) && !decoys.ran_since(&KEY, at(20.001)));
+    assert!(!decoys.ran_since(&DecoyKey { port: 80, ..KEY }, at(0.0)));
+    assert!(!decoys.ran_since(&DecoyKey { family: Family::V6, ..KEY }, at(0.0)));
 }
 
 // ---------------------------------------------------------------------------------------------- SPEC 2.4, over time

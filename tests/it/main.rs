@@ -6,6 +6,8 @@ mod config;
 #[cfg(test)]
 mod console;
 #[cfg(test)]
+mod datagrams;
+#[cfg(test)]
 mod documents;
 #[cfg(test)]
 mod door;

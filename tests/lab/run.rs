@@ -82,6 +82,20 @@ pub fn start_gate(lab: &Lab, host: Host, text: &str, files: Option<u32>) -> Gate
     Gate { process, name, output }
 }
 
+/// The same by whoever stands in front of the command, such as `setpriv` with another user.
+pub fn start_gate_as(lab: &Lab, host: Host, text: &str, front: &[&str]) -> Gate {
+    let name = lab.fresh("check");
+    let config = write_config(lab, &format!("{name}.toml"), text);
+    let output = lab.dir().join(format!("{name}.json"));
+    // The build directory need not be open to everybody.
+    let binary = lab.dir().join("mustnot");
+    fs::copy(BINARY, &binary).unwrap();
+    let own =
+        [binary.to_str().unwrap(), "check", "--config", config.to_str().unwrap(), "--format", "json", "--output", output.to_str().unwrap()];
+    let command: Vec<&str> = front.iter().copied().chain(own).collect();
+    Gate { process: Process::spawn(lab, host, &name, &command, false), name, output }
+}
+
 impl Gate {
     /// Whether it still runs.
     pub fn running(&mut self) -> bool {

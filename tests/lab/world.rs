@@ -421,6 +421,11 @@ impl Lab {
         self.unbound.lock().unwrap().take();
     }
 
+    /// What a host finds in `/etc/resolv.conf` from now on.
+    pub fn resolv_conf(&self, host: Host, text: &str) {
+        fs::write(PathBuf::from("/etc/netns").join(self.namespace(host)).join("resolv.conf"), text).unwrap();
+    }
+
     // ---- tools -----------------------------------------------------------------------------------------------------
 
     /// The directory of this test: configurations, reports, logs.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,10 +14,10 @@ use crate::net::resolve::Resolver;
 use crate::net::tls::{self, Version};
 use crate::observation::Family;
 use crate::plan::Check;
-use crate::probe::{self, Manner, Probe, Technique};
+use crate::probe::{self, Kind, Manner, Payload, Probe, RecordType, Technique};
 use crate::secret::Secret;
 use crate::severity::Severity;
-use crate::target::{HostPort, Scheme, Url};
+use crate::target::{Host, HostPort, Scheme, Url};
 use crate::token::Key;
 use crate::witness::{Proof, ProofSet};
 
@@ -75,6 +76,7 @@ impl Builder<'_> {
         Some(Check {
             name: written.name.as_ref()?.value.clone(),
             target: written.target.as_ref()?.value.clone(),
+            rooted: probe.via().is_none() && is_rooted(&written.target.as_ref()?.value),
             probe,
             expect: written.expect.as_ref()?.value.to_string(),
             expectation,
@@ -113,8 +115,13 @@ impl Builder<'_> {
         if let Some(short) = timeout
             && expectation.is_some_and(Expectation::accepts_silence)
         {
+            let third = match written.own.as_ref().map(Own::kind) {
+                Some(Kind::Udp) => "the third datagram leaves after 2 s, and its answer may take a second",
+                Some(Kind::Icmp) => "the third echo leaves after 2 s, and its answer may take a second",
+                _ => "the third SYN leaves after 3 s",
+            };
             let message = format!(
-                "a timeout of {} is too short to take silence for a block: the third SYN leaves after 3 s; \
+                "a timeout of {} is too short to take silence for a block: {third}; \
                  write timeout = \"3s\" or more, or an expect without \"timeout\"",
                 show(short.value)
             );
@@ -126,26 +133,29 @@ impl Builder<'_> {
     fn vet_families(&self, written: &config::Check, way: &Way) {
         let families = self.either(written, |c| c.families.as_ref());
         let source = self.either(written, |c| c.source.as_ref());
-        let literal = way.first_hop.as_ref().and_then(|hop| hop.host.ip());
+        let hop = way.first_hop.as_ref().and_then(|hop| hop.host.ip());
+        let literals: Vec<IpAddr> = hop.into_iter().chain(way.servers.iter().map(SocketAddr::ip)).collect();
         let listed = |family| families.is_none_or(|f| f.value.contains(&family));
         let own = |place: &Place| if place.path.starts_with(&written.place.path) { place.clone() } else { written.place.clone() };
-        if let (Some(ip), Some(families)) = (literal, families)
-            && !listed(Family::of(ip))
-        {
-            let family = Family::of(ip);
-            let message = format!("leaves out {family}, the family of {ip}, so nothing would be looked at; write [\"{family}\"]");
+        if let (Some(ip), Some(families)) = (literals.iter().find(|ip| !listed(Family::of(**ip))), families) {
+            let family = Family::of(*ip);
+            let others = literals.iter().any(|other| Family::of(*other) != family);
+            let message = match others {
+                true => format!("leaves out {family}, the family of {ip}; leave it out for both"),
+                false => format!("leaves out {family}, the family of {ip}, so nothing would be looked at; write [\"{family}\"]"),
+            };
             self.context.wrong(&own(&families.place), message);
         }
         let Some(source) = source else { return };
         let family = Family::of(source.value);
-        if let Some(ip) = literal.filter(|ip| Family::of(*ip) != family) {
+        if let Some(ip) = literals.iter().find(|ip| Family::of(**ip) != family) {
             let message = format!("{} is {family} and cannot reach {ip}; write an address of its family", source.value);
             self.context.wrong(&own(&source.place), message);
         } else if !listed(family) {
             let message =
                 format!("{} is {family}, which families leaves out; write an address of a family that is looked at", source.value);
             self.context.wrong(&own(&source.place), message);
-        } else if literal.is_none() && Family::BOTH.into_iter().all(listed) {
+        } else if literals.is_empty() && Family::BOTH.into_iter().all(listed) {
             let message = format!(
                 "the source {} is {family}, so only {family} can be looked at; write families = [\"{family}\"] to say so",
                 source.value
@@ -173,6 +183,9 @@ impl Builder<'_> {
             Own::Peer(peer) => self.peer(peer, place).map(Probe::Peer),
             Own::PromQl(query) => self.promql(query, place).map(Probe::PromQl),
             Own::OpenProxy(suite) => self.open_proxy(suite, place).map(Probe::OpenProxy),
+            Own::Dns(dns) => self.dns(dns, written, inverted).map(Probe::Dns),
+            Own::Udp { target, payload } => self.udp(target.as_ref()?, payload.as_ref(), place).map(Probe::Udp),
+            Own::Icmp { target } => Some(Probe::Icmp(probe::Icmp { target: target.as_ref()?.value.clone() })),
         }
     }
 
@@ -229,6 +242,31 @@ impl Builder<'_> {
                     .wrong(place, format!("with so old a max_version no handshake is made, and no certificate shown; leave out {key}"));
             }
         }
+    }
+
+    /// What is sent is what is written, else what the port is known for.
+    fn udp(&self, target: &At<HostPort>, payload: Option<&At<Payload>>, place: &Place) -> Option<probe::Udp> {
+        let port = target.value.port;
+        let payload = match payload {
+            Some(written) => Some(written.value.clone()),
+            None if self.context.has_problem_at(&sibling(&target.place, "payload")) => None,
+            None => {
+                let known = Payload::of_port(port);
+                if known.is_none() {
+                    let names: Vec<&str> = Payload::names().collect();
+                    self.context.wrong(
+                        place,
+                        format!(
+                            "names no payload, and port {port} is not known for one: no service answers just anything; \
+                             write payload = \"hex:…\" with bytes that this one answers, or one of {}",
+                            names.join(", ")
+                        ),
+                    );
+                }
+                known
+            }
+        };
+        Some(probe::Udp { target: target.value.clone(), payload: payload? })
     }
 
     fn http(&self, http: &config::Http, place: &Place, inverted: Option<bool>) -> Option<probe::Http> {
@@ -322,6 +360,28 @@ impl Builder<'_> {
             allowed_destination: suite.allowed_destination.as_ref().map(|d| d.value.clone()),
             tls: tls?,
             key: key?,
+        })
+    }
+
+    fn dns(&self, dns: &config::Dns, written: &config::Check, inverted: Option<bool>) -> Option<probe::Dns> {
+        if let Some(resolver) = &written.common.resolver {
+            self.context.wrong(&resolver.place, "is for names on the way, and a dns check asks its server; write server");
+        }
+        if let Some(answers) = dns.answers.as_ref().filter(|_| inverted == Some(true)) {
+            self.context.wrong(&answers.place, "is what an open check may be answered, and this one wants no answer at all; leave it out");
+        }
+        let name = dns.target.as_ref()?.value.clone();
+        let answers: Vec<probe::Allowed> = dns.answers.iter().flat_map(|list| &list.value).map(|a| a.value.clone()).collect();
+        let families = self.either(written, |c| c.families.as_ref()).map_or(Family::BOTH.to_vec(), |f| f.value.clone());
+        Some(probe::Dns {
+            target: HostPort { host: Host::Name(name), port: probe::DNS_PORT },
+            servers: dns.servers().map(|s| s.value).collect(),
+            families,
+            records: match &dns.records {
+                Some(records) => records.value.iter().map(|r| r.value).collect(),
+                None => default_records(inverted == Some(true), &answers),
+            },
+            answers,
         })
     }
 
@@ -459,6 +519,8 @@ impl Builder<'_> {
 
 /// Where a check leads, as far as that can be read.
 pub(super) struct Way {
+    /// The addresses that are dialled first, where the file says them and they are not the target's.
+    pub(super) servers: Vec<SocketAddr>,
     pub(super) target: Option<HostPort>,
     /// The proxy on the way, else the target.
     pub(super) first_hop: Option<HostPort>,
@@ -467,9 +529,9 @@ pub(super) struct Way {
 
 impl Way {
     pub(super) fn of(own: Option<&Own>) -> Way {
-        let direct = |target: Option<HostPort>| Way { first_hop: target.clone(), target, via: false };
+        let direct = |target: Option<HostPort>| Way { servers: Vec::new(), first_hop: target.clone(), target, via: false };
         let through = |url: Option<&At<Url>>, via: &Via| match &via.proxy {
-            Some(proxy) => Way { target: authority(url), first_hop: Some(proxy.value.clone()), via: true },
+            Some(proxy) => Way { servers: Vec::new(), target: authority(url), first_hop: Some(proxy.value.clone()), via: true },
             None => direct(authority(url)),
         };
         match own {
@@ -480,8 +542,29 @@ impl Way {
             Some(Own::Peer(peer)) => direct(authority(peer.target.as_ref())),
             Some(Own::PromQl(query)) => direct(authority(query.target.as_ref())),
             Some(Own::OpenProxy(suite)) => direct(suite.target.as_ref().map(|t| t.value.clone())),
+            Some(Own::Dns(dns)) => Way { servers: dns.servers().map(|s| s.value).collect(), ..direct(None) },
+            Some(Own::Udp { target, .. }) => direct(target.as_ref().map(|t| t.value.clone())),
+            Some(Own::Icmp { target }) => direct(target.as_ref().map(|t| t.value.host.clone())),
         }
     }
+}
+
+/// Whether the host of a target, `host:port` or a URL, has its last dot.
+fn is_rooted(target: &str) -> bool {
+    let authority = target.split_once("://").map_or(target, |(_, rest)| rest).split(['/', '?']).next().unwrap_or_default();
+    authority.rsplit_once(':').map_or(authority, |(host, _)| host).ends_with('.')
+}
+
+/// What is asked for where no type is written. Nothing must be given by either family; but what must be given is rarely
+/// given by both, so there the addresses that are allowed tell, or else it is A.
+fn default_records(inverted: bool, answers: &[probe::Allowed]) -> Vec<RecordType> {
+    let of = |family: Family| {
+        let net = |a: &probe::Allowed| matches!(a, probe::Allowed::Net(net) if Family::of(net.addr()) == family);
+        inverted || answers.iter().any(net)
+    };
+    let (v4, v6) = (of(Family::V4), of(Family::V6));
+    let v4 = (v4 || !v6).then_some(RecordType::A);
+    v4.into_iter().chain(v6.then_some(RecordType::AAAA)).collect()
 }
 
 fn authority(url: Option<&At<Url>>) -> Option<HostPort> {

@@ -21,6 +21,12 @@ const PROXY: [Outcome; 5] = [Outcome::Denied, Outcome::GatewayError, Outcome::Ac
 const PROXY_BLOCKED: [Outcome; 3] = [Outcome::Denied, Outcome::NotRelayed, Outcome::NotUnderstood];
 /// What decides nothing about a proxy (SPEC section 8).
 const PROXY_UNDECIDED: [Outcome; 2] = [Outcome::GatewayError, Outcome::Mute];
+/// How a name server keeps a name to itself.
+const DNS_BLOCKED: [Outcome; 3] = [Outcome::NxDomain, Outcome::NoData, Outcome::DnsRefused];
+/// How a question ends that the server never answered.
+const DNS_BELOW: [Outcome; 5] = [Outcome::Refused, Outcome::Prohibited, Outcome::Unreachable, Outcome::Reset, Outcome::Closed];
+/// What decides nothing about a name: a silent server, or one that fails (SPEC 2.1).
+const DNS_UNDECIDED: [Outcome; 3] = [Outcome::Timeout, Outcome::Mute, Outcome::ServFail];
 /// The statuses that `open` accepts.
 const SUCCESS: Accept = Accept::Statuses(200, 299);
 
@@ -58,7 +64,13 @@ pub(super) fn expectation(own: &Own, expect: &At<Expect>, way: &Way, context: &C
         }
     };
     match Expectation::new(accepts) {
-        Ok(expectation) => Some(about(own, expectation.undecided_on(undecided(kind)))),
+        Ok(expectation) => {
+            let undecided = undecided(kind, expectation.is_inverted());
+            let undecided: Vec<Outcome> = undecided.into_iter().filter(|o| !expectation.accepts(*o)).collect();
+            let expectation = about(own, expectation.undecided_on(&undecided));
+            // An open port may be as silent as a dropped packet, unless somebody is shown to be answered there.
+            Some(if kind == Kind::Udp { expectation.silence_needs_target() } else { expectation })
+        }
         Err(why) => wrong(context, &expect.place, why),
     }
 }
@@ -69,7 +81,7 @@ fn about(own: &Own, expectation: Expectation) -> Expectation {
         Own::Tls { tls, .. } => tls,
         Own::Http(http) => &http.tls,
         Own::PromQl(_) => return expectation.decided_by_answers(),
-        Own::Tcp { .. } | Own::EgressIp { .. } | Own::Peer(_) | Own::OpenProxy(_) => return expectation,
+        _ => return expectation,
     };
     match (&tls.client_certs, &tls.max_version) {
         (Some(_), _) => expectation.refused_for(RefusedFor::Certificate),
@@ -98,7 +110,7 @@ fn wrong<T>(context: &Context<'_>, place: &Place, message: String) -> Option<T> 
 
 fn remedy(kind: Kind) -> &'static str {
     match kind {
-        Kind::Tcp | Kind::Tls | Kind::Http => "write \"open\", \"blocked\" or a list of outcomes",
+        Kind::Tcp | Kind::Tls | Kind::Http | Kind::Udp | Kind::Icmp | Kind::Dns => "write \"open\", \"blocked\" or a list of outcomes",
         Kind::EgressIp => "write { ip = [\"203.0.113.10\"] }",
         Kind::Peer => "write \"open\"",
         Kind::PromQl => "write \"open\" or \"blocked\"",
@@ -112,6 +124,8 @@ fn open(kind: Kind) -> Option<Accept> {
         Kind::Tls => Some(Accept::One(Outcome::TlsEstablished)),
         Kind::Http => Some(SUCCESS),
         Kind::Peer | Kind::PromQl => Some(Accept::One(Outcome::QueryTrue)),
+        Kind::Dns => Some(Accept::One(Outcome::Resolved)),
+        Kind::Udp | Kind::Icmp => Some(Accept::One(Outcome::Replied)),
         Kind::EgressIp | Kind::OpenProxy => None,
     }
 }
@@ -119,20 +133,25 @@ fn open(kind: Kind) -> Option<Accept> {
 fn blocked(kind: Kind) -> Option<Vec<Outcome>> {
     let with = |more: &[Outcome]| Some([&TCP_BLOCKED[..], more].concat());
     match kind {
-        Kind::Tcp => with(&[]),
+        // A firewall's plain `reject` answers an echo, too, with port-unreachable.
+        Kind::Tcp | Kind::Udp | Kind::Icmp => with(&[]),
         Kind::Tls => with(&ABOVE_TCP),
         Kind::Http => with(&[&ABOVE_TCP[..], &[Outcome::Status(403)]].concat()),
         Kind::OpenProxy => with(&PROXY_BLOCKED),
         Kind::PromQl => Some(vec![Outcome::QueryFalse]),
+        Kind::Dns => Some(DNS_BLOCKED.to_vec()),
         Kind::EgressIp | Kind::Peer => None,
     }
 }
 
 /// The outcomes that by their nature decide nothing for a check of this kind.
-fn undecided(kind: Kind) -> &'static [Outcome] {
+fn undecided(kind: Kind, inverted: bool) -> Vec<Outcome> {
     match kind {
-        Kind::OpenProxy => &PROXY_UNDECIDED,
-        Kind::Tcp | Kind::Tls | Kind::Http | Kind::EgressIp | Kind::Peer | Kind::PromQl => &[],
+        Kind::OpenProxy => PROXY_UNDECIDED.to_vec(),
+        // A name is neither hidden nor shown by a server that is not there; that it must be there, only an open check says.
+        Kind::Dns if inverted => [&DNS_UNDECIDED[..], &DNS_BELOW].concat(),
+        Kind::Dns => DNS_UNDECIDED.to_vec(),
+        Kind::Tcp | Kind::Tls | Kind::Http | Kind::EgressIp | Kind::Peer | Kind::PromQl | Kind::Udp | Kind::Icmp => Vec::new(),
     }
 }
 
@@ -149,12 +168,17 @@ fn possible(kind: Kind, way: &Way) -> Vec<Outcome> {
                 [Outcome::TlsUntrusted, Outcome::NotTls, Outcome::BadHttp, Outcome::Mismatch, Outcome::Mute].iter().chain(&ABOVE_TCP),
             );
         }
+        Kind::Dns => {
+            outcomes = [&DNS_BLOCKED[..], &DNS_BELOW, &[Outcome::Resolved, Outcome::Mismatch]].concat();
+        }
+        Kind::Udp | Kind::Icmp => outcomes.push(Outcome::Replied),
         Kind::EgressIp | Kind::Peer | Kind::PromQl | Kind::OpenProxy => {}
     }
     if way.via {
         outcomes.extend(PROXY);
     }
-    if way.target.as_ref().is_some_and(|t| t.host.ip().is_none()) {
+    // Through a proxy it is the proxy that resolves the target's name, and tells nobody how that went.
+    if !way.via && way.target.as_ref().is_some_and(|t| t.host.ip().is_none()) {
         outcomes.extend([Outcome::NxDomain, Outcome::NoData]);
     }
     outcomes
@@ -173,6 +197,12 @@ fn token(kind: Kind, text: &str, alone: bool, way: &Way, place: &Place, context:
         }
         Ok(outcome) if PROXY.contains(&outcome) && kind == Kind::Http => {
             format!("\"{text}\" is what a proxy does, and this check goes through none; write via or leave it out")
+        }
+        Ok(outcome) if kind == Kind::Dns && DNS_UNDECIDED.contains(&outcome) => {
+            format!("\"{text}\" decides nothing about a name: a server that is silent or fails hides what is there, too; leave it out")
+        }
+        Ok(Outcome::NxDomain | Outcome::NoData) if way.via => {
+            format!("\"{text}\" cannot be seen through a proxy, which resolves the name itself; leave it out")
         }
         Ok(Outcome::NxDomain | Outcome::NoData) => format!("\"{text}\" cannot happen, the target is an address; leave it out"),
         Ok(_) => format!("a {kind} check cannot end in \"{text}\"; write some of {}", listed(names())),
