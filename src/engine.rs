@@ -15,7 +15,7 @@ use crate::clock::{Moment, Wall};
 use crate::expectation::Reading;
 use crate::history::Board;
 use crate::memory::Memory;
-use crate::observation::{Observation, Outcome, Stage, excuse_mute};
+use crate::observation::{Observation, Outcome, Stage, excuse_mute, excuse_versions};
 use crate::plan::{Check, Plan, Witness};
 use crate::record::{About, Record};
 use crate::schedule::Schedule;
@@ -263,6 +263,7 @@ impl Engine {
         }
         self.hear_decoys(check, &look.seen).await;
         excuse_mute(&mut look.seen);
+        excuse_versions(&mut look.seen);
         let judged = look.seen.into_iter().map(|seen| self.judge_one(check, seen)).collect();
         (judged, look.planned)
     }

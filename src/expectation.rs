@@ -1,6 +1,6 @@
 //! Expectations: which outcomes a check accepts, and how an observation reads against them.
 
-use crate::observation::{Class, Observation, Outcome};
+use crate::observation::{Class, Observation, Outcome, RefusedFor};
 
 /// SYNs, datagrams or echoes that must have left this host before silence can count as a block (SPEC 2.5).
 pub const MIN_SENT: u32 = 3;
@@ -20,6 +20,8 @@ pub struct Expectation {
     accepts: Vec<Accept>,
     undecided: Vec<Outcome>,
     controlled: Vec<&'static str>,
+    refused_for: Option<RefusedFor>,
+    by_answers: bool,
     silence_needs_target: bool,
     inverted: bool,
 }
@@ -67,13 +69,35 @@ impl Expectation {
                 "the list mixes open outcomes with closed ones, so it can neither prove a way nor a block; split it into two checks".into(),
             );
         }
-        Ok(Expectation { accepts, undecided: Vec::new(), controlled: Vec::new(), silence_needs_target: false, inverted: open == 0 })
+        Ok(Expectation {
+            accepts,
+            undecided: Vec::new(),
+            controlled: Vec::new(),
+            refused_for: None,
+            by_answers: false,
+            silence_needs_target: false,
+            inverted: open == 0,
+        })
     }
 
     /// Names outcomes that decide nothing (SPEC section 8: `gateway-error` and `mute` of an open-proxy check).
     #[must_use]
     pub fn undecided_on(mut self, outcomes: &[Outcome]) -> Expectation {
         self.undecided = outcomes.to_vec();
+        self
+    }
+
+    /// Of an inverted check: only what it accepts, and what is open, decides anything. Who was not answered has asked in vain.
+    #[must_use]
+    pub fn decided_by_answers(mut self) -> Expectation {
+        self.by_answers = self.inverted;
+        self
+    }
+
+    /// Demands of every refusal, where it can be told, that it was for this.
+    #[must_use]
+    pub fn refused_for(mut self, what: RefusedFor) -> Expectation {
+        self.refused_for = Some(what);
         self
     }
 
@@ -160,8 +184,10 @@ impl Expectation {
         let answered = seen.attempts.iter().any(|o| !o.is_silence());
         match accepted {
             0 if answered => Reading::Answered,
+            0 if self.is_beside_the_point(seen) => Reading::Undecided,
             0 => Reading::Silent,
             n if n < seen.attempts.len() => Reading::Mixed,
+            _ if self.is_beside_the_point(seen) => Reading::Undecided,
             _ if seen.fewest_sent.is_some_and(|n| n < MIN_SENT) => Reading::Local,
             n if n < attempts => Reading::Incomplete,
             _ => Reading::Accepted,
@@ -170,7 +196,17 @@ impl Expectation {
 
     fn is_undecided(&self, outcome: Outcome, technique: Option<&'static str>) -> bool {
         let controlled = technique.is_some_and(|t| self.controlled.contains(&t));
-        self.undecided.contains(&outcome) || (controlled && outcome == Outcome::NotUnderstood)
+        self.undecided.contains(&outcome)
+            || (controlled && outcome == Outcome::NotUnderstood)
+            || (self.by_answers && outcome.class() == Class::Closed && !self.accepts(outcome))
+    }
+
+    /// Refused, but for something else than the check is about: whoever differs from us in that may get in.
+    fn is_beside_the_point(&self, seen: &Observation) -> bool {
+        let (demanded, found) = (self.refused_for, seen.evidence.refused_for);
+        let for_something_else = demanded.is_some() && found.is_some() && found != demanded && seen.evidence.excused_by.is_none();
+        // What was last seen is no longer known, and was not what the check accepts.
+        for_something_else || seen.evidence.query.as_ref().is_some_and(|q| q.stale)
     }
 }
 

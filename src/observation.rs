@@ -283,6 +283,30 @@ impl Stage {
     }
 }
 
+/// A client certificate, as far as it matters who may get in with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClientCertificate {
+    /// None.
+    None,
+    /// One that we made and signed ourselves a moment ago, so that nobody can know it.
+    SelfSigned,
+    /// The one that the check names.
+    Own,
+}
+
+/// What a server refused us for, as far as the wire tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RefusedFor {
+    /// The certificate that we did not have, or the wrong one that we had.
+    Certificate,
+    /// The TLS version that we offered.
+    Version,
+    /// Something else, or nothing that can be told: a client of another make might have got in.
+    Other,
+}
+
 /// What proves that the answer came from whom we asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -361,6 +385,12 @@ pub struct Evidence {
     /// The server asked for a client certificate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_certificate_requested: Option<bool>,
+    /// What we answered with, where it asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_certificate: Option<ClientCertificate>,
+    /// What a refusal was about, of a check that keeps a door shut against certificates or versions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused_for: Option<RefusedFor>,
     /// SHA-256 of the leaf certificate, in hexadecimal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificate_sha256: Option<String>,
@@ -389,15 +419,19 @@ pub struct Evidence {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub beacon_log: Option<String>,
     /// The technique that was denied at the same address: with it, and a log that does not know the nonce, a `mute` answer
-    /// is a proxy waiting for more, not one that relays (SPEC section 8).
+    /// is a proxy waiting for more, not one that relays (SPEC section 8). Or the variant that was refused for want of a
+    /// certificate by a server that does not speak the version of this one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub excused_by: Option<&'static str>,
+    pub excused_by: Option<String>,
     /// How long the proxy took to grant the tunnel, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub via_overhead_ms: Option<f64>,
     /// What the peer said of its check.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer: Option<PeerEvidence>,
+    /// What a Prometheus server said of a series.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub query: Option<QueryEvidence>,
     /// What the name server was asked and said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dns: Option<DnsEvidence>,
@@ -424,6 +458,23 @@ pub struct PeerEvidence {
     #[serde(skip)]
     pub holding_since: Option<Moment>,
     /// What the peer reached.
+    pub reached: Vec<Reached>,
+}
+
+/// What a Prometheus server said of a series.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct QueryEvidence {
+    /// How many series were alive.
+    pub series: usize,
+    /// How old the newest sample was, by the server's own clock, in seconds; of several series the oldest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub age_seconds: Option<f64>,
+    /// It was other than zero when it was last seen, but that is too long ago.
+    pub stale: bool,
+    /// Since when, by our own clock, no sample was zero.
+    #[serde(skip)]
+    pub holding_since: Option<Moment>,
+    /// What other monitors reached, by the verdicts among the series.
     pub reached: Vec<Reached>,
 }
 
@@ -483,6 +534,18 @@ pub struct Reached {
 }
 
 impl Evidence {
+    /// Since when what somebody else said has held, where this is hearsay at all: a peer's word, or a Prometheus server's.
+    pub fn hearsay_since(&self) -> Option<Option<Moment>> {
+        let peer = self.peer.as_ref().map(|p| p.holding_since);
+        peer.or_else(|| self.query.as_ref().map(|q| q.holding_since))
+    }
+
+    /// What somebody else says to have reached, where this is hearsay.
+    pub fn hearsay_reached(&self) -> Option<&[Reached]> {
+        let peer = self.peer.as_ref().map(|p| p.reached.as_slice());
+        peer.or_else(|| self.query.as_ref().map(|q| q.reached.as_slice()))
+    }
+
     /// Bytes of an answer's head that are kept.
     pub const MAX_HEAD: usize = 512;
     /// ICMP errors of one attempt that are kept.
@@ -528,6 +591,8 @@ pub struct Subject {
     pub via: bool,
     /// The technique of a suite.
     pub technique: Option<&'static str>,
+    /// The variant of a look that is made in several ways: the TLS version and the client certificate.
+    pub variant: Option<String>,
 }
 
 /// The outcome of all attempts at one subject, with the evidence of the attempt that decided.
@@ -557,11 +622,18 @@ pub struct Observation {
 
 impl Observation {
     /// Folds the attempts at one subject. The deciding attempt is `settled` where one ended the matter,
-    /// else the first open one, else the first local one, else the last.
+    /// else the first open one, else the first local one, else the first that was refused for nothing that the check is
+    /// about, else the last.
     /// No attempt at all is a bug of ours, and says so.
     pub fn of(subject: Subject, attempts: Vec<Attempt>, settled: Option<usize>, started_at: Wall) -> Observation {
         let first = |class| attempts.iter().position(|a| a.outcome.class() == class);
-        let at = settled.or_else(|| first(Class::Open)).or_else(|| first(Class::Local)).unwrap_or(attempts.len().saturating_sub(1));
+        let refused_for = |what| attempts.iter().position(|a| a.evidence.refused_for == Some(what));
+        let at = settled
+            .or_else(|| first(Class::Open))
+            .or_else(|| first(Class::Local))
+            .or_else(|| refused_for(RefusedFor::Other))
+            .or_else(|| refused_for(RefusedFor::Version))
+            .unwrap_or(attempts.len().saturating_sub(1));
         let sent = |a: &Attempt| match subject.transport {
             Transport::Tcp => a.evidence.syns_sent.unwrap_or(0),
             Transport::Udp | Transport::Icmp => a.evidence.datagrams_sent.unwrap_or(0),
@@ -652,7 +724,24 @@ pub fn excuse_mute(seen: &mut [Observation]) {
         .collect();
     for mute in seen.iter_mut().filter(|o| o.outcome == Outcome::Mute && o.evidence.beacon_log.as_deref() == Some("unknown")) {
         let by = denied.iter().find(|(address, technique)| *address == mute.subject.dialled && *technique != mute.subject.technique);
-        mute.evidence.excused_by = by.and_then(|(_, technique)| *technique);
+        mute.evidence.excused_by = by.and_then(|(_, technique)| technique.map(str::to_string));
+    }
+}
+
+/// Excuses a TLS version that is not spoken at all, where the other version was refused for want of the right certificate:
+/// by the same stranger at the same address. The variants are named `VERSION/CERTIFICATE`.
+pub fn excuse_versions(seen: &mut [Observation]) {
+    let of = |o: &Observation| {
+        let (version, certificate) = o.subject.variant.as_deref()?.split_once('/')?;
+        Some((o.subject.address.clone(), o.subject.dialled, certificate.to_string(), version.to_string()))
+    };
+    let refused = |o: &&Observation| o.evidence.refused_for == Some(RefusedFor::Certificate);
+    let shut: Vec<_> = seen.iter().filter(refused).filter_map(of).collect();
+    for unspoken in seen.iter_mut().filter(|o| o.evidence.refused_for == Some(RefusedFor::Version)) {
+        let Some((address, dialled, certificate, version)) = of(unspoken) else { continue };
+        let other =
+            |s: &&(String, Option<SocketAddr>, String, String)| (&s.0, s.1, &s.2) == (&address, dialled, &certificate) && s.3 != version;
+        unspoken.evidence.excused_by = shut.iter().find(other).map(|s| format!("{}/{}", s.3, s.2));
     }
 }
 

@@ -12,6 +12,7 @@ use crate::net::ask::QUESTIONS;
 use crate::net::connect;
 use crate::net::pace::{self, Pace, SPACING};
 use crate::net::resolve::{Answer, Resolver};
+use crate::net::tls::Stranger;
 use crate::observation::{Attempt, Class, Evidence, Family, Outcome, Stage, Subject, Transport};
 use crate::secret::Secret;
 use crate::target::{HostPort, Url};
@@ -26,6 +27,7 @@ mod in_words;
 mod kind;
 mod open_proxy;
 mod peer;
+mod promql;
 mod tcp;
 mod tls;
 mod tunnel;
@@ -38,8 +40,9 @@ pub use icmp::{Icmp, Scope, bare};
 pub use kind::Kind;
 pub use open_proxy::{OpenProxy, Technique};
 pub use peer::Peer;
+pub use promql::{MAX_QUERY, PromQl, is_plain_series};
 pub use tcp::Tcp;
-pub use tls::Tls;
+pub use tls::{Manner, Tls};
 pub use tunnel::Via;
 pub use udp::{Payload, Udp};
 
@@ -65,6 +68,8 @@ pub enum Probe {
     EgressIp(EgressIp),
     /// Another monitor's verdict.
     Peer(Peer),
+    /// A Prometheus server's word on a series.
+    PromQl(PromQl),
     /// The attempts to make a proxy relay for a stranger.
     OpenProxy(OpenProxy),
     /// What a name server says of a name.
@@ -84,6 +89,7 @@ impl Probe {
             Probe::Http(_) => Kind::Http,
             Probe::EgressIp(_) => Kind::EgressIp,
             Probe::Peer(_) => Kind::Peer,
+            Probe::PromQl(_) => Kind::PromQl,
             Probe::OpenProxy(_) => Kind::OpenProxy,
             Probe::Dns(_) => Kind::Dns,
             Probe::Udp(_) => Kind::Udp,
@@ -108,6 +114,7 @@ impl Probe {
             Probe::Http(p) => &p.url.authority,
             Probe::EgressIp(p) => &p.url.authority,
             Probe::Peer(p) => &p.url.authority,
+            Probe::PromQl(p) => &p.url.authority,
             Probe::OpenProxy(p) => &p.target,
             Probe::Dns(p) => &p.target,
             Probe::Udp(p) => &p.target,
@@ -132,9 +139,32 @@ impl Probe {
     /// What carries the first packet.
     pub fn transport(&self) -> Transport {
         match self {
-            Probe::Tcp(_) | Probe::Tls(_) | Probe::Http(_) | Probe::EgressIp(_) | Probe::Peer(_) | Probe::OpenProxy(_) => Transport::Tcp,
+            Probe::Tcp(_)
+            | Probe::Tls(_)
+            | Probe::Http(_)
+            | Probe::EgressIp(_)
+            | Probe::Peer(_)
+            | Probe::PromQl(_)
+            | Probe::OpenProxy(_) => Transport::Tcp,
             Probe::Udp(_) | Probe::Dns(_) => Transport::Udp,
             Probe::Icmp(_) => Transport::Icmp,
+        }
+    }
+
+    /// Whether it is made in the place of those who have no right client certificate.
+    pub fn plays_strangers(&self) -> bool {
+        match self {
+            Probe::Tls(tls) => matches!(tls.manner, Manner::Strangers(_)),
+            Probe::Http(http) => !http.strangers().is_empty(),
+            _ => false,
+        }
+    }
+
+    /// Whether it shows a client certificate of its own to who asks.
+    pub fn shows_own_certificate(&self) -> bool {
+        match self {
+            Probe::Tls(Tls { tls, .. }) | Probe::Http(Http { tls, .. }) => tls.has_own_certificate(),
+            _ => false,
         }
     }
 
@@ -199,6 +229,8 @@ pub enum Aim {
     Tunnel(HostPort),
     /// That a proxy relays, by this technique, to this beacon where it aims at one.
     Relay(Technique, Option<Url>),
+    /// The target, in the place of this one of the strangers that the probe plays.
+    Stranger(usize),
     /// For the records of this type.
     Ask(RecordType),
 }
@@ -247,10 +279,13 @@ impl Probe {
             source,
             via,
             technique: None,
+            variant: None,
         };
         let approach = Approach { to, source, timeout, aim: Aim::AsWritten, resolver };
         match self {
             Probe::OpenProxy(suite) => suite.subjects(&subject, &approach),
+            Probe::Tls(Tls { manner: Manner::Strangers(all), .. }) => strangers(all, &subject, &approach),
+            Probe::Http(http) if !http.strangers().is_empty() => strangers(http.strangers(), &subject, &approach),
             Probe::Dns(dns) => dns.subjects(&subject, &approach),
             _ => vec![(subject, approach)],
         }
@@ -269,6 +304,7 @@ impl Probe {
             Probe::Http(probe) => probe.attempt(approach, deadline, &mut evidence).await,
             Probe::EgressIp(probe) => probe.attempt(approach, deadline, &mut evidence).await,
             Probe::Peer(probe) => probe.attempt(approach, deadline, &mut evidence).await,
+            Probe::PromQl(probe) => probe.attempt(approach, deadline, &mut evidence).await,
             Probe::OpenProxy(probe) => probe.attempt(approach, deadline, &mut evidence).await,
             Probe::Dns(probe) => probe.attempt(approach, deadline, &mut evidence).await,
             Probe::Udp(probe) => probe.attempt(approach, pace, deadline, &mut evidence).await,
@@ -284,6 +320,15 @@ impl Probe {
         }
         Attempt { outcome, stage, evidence, started, ended }
     }
+}
+
+/// One subject a stranger.
+fn strangers(all: &[Stranger], subject: &Subject, approach: &Approach) -> Vec<(Subject, Approach)> {
+    let of = |(nth, stranger): (usize, &Stranger)| {
+        let subject = Subject { variant: Some(stranger.variant()), ..subject.clone() };
+        (subject, Approach { aim: Aim::Stranger(nth), ..approach.clone() })
+    };
+    all.iter().enumerate().map(of).collect()
 }
 
 impl Probe {

@@ -2,7 +2,7 @@
 
 use crate::observation::{Observation, Outcome, Stage, Transport};
 use crate::plan::Check;
-use crate::probe::Probe;
+use crate::probe::{Kind, Probe};
 use crate::verdict::{Cause, Judged, Verdict};
 use crate::witness::Proof;
 
@@ -123,6 +123,11 @@ fn failed(one: &Judged) -> String {
     if failed.is_empty() { "no witness is proven".into() } else { failed.join("; ") }
 }
 
+/// Whose word it is.
+fn asked(check: &Check) -> &'static str {
+    if check.probe.kind() == Kind::PromQl { "Prometheus at" } else { "the peer" }
+}
+
 /// What a name server did; none where that needs no words of its own.
 fn asked_dns(seen: &Observation, check: &Check) -> Option<String> {
     let asked = seen.subject.asked.as_deref().filter(|_| matches!(check.probe, Probe::Dns(_)))?;
@@ -167,7 +172,10 @@ fn happened(seen: &Observation, check: &Check) -> String {
             None => seen.subject.address.clone(),
         },
     };
+    let who = seen.subject.variant.as_ref().map_or(who.clone(), |variant| format!("{who} ({variant})"));
     let e = &seen.evidence;
+    let explained = seen.subject.variant.is_some() || matches!(check.probe.kind(), Kind::Peer | Kind::PromQl);
+    let aside = e.detail.as_ref().filter(|_| explained).map_or(String::new(), |d| format!(" ({d})"));
     let detail = e.detail.as_ref().map_or(String::new(), |d| format!(": {d}"));
     let took = format!("{:.0} ms", seen.elapsed.as_secs_f64() * 1000.0);
     let request = e.request.as_deref().map_or(String::new(), |r| format!(" \"{}\"", r.trim_end_matches(" HTTP/1.1")));
@@ -186,7 +194,7 @@ fn happened(seen: &Observation, check: &Check) -> String {
         }
         Outcome::NotTls => format!("{who} answered with something that is not TLS"),
         Outcome::BadHttp => format!("{who} answered with something that is not HTTP"),
-        Outcome::Status(code) => format!("{who} answered {code}{to_request}"),
+        Outcome::Status(code) => format!("{who} answered {code}{to_request}{aside}"),
         Outcome::Mismatch => format!("{who} answered, but not as the check says{detail}"),
         Outcome::Replied => match &seen.subject.asked {
             Some(payload) => format!("{who} answered the UDP payload \"{payload}\" after {took}"),
@@ -201,8 +209,8 @@ fn happened(seen: &Observation, check: &Check) -> String {
         Outcome::AclPassed => format!("{who} tried to do{request} for us: its source ACL let us in{technique}"),
         Outcome::Egress => format!("the beacon {} saw us{saw}, as expected", seen.subject.address),
         Outcome::EgressOther => format!("the beacon {} saw us{saw}, which is none of the egress addresses", seen.subject.address),
-        Outcome::QueryTrue => format!("the peer {who} confirms it{detail}"),
-        Outcome::QueryFalse => format!("the peer {who} denies it{detail}"),
+        Outcome::QueryTrue => format!("{} {who} confirms it{detail}", asked(check)),
+        Outcome::QueryFalse => format!("{} {who} denies it{detail}", asked(check)),
         Outcome::Refused if icmp.is_empty() => format!("{who} refused the connection (RST after {took})"),
         Outcome::Refused if seen.subject.transport != Transport::Tcp => format!("{who} refused what was sent{icmp}"),
         Outcome::Refused => format!("{who} refused the connection{icmp}"),
@@ -218,10 +226,14 @@ fn happened(seen: &Observation, check: &Check) -> String {
             },
             seen.attempts.len()
         ),
-        Outcome::Reset => format!("{who} accepted the connection and reset it at stage {}", seen.stage),
-        Outcome::Closed => format!("{who} accepted the connection and closed it at stage {} without an answer", seen.stage),
-        Outcome::Mute => format!("{who} accepted the connection and then said nothing at stage {} until the deadline", seen.stage),
-        Outcome::TlsRefused => format!("{who} refused the TLS handshake ({})", e.tls_alert.as_deref().unwrap_or("alert")),
+        Outcome::Reset => format!("{who} accepted the connection and reset it at stage {}{aside}", seen.stage),
+        Outcome::Closed => format!("{who} accepted the connection and closed it at stage {} without an answer{aside}", seen.stage),
+        Outcome::Mute => format!("{who} accepted the connection and then said nothing at stage {} until the deadline{aside}", seen.stage),
+        Outcome::TlsRefused => format!(
+            "{who} refused the TLS handshake ({}){}",
+            e.tls_alert.as_deref().unwrap_or("alert"),
+            if aside.is_empty() { &detail } else { &aside }
+        ),
         Outcome::NxDomain => format!("{who} does not exist in DNS"),
         Outcome::NoData => format!("{who} has no address in DNS"),
         Outcome::DnsRefused => format!("{who} refused to answer the question{detail}"),

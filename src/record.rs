@@ -145,6 +145,9 @@ pub struct Seen {
     /// The technique of a suite.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub technique: Option<&'static str>,
+    /// The variant of a look that is made in several ways.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
     /// What was asked there, where an answer to one question says nothing of another.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub asked: Option<String>,
@@ -201,11 +204,10 @@ impl Seen {
         for text in e.dns.iter_mut().flat_map(|dns| &mut dns.records) {
             *text = show(text);
         }
-        if let Some(peer) = &mut e.peer {
-            for there in &mut peer.reached {
-                there.address = show(&there.address);
-                there.asked = there.asked.take().map(|asked| show(&asked));
-            }
+        let reached = e.peer.iter_mut().flat_map(|p| &mut p.reached).chain(e.query.iter_mut().flat_map(|q| &mut q.reached));
+        for there in reached {
+            there.address = show(&there.address);
+            there.asked = there.asked.take().map(|asked| show(&asked));
         }
         self.address = show(&self.address);
         self.asked = self.asked.map(|asked| show(&asked));

@@ -328,6 +328,9 @@ pub(crate) fn seen_line(seen: &Seen) -> String {
     if let Some(technique) = seen.technique {
         let _ = write!(line, " {technique}");
     }
+    if let Some(variant) = &seen.variant {
+        let _ = write!(line, " {variant}");
+    }
     if let Some(asked) = &seen.asked {
         let _ = write!(line, " asked for {asked}");
     }

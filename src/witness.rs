@@ -13,7 +13,7 @@ use serde::{Serialize, Serializer};
 
 use crate::clock::{Moment, Wall};
 use crate::expectation::Expectation;
-use crate::observation::{Class, Family, Observation, Outcome, Reached, Subject, Transport};
+use crate::observation::{Class, ClientCertificate, Family, Observation, Outcome, Reached, Subject, Transport};
 
 /// How many runs a timeline keeps: ten minutes at one run a second, far more than any window needs.
 const MAX_RUNS: usize = 600;
@@ -295,7 +295,7 @@ impl Timeline {
         if after.started.since(seen.ended) > window {
             return Err(Lapse::TooLate(after.started.since(seen.ended)));
         }
-        let wavered = |o: &Observation| o.evidence.peer.as_ref().is_some_and(|p| p.holding_since.is_none_or(|since| since > seen.started));
+        let wavered = |o: &Observation| o.evidence.hearsay_since().is_some_and(|held| held.is_none_or(|since| since > seen.started));
         if after.accepted(decoys).filter(|o| about(o)).any(wavered) {
             return Err(Lapse::PeerWavered);
         }
@@ -334,8 +334,8 @@ fn asks_the_same_server(witness: &Observation, seen: &Observation) -> bool {
 /// The very address and port of `seen`, reached by another way: another source, a tunnel to it, or another vantage.
 fn reached_the_same(witness: &Observation, seen: &Observation) -> bool {
     let Some(target) = seen.subject.reached else { return false };
-    if let Some(peer) = &witness.evidence.peer {
-        return peer.reached.iter().any(|there| peer_reached(there, &seen.subject, target));
+    if let Some(reached) = witness.evidence.hearsay_reached() {
+        return reached.iter().any(|there| peer_reached(there, &seen.subject, target));
     }
     if !is_same_question((witness.subject.transport, &witness.subject.asked), &seen.subject) {
         return false;
@@ -344,7 +344,16 @@ fn reached_the_same(witness: &Observation, seen: &Observation) -> bool {
     let there = |address: Option<SocketAddr>| address.is_some_and(|there| is_same_place(there, &seen.subject, target));
     let tunnelled_there = witness.subject.via && there(witness.subject.reached);
     let dialled_there = there(witness.subject.dialled) && another_source;
-    tunnelled_there || dialled_there || was_led_there(witness, seen, target)
+    tunnelled_there || dialled_there || was_led_there(witness, seen, target) || had_the_certificate(witness, seen, target)
+}
+
+/// The witness came the same way to the very address and port, was asked for a client certificate there, and showed the one that
+/// it has; `seen` was refused for want of one. The certificate is the allowed way then, as elsewhere the source is.
+fn had_the_certificate(witness: &Observation, seen: &Observation, target: SocketAddr) -> bool {
+    let same_way = !witness.subject.via && !seen.subject.via && witness.subject.source == seen.subject.source;
+    let there = witness.subject.dialled == Some(target) && witness.evidence.redirected_to.is_none();
+    let by_certificate = witness.evidence.client_certificate == Some(ClientCertificate::Own);
+    same_way && there && by_certificate && seen.evidence.refused_for.is_some()
 }
 
 /// Whether an answer by this transport to this question is one to what `seen` asked. An ICMP echo asks whether the address
@@ -507,7 +516,7 @@ impl fmt::Display for Lapse {
             Lapse::FailedAfter(why) => write!(f, "it failed just after: {why}"),
             Lapse::TooLate(gap) => write!(f, "its next run began {:.1} s after, outside the window", gap.as_secs_f64()),
             Lapse::FailedBetween(why) => write!(f, "it failed meanwhile: {why}"),
-            Lapse::PeerWavered => f.write_str("its check there did not hold all the while"),
+            Lapse::PeerWavered => f.write_str("what it asks for elsewhere did not hold all the while"),
         }
     }
 }

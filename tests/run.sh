@@ -18,7 +18,8 @@ NEEDS=(
     unbound:unbound nsd:nsd knotd:knot dig:bind9-dnsutils
     chronyd:chrony snmpd:snmpd memcached:memcached turnserver:coturn coap-server-notls:libcoap3-bin rpcbind:rpcbind caddy:caddy
     /usr/lib/ipsec/charon:strongswan-charon
-    promtool:prometheus python3:python3 curl:curl nc:netcat-openbsd openssl:openssl update-ca-certificates:ca-certificates
+    nginx:nginx-light haproxy:haproxy apache2:apache2
+    promtool:prometheus prometheus:prometheus python3:python3 curl:curl nc:netcat-openbsd openssl:openssl update-ca-certificates:ca-certificates
     prove:perl
 )
 POLICY=/usr/sbin/policy-rc.d

@@ -63,17 +63,20 @@ pub const OWN: &[(&str, &[Kind])] = &[
     ("headers", &[Kind::Http]),
     ("body_contains", &[Kind::Http]),
     ("follow_redirects", &[Kind::Http]),
-    ("server_name", &[Kind::Tls, Kind::Http, Kind::Peer, Kind::OpenProxy]),
-    ("ca_file", &[Kind::Tls, Kind::Http, Kind::Peer, Kind::OpenProxy]),
-    ("client_cert_file", &[Kind::Tls, Kind::Http, Kind::Peer]),
-    ("client_key_file", &[Kind::Tls, Kind::Http, Kind::Peer]),
-    ("alpn", &[Kind::Tls, Kind::Http, Kind::Peer]),
-    ("min_version", &[Kind::Tls, Kind::Http, Kind::Peer]),
-    ("max_version", &[Kind::Tls, Kind::Http, Kind::Peer]),
+    ("server_name", &[Kind::Tls, Kind::Http, Kind::Peer, Kind::PromQl, Kind::OpenProxy]),
+    ("ca_file", &[Kind::Tls, Kind::Http, Kind::Peer, Kind::PromQl, Kind::OpenProxy]),
+    ("client_cert_file", &[Kind::Tls, Kind::Http, Kind::Peer, Kind::PromQl]),
+    ("client_key_file", &[Kind::Tls, Kind::Http, Kind::Peer, Kind::PromQl]),
+    ("alpn", &[Kind::Tls, Kind::Http, Kind::Peer, Kind::PromQl]),
+    ("min_version", &[Kind::Tls, Kind::Http, Kind::Peer, Kind::PromQl]),
+    ("max_version", &[Kind::Tls, Kind::Http, Kind::Peer, Kind::PromQl]),
+    ("client_certs", &[Kind::Tls, Kind::Http]),
+    ("certificate_sha256", &[Kind::Tls, Kind::Http]),
     ("check", &[Kind::Peer]),
-    ("max_age", &[Kind::Peer]),
-    ("user", &[Kind::Peer]),
-    ("password_file", &[Kind::Peer]),
+    ("query", &[Kind::PromQl]),
+    ("max_age", &[Kind::Peer, Kind::PromQl]),
+    ("user", &[Kind::Peer, Kind::PromQl]),
+    ("password_file", &[Kind::Peer, Kind::PromQl]),
     ("beacon", &[Kind::OpenProxy]),
     ("techniques", &[Kind::OpenProxy]),
     ("allowed_destination", &[Kind::OpenProxy]),
@@ -91,9 +94,9 @@ const UNBUILT_WEB: &[&str] = &["cert_file", "key_file", "client_ca_file", "basic
 const UNBUILT_PROXY: &[&str] = &["proxy_protocol_from", "egress_budget", "drain", "drain_lead", "health_listen"];
 /// The same of a check.
 const UNBUILT_CHECK: &[&str] =
-    &["variants", "spoof", "deny_location", "template", "allow_targets", "via_method", "ports", "except", "open", "rate", "query"];
+    &["variants", "spoof", "deny_location", "template", "allow_targets", "via_method", "ports", "except", "open", "rate"];
 /// Kinds that the specification knows and this version has not built.
-pub const UNBUILT_KINDS: &[&str] = &["ports", "promql"];
+pub const UNBUILT_KINDS: &[&str] = &["ports"];
 
 /// What to say of something that a later version will have.
 pub fn not_built(what: &str) -> String {

@@ -183,7 +183,7 @@ fn rules(kind: Kind) -> Vec<Value> {
             }),
             json!({ "if": { "$ref": "#/$defs/inverted" }, "then": { "properties": { "follow_redirects": { "const": false } } } }),
         ],
-        Kind::Peer => vec![no_tls],
+        Kind::Peer | Kind::PromQl => vec![no_tls],
         Kind::OpenProxy => vec![
             json!({ "if": goes_there, "then": has(&destination) }),
             json!({ "if": { "required": [destination, "techniques"] }, "then": goes_there }),

@@ -12,11 +12,12 @@ use super::problem::At;
 use super::reader::{Section, listed};
 use super::targets::{self, Target};
 use super::value::{
-    filled, parse_address, parse_alpn, parse_base, parse_beacon, parse_decoy, parse_door, parse_family, parse_host_port, parse_kind,
-    parse_label, parse_listen, parse_log, parse_method, parse_name, parse_proof, parse_resolver, parse_runbook, parse_scope,
-    parse_severity, parse_technique, parse_url, parse_user, parse_version, parse_via,
+    client_cert_name, filled, parse_address, parse_alpn, parse_base, parse_beacon, parse_client_cert, parse_decoy, parse_door,
+    parse_family, parse_host_port, parse_kind, parse_label, parse_listen, parse_log, parse_method, parse_name, parse_proof, parse_query,
+    parse_resolver, parse_runbook, parse_scope, parse_severity, parse_sha256, parse_technique, parse_url, parse_user, parse_version,
+    parse_via,
 };
-use super::written::{AdminPage, Beacon, Check, Common, Expect, File, Http, MAX_LABELS, OpenProxy, Own, Peer, Tls, Via};
+use super::written::{AdminPage, Beacon, Check, Common, Expect, File, Http, MAX_LABELS, OpenProxy, Own, Peer, PromQl, Tls, Via};
 use crate::observation::Family;
 use crate::probe::Kind;
 use crate::proxy;
@@ -254,6 +255,7 @@ fn remedy_for_target(kind: Option<Kind>) -> &'static str {
         Some(Kind::Http) => "write target = \"https://admin.example.com/\"",
         Some(Kind::EgressIp) => "write target = \"http://beacon.example.com:443/\"",
         Some(Kind::Peer) => "write target = \"https://office-monitor.example.com:9890\"",
+        Some(Kind::PromQl) => "write target = \"http://prometheus.example.com:9090\"",
         Some(Kind::OpenProxy) => "write target = \"proxy.example.com:3128\"",
         Some(Kind::Dns) => "write target = \"db.internal.example.com\"",
         Some(Kind::Udp) => "write target = \"resolver.example.com:53\"",
@@ -266,6 +268,7 @@ fn remedy_for_expect(kind: Option<Kind>) -> &'static str {
     match kind {
         Some(Kind::EgressIp) => "write expect = { ip = [\"203.0.113.10\"] }",
         Some(Kind::Peer) => "write expect = \"open\"",
+        Some(Kind::PromQl) => "write expect = \"open\", or \"blocked\" for a series that must be empty or zero",
         Some(Kind::OpenProxy) => "write expect = \"blocked\"",
         Some(Kind::Tcp | Kind::Tls | Kind::Http | Kind::Udp | Kind::Icmp | Kind::Dns) | None => "write expect = \"open\" or \"blocked\"",
     }
@@ -361,7 +364,7 @@ fn read_own(section: &Section<'_, '_>, kind: Kind) -> Own {
     let host_port = || section.parsed("target", "\"db.example.com:5432\"", parse_host_port);
     match kind {
         Kind::Tcp => Own::Tcp { target: host_port() },
-        Kind::Tls => Own::Tls { target: host_port(), tls: read_tls(section) },
+        Kind::Tls => Own::Tls { target: host_port(), tls: Box::new(read_tls(section)) },
         Kind::Http => Own::Http(Box::new(Http {
             target: section.parsed("target", "\"https://admin.example.com/\"", parse_url),
             via: read_via(section),
@@ -371,9 +374,10 @@ fn read_own(section: &Section<'_, '_>, kind: Kind) -> Own {
             follow_redirects: section.boolean("follow_redirects"),
             tls: read_tls(section),
         })),
-        Kind::EgressIp => {
-            Own::EgressIp { target: section.parsed("target", "\"http://beacon.example.com:443/\"", parse_beacon), via: read_via(section) }
-        }
+        Kind::EgressIp => Own::EgressIp {
+            target: section.parsed("target", "\"http://beacon.example.com:443/\"", parse_beacon),
+            via: Box::new(read_via(section)),
+        },
         Kind::Peer => Own::Peer(Box::new(Peer {
             target: section.parsed("target", "\"https://office-monitor.example.com:9890\"", parse_base),
             check: {
@@ -385,6 +389,20 @@ fn read_own(section: &Section<'_, '_>, kind: Kind) -> Own {
             password_file: section.parsed("password_file", "\"peer.password\"", filled),
             tls: read_tls(section),
         })),
+        Kind::PromQl => {
+            Own::PromQl(Box::new(PromQl {
+                target: section.parsed("target", "\"http://prometheus.example.com:9090\"", parse_base),
+                query: {
+                    let like = "\"mustnot_check_verdict{check=\\\"admin-open\\\",verdict=\\\"holds\\\"}\"";
+                    section.require("query", "write a series, such as query = 'mustnot_check_verdict{check=\"admin-open\",vantage=\"office\",verdict=\"holds\"}'");
+                    section.parsed("query", like, parse_query)
+                },
+                max_age: section.duration("max_age", SECOND),
+                user: section.parsed("user", "\"monitor\"", parse_user),
+                password_file: section.parsed("password_file", "\"prometheus.password\"", filled),
+                tls: read_tls(section),
+            }))
+        }
         Kind::Dns => Own::Dns(Box::new(Dns::read(section))),
         Kind::OpenProxy => Own::OpenProxy(Box::new(OpenProxy {
             target: section.parsed("target", "\"proxy.example.com:3128\"", parse_host_port),
@@ -435,6 +453,14 @@ fn read_tls(section: &Section<'_, '_>) -> Tls {
         alpn: section.list("alpn", "\"http/1.1\"", parse_alpn),
         min_version: section.parsed("min_version", "\"1.2\"", parse_version),
         max_version: section.parsed("max_version", "\"1.3\"", parse_version),
+        client_certs: section.list("client_certs", "\"none\"", parse_client_cert).and_then(|list| {
+            if list.value.is_empty() && !section.holds_problem_at(&list.place) {
+                section.context().wrong(&list.place, "is empty, so nobody would be tried; write [\"none\", \"self-signed\"]");
+            }
+            let list = unique(section, list, |c| client_cert_name(*c));
+            (!list.value.is_empty()).then_some(list)
+        }),
+        certificate_sha256: section.parsed("certificate_sha256", "\"64 hexadecimal digits\"", parse_sha256),
     }
 }
 

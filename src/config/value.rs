@@ -7,8 +7,8 @@ use super::keys;
 use super::reader::{did_you_mean, listed};
 use crate::net::resolve::Resolver;
 use crate::net::tls::Version;
-use crate::observation::Family;
-use crate::probe::{Kind, Scope, Technique};
+use crate::observation::{ClientCertificate, Family};
+use crate::probe::{Kind, MAX_QUERY, Scope, Technique, is_plain_series};
 use crate::proxy;
 use crate::severity::Severity;
 use crate::target::{Host, HostPort, Scheme, Url, fold_mapped};
@@ -222,6 +222,20 @@ pub fn parse_log(text: &str, base_dir: &Path) -> Result<proxy::LogTarget, String
     if text == "-" { text.parse() } else { base_dir.join(filled(text)?).to_string_lossy().parse() }
 }
 
+/// A plain series: of an expression nobody can tell how old the samples behind it are.
+pub fn parse_query(text: &str) -> Result<String, String> {
+    if text.len() > MAX_QUERY {
+        return Err(format!("is {} bytes long; write at most {MAX_QUERY}", text.len()));
+    }
+    if !is_plain_series(text) {
+        return Err(format!(
+            "\"{text}\" is no plain series, and of an expression nobody can tell how old the samples behind it are; \
+             write a name with its labels, such as up{{job=\"admin\"}}"
+        ));
+    }
+    Ok(text.trim().into())
+}
+
 /// A user name (RFC 7617 section 2).
 pub fn parse_user(text: &str) -> Result<String, String> {
     if text.contains(':') || text.chars().any(char::is_control) {
@@ -251,12 +265,41 @@ pub fn parse_alpn(text: &str) -> Result<String, String> {
     Ok(text.into())
 }
 
+/// A client certificate that strangers have.
+pub fn parse_client_cert(text: &str) -> Result<ClientCertificate, String> {
+    let known = [ClientCertificate::None, ClientCertificate::SelfSigned];
+    let found = known.into_iter().find(|c| client_cert_name(*c) == text);
+    found.ok_or_else(|| format!("\"{text}\" is no client certificate to try; {}", did_you_mean(text, known.map(client_cert_name))))
+}
+
+/// Its name, as written.
+pub fn client_cert_name(certificate: ClientCertificate) -> &'static str {
+    match certificate {
+        ClientCertificate::None => "none",
+        ClientCertificate::SelfSigned => "self-signed",
+        ClientCertificate::Own => "own",
+    }
+}
+
+/// A SHA-256 in hexadecimal digits, as `openssl x509 -fingerprint -sha256` writes it or without the colons.
+pub fn parse_sha256(text: &str) -> Result<String, String> {
+    let digits: String = text.chars().filter(|c| *c != ':').collect();
+    if digits.len() == 64 && digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Ok(digits.to_ascii_lowercase());
+    }
+    Err(format!("\"{text}\" is no SHA-256; write 64 hexadecimal digits, as `openssl x509 -noout -fingerprint -sha256` gives them"))
+}
+
 /// A TLS version.
 pub fn parse_version(text: &str) -> Result<Version, String> {
     match text {
+        "1.0" => Ok(Version::V1_0),
+        "1.1" => Ok(Version::V1_1),
         "1.2" => Ok(Version::V1_2),
         "1.3" => Ok(Version::V1_3),
-        _ => Err(format!("\"{text}\" is not a TLS version that can be offered; write \"1.2\" or \"1.3\"")),
+        _ => Err(format!(
+            "\"{text}\" is not a TLS version that can be offered; write \"1.2\" or \"1.3\", or \"1.0\" or \"1.1\" as max_version of a tls check that they are refused"
+        )),
     }
 }
 

@@ -11,7 +11,7 @@ use super::dns::Dns;
 use super::problem::{At, Place};
 use crate::net::resolve::Resolver;
 use crate::net::tls::Version;
-use crate::observation::Family;
+use crate::observation::{ClientCertificate, Family};
 use crate::probe::{Kind, Payload, Scope, Technique};
 use crate::proxy;
 use crate::secret::Secret;
@@ -147,7 +147,7 @@ pub enum Own {
         /// `target`
         target: Option<At<HostPort>>,
         /// TLS keys
-        tls: Tls,
+        tls: Box<Tls>,
     },
     /// `http`
     Http(Box<Http>),
@@ -156,10 +156,12 @@ pub enum Own {
         /// `target`
         target: Option<At<Url>>,
         /// `via` and its credentials
-        via: Via,
+        via: Box<Via>,
     },
     /// `peer`
     Peer(Box<Peer>),
+    /// `promql`
+    PromQl(Box<PromQl>),
     /// `open-proxy`
     OpenProxy(Box<OpenProxy>),
     /// `dns`
@@ -212,6 +214,22 @@ pub struct Peer {
     pub tls: Tls,
 }
 
+/// The keys of `promql`.
+pub struct PromQl {
+    /// `target`
+    pub target: Option<At<Url>>,
+    /// `query`
+    pub query: Option<At<String>>,
+    /// `max_age`
+    pub max_age: Option<At<Duration>>,
+    /// `user`
+    pub user: Option<At<String>>,
+    /// `password_file`
+    pub password_file: Option<At<String>>,
+    /// TLS keys
+    pub tls: Tls,
+}
+
 /// The keys of `open-proxy`.
 pub struct OpenProxy {
     /// `target`
@@ -252,6 +270,10 @@ pub struct Tls {
     pub min_version: Option<At<Version>>,
     /// `max_version`
     pub max_version: Option<At<Version>>,
+    /// `client_certs`
+    pub client_certs: Option<At<Vec<At<ClientCertificate>>>>,
+    /// `certificate_sha256`
+    pub certificate_sha256: Option<At<String>>,
 }
 
 impl Own {
@@ -263,6 +285,7 @@ impl Own {
             Own::Http(_) => Kind::Http,
             Own::EgressIp { .. } => Kind::EgressIp,
             Own::Peer(_) => Kind::Peer,
+            Own::PromQl(_) => Kind::PromQl,
             Own::OpenProxy(_) => Kind::OpenProxy,
             Own::Dns(_) => Kind::Dns,
             Own::Udp { .. } => Kind::Udp,
@@ -282,7 +305,7 @@ impl Tls {
         self.named().into_iter().find(|(name, _)| *name == key).and_then(|(_, place)| place)
     }
 
-    fn named(&self) -> [(&'static str, Option<&Place>); 7] {
+    fn named(&self) -> [(&'static str, Option<&Place>); 9] {
         [
             ("server_name", self.server_name.as_ref().map(|k| &k.place)),
             ("ca_file", self.ca_file.as_ref().map(|k| &k.place)),
@@ -291,6 +314,8 @@ impl Tls {
             ("alpn", self.alpn.as_ref().map(|k| &k.place)),
             ("min_version", self.min_version.as_ref().map(|k| &k.place)),
             ("max_version", self.max_version.as_ref().map(|k| &k.place)),
+            ("client_certs", self.client_certs.as_ref().map(|k| &k.place)),
+            ("certificate_sha256", self.certificate_sha256.as_ref().map(|k| &k.place)),
         ]
     }
 }

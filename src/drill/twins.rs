@@ -52,6 +52,8 @@ enum Manner {
     Mute,
     /// It answers every request with this.
     Says(Arc<dyn Fn() -> String + Send + Sync>),
+    /// It answers as Prometheus would to whom every series is this number.
+    Counts(u8),
     /// It speaks TLS, and closes.
     Tls(TlsAcceptor),
 }
@@ -107,6 +109,12 @@ impl Twins {
                 let scene = |at: SocketAddr| positive("peer", &format!("http://{at}"), "\"open\"", &format!("check = \"{THERE}\"\n"));
                 Ok(scenes(scene(violated), scene(holds), scene(mute)))
             }
+            Kind::PromQl => {
+                let (zero, one) = (self.serve(TWINS, Manner::Counts(0))?, self.serve(TWINS, Manner::Counts(1))?);
+                let mute = self.serve(TWINS, Manner::Mute)?;
+                let scene = |at: SocketAddr| positive("promql", &format!("http://{at}"), "\"open\"", "query = \"there\"\n");
+                Ok(scenes(scene(zero), scene(one), scene(mute)))
+            }
             Kind::Udp => {
                 let (open, closed) = (self.answers(TWINS, |question| Some(question.to_vec()))?, self.refuse_datagrams(TWINS)?);
                 Ok(inverted("udp", &open.to_string(), &closed.to_string(), "payload = \"dns\"\n"))
@@ -125,11 +133,6 @@ impl Twins {
                 };
                 Ok(scenes(check(open, "alive"), check(closed, "alive"), check(closed, "dead")))
             }
-            Kind::Udp => {
-                let (open, closed) = (self.answers(TWINS, |asked| Some(asked.to_vec()))?, self.refuse_datagrams(TWINS)?);
-                Ok(inverted("udp", &open.to_string(), &closed.to_string(), "payload = \"hex:6d75\"\n"))
-            }
-            Kind::Icmp => Err("every address of this host answers echoes by itself, so none of them can be a closed twin".into()),
             Kind::OpenProxy => {
                 let beacon = self.beacon()?;
                 let open = self.proxy(beacon, true).await?;
@@ -249,6 +252,14 @@ async fn attend(mut stream: TcpStream, manner: Manner) {
             let _ = stream.write_all(answer().as_bytes()).await;
             let _ = stream.shutdown().await;
         }
+        Manner::Counts(number) => {
+            let mut asked = [0; 4096];
+            let length = stream.read(&mut asked).await.unwrap_or(0);
+            // A range has a bracket, which is percent-encoded in a URL.
+            let range = asked.get(..length).is_some_and(|asked| asked.windows(3).any(|w| w == b"%5B"));
+            let _ = stream.write_all(http("200 OK", &prometheus(range, number)).as_bytes()).await;
+            let _ = stream.shutdown().await;
+        }
         Manner::Tls(acceptor) => {
             if let Ok(mut stream) = acceptor.accept(stream).await {
                 let _ = stream.read(&mut [0; 4096]).await;
@@ -287,6 +298,14 @@ fn peer(verdict: &str) -> String {
     let now = Wall::now().to_string();
     let run = serde_json::json!({ "name": THERE, "verdict": verdict, "started_at": now, "observations": [] });
     serde_json::json!({ "schema": 1, "vantage": "twin", "now": now, "checks": [run], "recent": [run] }).to_string()
+}
+
+/// What Prometheus would say of a series whose newest sample is of just now.
+fn prometheus(range: bool, number: u8) -> String {
+    let sample = serde_json::json!([Wall::now().unix_seconds(), number.to_string()]);
+    let (kind, key, samples) = if range { ("matrix", "values", serde_json::json!([sample])) } else { ("vector", "value", sample) };
+    let series = serde_json::json!({ "metric": {}, key: samples });
+    serde_json::json!({ "status": "success", "data": { "resultType": kind, "result": [series] } }).to_string()
 }
 
 /// The three scenes, each with the lines of its check.

@@ -276,5 +276,6 @@ pub fn nowhere(address: String) -> Subject {
         source: None,
         via: false,
         technique: None,
+        variant: None,
     }
 }

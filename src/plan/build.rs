@@ -33,7 +33,8 @@ pub fn plan(file: File, context: &Context<'_>, keys: &Keys) -> Option<(Plan, Opt
         context.wrong(&place, "there is no check, and nothing to serve; write at least one [[check]]");
     }
     let key = key::beacon_key(&file, context, keys);
-    let builder = Builder { context, defaults: &file.defaults, key: key.clone() };
+    let vantage = file.vantage.as_ref().map_or("", |v| v.value.as_str());
+    let builder = Builder { context, defaults: &file.defaults, key: key.clone(), vantage };
     unique_names(&file.checks, context);
     let drafts: Vec<Draft> = file.checks.iter().map(|written| builder.draft(written)).collect();
     let witnesses = witnesses::resolve(&drafts, &file.defaults, context);

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use super::{DNS_PORT, Probe, Technique};
+use super::{DNS_PORT, Http, Manner, Probe, Technique, Tls};
 use crate::net::ask::{QUESTIONS, hex};
-use crate::observation::Subject;
+use crate::net::tls::{Stranger, Version};
+use crate::observation::{ClientCertificate, Subject};
 use crate::target::{Host, HostPort, Url};
 
 impl Probe {
@@ -20,11 +21,36 @@ impl Probe {
         };
         Some(match self {
             Probe::Tcp(_) => format!("nc -vz -w {wait}{} {} {}", source("-s"), to.ip(), to.port()),
-            Probe::Tls(tls) => format!("openssl s_client -connect {to} -servername {} </dev/null", tls.target.host),
-            Probe::Http(http) => match &http.via {
-                Some(via) => format!("{curl} -X {} -p -x 'http://{}' {}", http.method, via.proxy, quoted(&http.url)),
-                None => format!("{curl} -X {}{} {}", http.method, pin(&http.url.authority), quoted(&http.url)),
-            },
+            Probe::Tls(tls) => {
+                let s_client = format!("openssl s_client -connect {to} -servername {}", tls.target.host);
+                match (&tls.manner, self.stranger(subject)) {
+                    (Manner::Old(version), _) => {
+                        let flag = if *version == Version::V1_0 { "-tls1" } else { "-tls1_1" };
+                        format!("{s_client} {flag} -cipher ALL:@SECLEVEL=0 </dev/null")
+                    }
+                    // The alert of TLS 1.3 comes after the handshake.
+                    (_, Some(stranger)) => {
+                        let flag = if stranger.version == Version::V1_2 { "-tls1_2" } else { "-tls1_3" };
+                        format!("{}(sleep 1) | {s_client} {flag}{}", thrown_away(stranger), shown(stranger, "-cert"))
+                    }
+                    _ => format!("{s_client} </dev/null"),
+                }
+            }
+            Probe::Http(http) => {
+                let (before, certificate) = match self.stranger(subject) {
+                    Some(stranger) => {
+                        let version = if stranger.version == Version::V1_2 { "--tlsv1.2 --tls-max 1.2" } else { "--tlsv1.3" };
+                        (thrown_away(stranger), format!(" {version}{}", shown(stranger, "--cert")))
+                    }
+                    None => Default::default(),
+                };
+                match &http.via {
+                    Some(via) => {
+                        format!("{before}{curl}{certificate} -X {} -p -x 'http://{}' {}", http.method, via.proxy, quoted(&http.url))
+                    }
+                    None => format!("{before}{curl}{certificate} -X {}{} {}", http.method, pin(&http.url.authority), quoted(&http.url)),
+                }
+            }
             Probe::EgressIp(egress) => match &egress.via {
                 Some(via) => format!("{curl} -p -x 'http://{}' {}", via.proxy, quoted(&egress.url)),
                 None => format!("{curl} {}", quoted(&egress.url)),
@@ -32,6 +58,13 @@ impl Probe {
             Probe::Peer(peer) => {
                 format!("curl -sS --max-time {wait} '{}://{}/api/v1/checks/{}'", peer.url.scheme, peer.url.authority, peer.check)
             }
+            Probe::PromQl(promql) => format!(
+                "curl -sS --max-time {wait} -G --data-urlencode 'query={}' '{}://{}{}/api/v1/query'",
+                promql.query.replace('\'', "'\\''"),
+                promql.url.scheme,
+                promql.url.authority,
+                promql.url.path.trim_end_matches('/')
+            ),
             Probe::Dns(_) => {
                 let (name, record) = subject.asked.as_deref()?.rsplit_once(' ')?;
                 let port = if to.port() == DNS_PORT { String::new() } else { format!(" -p {}", to.port()) };
@@ -53,6 +86,36 @@ impl Probe {
                 }
             }
         })
+    }
+}
+
+impl Probe {
+    /// The stranger in whose place the subject was looked at.
+    fn stranger(&self, subject: &Subject) -> Option<&Stranger> {
+        let all = match self {
+            Probe::Tls(Tls { manner: Manner::Strangers(all), .. }) | Probe::Http(Http { manner: Manner::Strangers(all), .. }) => all,
+            _ => return None,
+        };
+        all.iter().find(|stranger| Some(stranger.variant()) == subject.variant)
+    }
+}
+
+/// The command that makes the stranger's certificate; its end joins it to the next one.
+fn thrown_away(stranger: &Stranger) -> &'static str {
+    match stranger.certificate {
+        ClientCertificate::SelfSigned => {
+            "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=stranger -keyout stranger.key -out stranger.pem 2>/dev/null && "
+        }
+        ClientCertificate::None | ClientCertificate::Own => "",
+    }
+}
+
+/// How it is shown.
+fn shown(stranger: &Stranger, flag: &str) -> String {
+    let key = flag.replace("cert", "key");
+    match stranger.certificate {
+        ClientCertificate::SelfSigned => format!(" {flag} stranger.pem {key} stranger.key"),
+        ClientCertificate::None | ClientCertificate::Own => String::new(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! One HTTP exchange along an approach: dial, tunnel where there is a proxy, shake hands where it is https, ask, read.
 
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::{Aim, Approach, Ended, Via, dial, tunnel};
@@ -25,18 +26,33 @@ pub struct Fetch<'a> {
     pub body: bool,
 }
 
+/// A connection to the URL's host, through the tunnel where there is a proxy.
+///
+/// # Errors
+/// Where it ended before.
+pub async fn reach(
+    url: &Url,
+    via: Option<&Via>,
+    approach: &Approach,
+    deadline: Instant,
+    evidence: &mut Evidence,
+) -> Result<TcpStream, Ended> {
+    let mut stream = dial(approach, deadline, evidence).await?;
+    if let Some(via) = via {
+        evidence.via = Some(approach.to);
+        let to = if let Aim::Tunnel(to) = &approach.aim { to } else { &url.authority };
+        tunnel::open(&mut stream, via, to, deadline, evidence).await.map_err(|outcome| (outcome, Stage::Proxy))?;
+    }
+    Ok(stream)
+}
+
 impl Fetch<'_> {
     /// Asks once and reads the answer.
     ///
     /// # Errors
     /// Where it ended before there was a final response head.
     pub async fn run(&self, approach: &Approach, deadline: Instant, evidence: &mut Evidence) -> Result<(Head, Vec<u8>), Ended> {
-        let mut stream = dial(approach, deadline, evidence).await?;
-        if let Some(via) = self.via {
-            evidence.via = Some(approach.to);
-            let to = if let Aim::Tunnel(to) = &approach.aim { to } else { &self.url.authority };
-            tunnel::open(&mut stream, via, to, deadline, evidence).await.map_err(|outcome| (outcome, Stage::Proxy))?;
-        }
+        let stream = reach(self.url, self.via, approach, deadline, evidence).await?;
         match (self.url.scheme, self.tls) {
             (Scheme::Http, _) => self.ask(stream, Vec::new(), deadline, evidence).await,
             (Scheme::Https, Some(client)) => {

@@ -2,10 +2,11 @@
 
 use tokio::time::Instant;
 
-use super::fetch::Fetch;
-use super::{Aim, Approach, Ended, Via};
+use super::fetch::{Fetch, reach};
+use super::tls::{ask_again, may_be_our_taste, stranger};
+use super::{Aim, Approach, Ended, Manner, Via};
 use crate::net::http::Head;
-use crate::net::tls;
+use crate::net::tls::{self, Stranger};
 use crate::observation::{Class, Evidence, Outcome, Stage};
 use crate::secret::Secret;
 use crate::target::{HostPort, Url};
@@ -30,14 +31,44 @@ pub struct Http {
     pub follow_redirects: bool,
     /// How to shake hands, for `https`.
     pub tls: tls::Client,
+    /// In whose place to try it; [`Manner::Old`] is for kind `tls` alone.
+    pub manner: Manner,
 }
 
 impl Http {
+    /// Those in whose place to try it, besides our own.
+    pub(super) fn strangers(&self) -> &[Stranger] {
+        match &self.manner {
+            Manner::Strangers(all) => all,
+            Manner::Plain | Manner::Old(_) => &[],
+        }
+    }
+
     /// One exchange, and the redirects that the check follows.
     pub(super) async fn attempt(&self, approach: &Approach, deadline: Instant, evidence: &mut Evidence) -> Ended {
-        match self.follow(approach, deadline, evidence).await {
-            Ok((head, body)) => (self.of_answer(&head, &body, evidence), Stage::Http),
-            Err(ended) => ended,
+        let (ended, body) = match self.follow(approach, deadline, evidence).await {
+            Ok((head, body)) => ((self.of_answer(&head, &body, evidence), Stage::Http), body),
+            Err(ended) => (ended, Vec::new()),
+        };
+        match stranger(&approach.aim, &self.manner) {
+            Some(stranger) => stranger.note_refusal(ended, &body, evidence),
+            None if ended.1 == Stage::Tls && may_be_our_taste(&self.tls, ended.0, evidence) => {
+                return (self.ask_again(approach, ended.0, deadline, evidence).await, Stage::Tls);
+            }
+            None => {}
+        }
+        ended
+    }
+
+    /// The handshake again, with all that could be offered; not after a redirect, whose handshake is no longer the target's.
+    async fn ask_again(&self, approach: &Approach, outcome: Outcome, deadline: Instant, evidence: &mut Evidence) -> Outcome {
+        if evidence.redirected_to.is_some() || self.follow_redirects {
+            return outcome;
+        }
+        let stream = reach(&self.url, self.via.as_ref(), approach, deadline, &mut Evidence::default()).await;
+        match stream {
+            Ok(stream) => ask_again(&self.tls, stream, &self.url.authority.host, outcome, deadline, evidence).await,
+            Err(_) => outcome,
         }
     }
 
@@ -52,13 +83,15 @@ impl Http {
             }
             // Headers may carry credentials for the target, and for nobody else who reads along.
             let headers: &[_] = if (url.scheme, &url.authority) == (self.url.scheme, &self.url.authority) { &headers } else { &[] };
+            let stranger = stranger(&approach.aim, &self.manner);
             let fetch = Fetch {
                 url: &url,
                 via: self.via.as_ref(),
-                tls: Some(&self.tls),
+                tls: Some(stranger.map_or(&self.tls, |stranger| &stranger.client)),
                 method: if hop == 0 { &self.method } else { "GET" },
                 headers,
-                body: self.body_contains.is_some(),
+                // What a stranger is refused for, some servers say in the body alone.
+                body: self.body_contains.is_some() || stranger.is_some(),
             };
             let fetched = fetch.run(&approach, deadline, evidence).await;
             // Who answered a hop in plain text chose the host of the next: its certificate proves that host, not the one that was asked.
@@ -184,6 +217,7 @@ mod tests {
                 body_contains: None,
                 follow_redirects: true,
                 tls: tls::Client::new(&options).unwrap(),
+                manner: Manner::Plain,
             };
             let timeout = Duration::from_secs(5);
             let approach = Approach { to: first, source: None, timeout, aim: Aim::AsWritten, resolver: Resolver::System };

@@ -33,6 +33,12 @@ impl Probe {
                 peer.check,
                 if peer.auth.is_some() { ", with user and password" } else { "" }
             ),
+            Probe::PromQl(promql) => format!(
+                "two questions over {} for {}: its samples with their own times, and its value now{}",
+                spoken(&promql.url),
+                promql.query,
+                if promql.auth.is_some() { ", with user and password" } else { "" }
+            ),
             Probe::Udp(udp) => {
                 format!("the datagram \"{}\" {QUESTIONS} times, a second apart; any datagram that comes back is an answer", udp.payload)
             }
@@ -64,6 +70,7 @@ impl Probe {
     pub fn most_connections(&self, aim: &Aim) -> usize {
         match (self, aim) {
             (Probe::Http(http), _) if http.follow_redirects => 1 + MAX_REDIRECTS,
+            (Probe::PromQl(_), _) => 2,
             // One to the proxy, and one to the log of the beacon that it aims at.
             (Probe::OpenProxy(_), Aim::Relay(_, Some(_))) => 2,
             _ => 1,

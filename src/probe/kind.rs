@@ -15,6 +15,8 @@ pub enum Kind {
     EgressIp,
     /// `peer`
     Peer,
+    /// `promql`
+    PromQl,
     /// `open-proxy`
     OpenProxy,
     /// `dns`
@@ -28,7 +30,7 @@ pub enum Kind {
 impl Kind {
     /// Every kind.
     pub const ALL: &[Kind] =
-        &[Kind::Tcp, Kind::Tls, Kind::Http, Kind::Udp, Kind::Icmp, Kind::Dns, Kind::EgressIp, Kind::Peer, Kind::OpenProxy];
+        &[Kind::Tcp, Kind::Tls, Kind::Http, Kind::Udp, Kind::Icmp, Kind::Dns, Kind::EgressIp, Kind::Peer, Kind::PromQl, Kind::OpenProxy];
 
     /// The token, as written in `kind`, in reports and in metrics.
     pub fn token(self) -> &'static str {
@@ -38,6 +40,7 @@ impl Kind {
             Kind::Http => "http",
             Kind::EgressIp => "egress-ip",
             Kind::Peer => "peer",
+            Kind::PromQl => "promql",
             Kind::OpenProxy => "open-proxy",
             Kind::Dns => "dns",
             Kind::Udp => "udp",

@@ -37,6 +37,7 @@ fn seen(to: &str, transport: Transport, asked: Option<&str>, outcomes: &[Outcome
         source: None,
         via: false,
         technique: None,
+        variant: None,
     };
     let stage = match transport {
         Transport::Tcp => Stage::Tcp,

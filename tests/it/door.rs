@@ -205,6 +205,7 @@ fn observation(dialled: &str, source: Option<&str>, outcome: Outcome, evidence: 
         asked: None,
         via: false,
         technique: None,
+        variant: None,
     };
     let attempt = Attempt { outcome, stage: Stage::Http, evidence, started: at(started), ended: at(started + 10) };
     Observation::of(subject, vec![attempt], None, Wall::now())
@@ -425,6 +426,7 @@ async fn the_evidence_of_a_redirect_is_that_of_its_last_connection() {
             body_contains: None,
             follow_redirects: true,
             tls: tls::Client::new(&options).unwrap(),
+            manner: probe::Manner::Plain,
         });
         let (_, approach) = probe.subjects(to, None, Duration::from_secs(5), Resolver::System).remove(0);
         let Attempt { outcome, evidence, .. } = probe.attempt(&approach).await;

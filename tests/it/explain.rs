@@ -50,6 +50,12 @@ require = ["vantage", "target"]
 severity = "critical"
 description = "office only, ${SECRET}"
 [[check]]
+name = "series"
+kind = "promql"
+target = "http://prometheus.example.com:9090"
+query = "up"
+expect = "open"
+[[check]]
 name = "resolver"
 kind = "udp"
 target = "ns.example.com:53"

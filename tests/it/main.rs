@@ -34,6 +34,8 @@ mod schema;
 #[cfg(test)]
 mod judge;
 #[cfg(test)]
+mod strangers;
+#[cfg(test)]
 mod targets;
 #[cfg(test)]
 mod worlds;

@@ -15,6 +15,7 @@ use toml::de::{DeTable, DeValue};
 /// Bad files whose fault no JSON Schema can see, and why. All others it must refuse.
 const UNSEEN: &[(&str, &str)] = &[
     ("beacon-key-missing", "a file that is not there"),
+    ("certificate-sha256", "two values do not go together"),
     ("decoy-is-looked-at", "two values are the same"),
     ("dns-proofs", "what other checks do"),
     ("door-clash", "two values clash"),
@@ -28,6 +29,7 @@ const UNSEEN: &[(&str, &str)] = &[
     ("listen-clash", "two values clash"),
     ("listeners-of-both-families", "two values clash"),
     ("name-twice", "a name that stands there twice"),
+    ("promql-target", "what other checks do"),
     ("require-port", "what other checks do"),
     ("require-target", "what other checks do"),
     ("require-vantage-other-source", "what other checks do"),
@@ -147,6 +149,7 @@ fn sound(kind: Kind) -> &'static str {
         Kind::Http => "target = \"https://b.example.com/\"\nexpect = \"open\"\n",
         Kind::EgressIp => "target = \"http://b.example.com/\"\nexpect = { ip = \"192.0.2.1\" }\n",
         Kind::Peer => "target = \"https://b.example.com/\"\ncheck = \"x\"\nexpect = \"open\"\n",
+        Kind::PromQl => "target = \"https://b.example.com/\"\nquery = \"up\"\nexpect = \"open\"\n",
         Kind::Udp => "target = \"b.example.com:53\"\nexpect = \"open\"\n",
         Kind::Icmp => "target = \"b.example.com\"\nexpect = \"open\"\n",
         Kind::Dns => "target = \"b.example.com\"\nexpect = \"open\"\n",

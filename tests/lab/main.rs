@@ -4,7 +4,7 @@
 //! reads its report, the `scenarios_*` modules say what must come out. `scenarios_world` needs no binary: it proves that each turn
 //! does on the wire what its name says, so that a red scenario elsewhere is the product's fault and not the laboratory's.
 //!
-//! Needs root, nftables, iproute2, unbound, nsd, knot, dig, squid, python3, curl and promtool; fails loudly without them unless `MUSTNOT_SKIP_LAB=1`.
+//! Needs root, nftables, iproute2, unbound, nsd, knot, dig, squid, nginx, haproxy, apache2, openssl, prometheus, python3 and curl; fails loudly without them unless `MUSTNOT_SKIP_LAB=1`.
 //! Most of the time is spent waiting for silence, so more threads than cores pay: `RUST_TEST_THREADS=6 cargo test --test lab`.
 //! `MUSTNOT_LAB_KEEP=1` keeps configurations, reports and logs of every test below the temporary directory.
 #![expect(
@@ -26,8 +26,10 @@ mod scenarios_http;
 mod scenarios_icmp;
 mod scenarios_linger;
 mod scenarios_local;
+mod scenarios_mtls;
 mod scenarios_names;
 mod scenarios_peer;
+mod scenarios_promql;
 mod scenarios_proxy;
 mod scenarios_time;
 mod scenarios_udp;

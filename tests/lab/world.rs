@@ -266,7 +266,12 @@ impl Lab {
     /// The listeners that the world starts with: the witness for everybody, the admin web for whom it likes.
     fn serve(&self) {
         let certificates = certificates();
-        for (name, text) in [("ca.pem", &certificates.ca), ("valid.pem", &certificates.valid), ("untrusted.pem", &certificates.untrusted)] {
+        for (name, text) in [
+            ("ca.pem", &certificates.ca),
+            ("valid.pem", &certificates.valid),
+            ("untrusted.pem", &certificates.untrusted),
+            ("client.pem", &certificates.client),
+        ] {
             fs::write(self.dir().join(name), text).unwrap();
         }
         let valid = self.dir().join("valid.pem");

@@ -205,7 +205,7 @@ pub const OWN: &[Row] = &[
     ("client_key_file", FILE),
     ("alpn", Type::List(&Type::Text)),
     ("min_version", Type::Word(|| vec!["1.2", "1.3"])),
-    ("max_version", Type::Word(|| vec!["1.2", "1.3"])),
+    ("max_version", Type::Word(|| vec!["1.0", "1.1", "1.2", "1.3"])),
     ("check", Type::Name("_-")),
     ("max_age", Type::Duration(Least::Second)),
     ("user", USER),
@@ -213,6 +213,9 @@ pub const OWN: &[Row] = &[
     ("beacon", Type::OneOrFilledList(&BEACON_URL)),
     ("techniques", Type::FilledSet(&Type::Word(|| Technique::ALL.iter().map(|t| t.id()).collect()))),
     ("allowed_destination", HOST_PORT),
+    ("query", Type::Text),
+    ("client_certs", Type::FilledSet(&Type::Word(|| vec!["none", "self-signed"]))),
+    ("certificate_sha256", Type::OneOrFilledList(&Type::Text)),
     ("payload", Type::Text),
     ("record", Type::OneOrFilledList(&Type::Text)),
     (
@@ -261,7 +264,7 @@ pub fn target(kind: Kind) -> Type {
         Kind::Icmp | Kind::Dns => Type::Text,
         Kind::Http => URL,
         Kind::EgressIp => BEACON_URL,
-        Kind::Peer => BASE_URL,
+        Kind::Peer | Kind::PromQl => BASE_URL,
     }
 }
 
@@ -269,6 +272,7 @@ pub fn target(kind: Kind) -> Type {
 pub fn required(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::Peer => &["check"],
+        Kind::PromQl => &["query"],
         Kind::OpenProxy => &["beacon"],
         _ => &[],
     }

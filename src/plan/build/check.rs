@@ -11,10 +11,10 @@ use crate::config::duration::show;
 use crate::config::{self, At, Common, Context, MAX_LABELS, Own, Place, Tls, Via};
 use crate::expectation::Expectation;
 use crate::net::resolve::Resolver;
-use crate::net::tls;
+use crate::net::tls::{self, Version};
 use crate::observation::Family;
 use crate::plan::Check;
-use crate::probe::{self, Kind, Payload, Probe, RecordType, Technique};
+use crate::probe::{self, Kind, Manner, Payload, Probe, RecordType, Technique};
 use crate::secret::Secret;
 use crate::severity::Severity;
 use crate::target::{Host, HostPort, Scheme, Url};
@@ -45,6 +45,8 @@ pub(super) struct Builder<'a> {
     pub(super) defaults: &'a Common,
     /// The key shared with the beacon, or one that stands in for it until the end; none without `[beacon]`.
     pub(super) key: Option<Key>,
+    /// Where this monitor stands; empty where that is wrong.
+    pub(super) vantage: &'a str,
 }
 
 impl Builder<'_> {
@@ -168,8 +170,8 @@ impl Builder<'_> {
         match own {
             Own::Tcp { target } => Some(Probe::Tcp(probe::Tcp { target: target.as_ref()?.value.clone() })),
             Own::Tls { target, tls } => {
-                let tls = self.tls(tls, place);
-                Some(Probe::Tls(probe::Tls { target: target.as_ref()?.value.clone(), tls: tls? }))
+                let (client, manner) = (self.tls(tls, place, inverted != Some(false)), self.manner(tls, place, inverted));
+                Some(Probe::Tls(probe::Tls { target: target.as_ref()?.value.clone(), tls: client?, manner: manner? }))
             }
             Own::Http(http) => self.http(http, place, inverted).map(Probe::Http),
             Own::EgressIp { target, via } => {
@@ -180,10 +182,66 @@ impl Builder<'_> {
                 Some(Probe::EgressIp(probe::EgressIp { url, via: via?, expected, key: key? }))
             }
             Own::Peer(peer) => self.peer(peer, place).map(Probe::Peer),
+            Own::PromQl(query) => self.promql(query, place).map(Probe::PromQl),
             Own::OpenProxy(suite) => self.open_proxy(suite, place).map(Probe::OpenProxy),
             Own::Dns(dns) => self.dns(dns, written, inverted).map(Probe::Dns),
             Own::Udp { target, payload } => self.udp(target.as_ref()?, payload.as_ref(), place).map(Probe::Udp),
             Own::Icmp { target } => Some(Probe::Icmp(probe::Icmp { target: target.as_ref()?.value.clone() })),
+        }
+    }
+
+    /// In whose place the check looks, and whether that is legal.
+    fn manner(&self, keys: &Tls, place: &Place, inverted: Option<bool>) -> Option<Manner> {
+        if let Some(pin) = keys.certificate_sha256.as_ref().filter(|_| inverted == Some(true)) {
+            self.context.wrong(&pin.place, "an inverted check is let in by any certificate; leave it out");
+        }
+        let Some(certs) = &keys.client_certs else {
+            return Some(keys.max_version.as_ref().filter(|v| v.value < Version::V1_2).map_or(Manner::Plain, |v| Manner::Old(v.value)));
+        };
+        let before = self.context.problems();
+        if inverted == Some(false) {
+            let message =
+                "names who must be refused, and this check expects something open; write expect = \"blocked\", or client_cert_file";
+            self.context.wrong(&certs.place, message);
+        }
+        if let Some(own) = &keys.client_cert_file {
+            self.context.wrong(
+                &own.place,
+                "is the right certificate, and client_certs is for who has none; put it in a check of its own, as the witness",
+            );
+        }
+        let options = self.tls_options(keys);
+        if self.context.problems() > before {
+            return None;
+        }
+        let tried: Vec<_> = certs.value.iter().map(|c| c.value).collect();
+        match tls::Stranger::all(&options, &tried) {
+            Ok(all) => Some(Manner::Strangers(all)),
+            Err((key, why)) => {
+                // What is wrong with the other keys is said where the check's own client is made.
+                if key == "client_certs" {
+                    self.context.wrong(keys.place_of(key).unwrap_or(place), why);
+                }
+                None
+            }
+        }
+    }
+
+    /// TLS 1.0 and 1.1 can be offered by a hello alone, to be refused.
+    fn vet_versions(&self, keys: &Tls, may_be_old: bool) {
+        if let Some(min) = keys.min_version.as_ref().filter(|v| v.value < Version::V1_2) {
+            self.context.wrong(&min.place, "no handshake can be made with so old a version; write \"1.2\" or \"1.3\", or leave it out");
+        }
+        let Some(max) = keys.max_version.as_ref().filter(|v| v.value < Version::V1_2) else { return };
+        if !may_be_old {
+            let message = "so old a version can be offered only to be refused, by a check of kind tls with expect = \"blocked\" or [\"tls-refused\"]; write \"1.2\" or \"1.3\"";
+            self.context.wrong(&max.place, message);
+        }
+        for (key, place) in [("client_certs", keys.place_of("client_certs")), ("client_cert_file", keys.place_of("client_cert_file"))] {
+            if let Some(place) = place {
+                self.context
+                    .wrong(place, format!("with so old a max_version no handshake is made, and no certificate shown; leave out {key}"));
+            }
         }
     }
 
@@ -223,7 +281,16 @@ impl Builder<'_> {
         }
         self.vet_web_tls(http.target.as_ref(), &http.tls);
         let via = self.via(&http.via);
-        let tls = self.tls(&http.tls, place);
+        let (tls, manner) = (self.tls(&http.tls, place, false), self.manner(&http.tls, place, inverted));
+        if let (Some(method), Some(certs)) = (&http.method, &http.tls.client_certs)
+            && method.value == "HEAD"
+        {
+            let message = "the answer to HEAD has no body to say what the refusal is for; write method = \"GET\" or leave it out";
+            self.context.wrong(&certs.place, message);
+        }
+        if let (Some(pin), Some(true)) = (&http.tls.certificate_sha256, http.follow_redirects.as_ref().map(|f| f.value)) {
+            self.context.wrong(&pin.place, "is the certificate of one host, and redirects lead to others; leave out one of the two");
+        }
         Some(probe::Http {
             url: http.target.as_ref()?.value.clone(),
             via: via?,
@@ -232,19 +299,34 @@ impl Builder<'_> {
             body_contains: http.body_contains.as_ref().map(|b| b.value.clone()),
             follow_redirects: http.follow_redirects.as_ref().is_some_and(|f| f.value),
             tls: tls?,
+            manner: manner?,
         })
     }
 
     fn peer(&self, peer: &config::Peer, place: &Place) -> Option<probe::Peer> {
         self.vet_web_tls(peer.target.as_ref(), &peer.tls);
         let auth = self.credentials((&peer.user, "user"), (&peer.password_file, "password_file"));
-        let tls = self.tls(&peer.tls, place);
+        let tls = self.tls(&peer.tls, place, false);
         Some(probe::Peer {
             url: peer.target.as_ref()?.value.clone(),
             check: peer.check.as_ref()?.value.clone(),
             max_age: peer.max_age.as_ref().map_or(MAX_AGE, |m| m.value),
             auth: auth?,
             tls: tls?,
+        })
+    }
+
+    fn promql(&self, written: &config::PromQl, place: &Place) -> Option<probe::PromQl> {
+        self.vet_web_tls(written.target.as_ref(), &written.tls);
+        let auth = self.credentials((&written.user, "user"), (&written.password_file, "password_file"));
+        let tls = self.tls(&written.tls, place, false);
+        Some(probe::PromQl {
+            url: written.target.as_ref()?.value.clone(),
+            query: written.query.as_ref()?.value.clone(),
+            max_age: written.max_age.as_ref().map_or(MAX_AGE, |m| m.value),
+            auth: auth?,
+            tls: tls?,
+            vantage: self.vantage.to_string(),
         })
     }
 
@@ -267,7 +349,7 @@ impl Builder<'_> {
                 self.context.wrong(&key.place, "is for the certificate of allowed_destination; write that too, or leave this out");
             }
         }
-        let tls = self.tls(&suite.tls, place);
+        let tls = self.tls(&suite.tls, place, false);
         let key = self.key(place);
         let default = || {
             Technique::ALL.iter().copied().filter(|t| *t != Technique::AllowedDestination || suite.allowed_destination.is_some()).collect()
@@ -391,9 +473,9 @@ impl Builder<'_> {
         }
     }
 
-    fn tls(&self, keys: &Tls, place: &Place) -> Option<tls::Client> {
-        let before = self.context.problems();
-        let options = tls::Options {
+    /// The options as written; the files that they name are there.
+    fn tls_options(&self, keys: &Tls) -> tls::Options {
+        tls::Options {
             server_name: keys.server_name.as_ref().map(|s| s.value.clone()),
             ca_file: keys.ca_file.as_ref().and_then(|f| self.existing(f)),
             client_cert_file: keys.client_cert_file.as_ref().and_then(|f| self.existing(f)),
@@ -401,7 +483,18 @@ impl Builder<'_> {
             alpn: keys.alpn.iter().flat_map(|a| &a.value).map(|a| a.value.clone()).collect(),
             min_version: keys.min_version.as_ref().map(|v| v.value),
             max_version: keys.max_version.as_ref().map(|v| v.value),
-        };
+            certificate_sha256: keys.certificate_sha256.as_ref().map(|s| s.value.clone()),
+        }
+    }
+
+    fn tls(&self, keys: &Tls, place: &Place, may_be_old: bool) -> Option<tls::Client> {
+        let before = self.context.problems();
+        let mut options = self.tls_options(keys);
+        self.vet_versions(keys, may_be_old);
+        if keys.max_version.as_ref().is_some_and(|v| v.value < Version::V1_2) {
+            // What is offered then is a hello of our own, and no handshake.
+            (options.min_version, options.max_version) = (None, None);
+        }
         match (&keys.client_cert_file, &keys.client_key_file) {
             (Some(alone), None) => self.context.wrong(&alone.place, "stands alone; write client_key_file too"),
             (None, Some(alone)) => self.context.wrong(&alone.place, "stands alone; write client_cert_file too"),
@@ -448,6 +541,7 @@ impl Way {
             Some(Own::Http(http)) => through(http.target.as_ref(), &http.via),
             Some(Own::EgressIp { target, via }) => through(target.as_ref(), via),
             Some(Own::Peer(peer)) => direct(authority(peer.target.as_ref())),
+            Some(Own::PromQl(query)) => direct(authority(query.target.as_ref())),
             Some(Own::OpenProxy(suite)) => direct(suite.target.as_ref().map(|t| t.value.clone())),
             Some(Own::Dns(dns)) => Way { servers: dns.servers().map(|s| s.value).collect(), ..direct(None) },
             Some(Own::Udp { target, .. }) => direct(target.as_ref().map(|t| t.value.clone())),

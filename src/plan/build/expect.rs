@@ -6,13 +6,16 @@ use super::check::Way;
 use crate::config::schema::Vocabulary;
 use crate::config::{At, Context, Expect, Own, Place, did_you_mean, listed};
 use crate::expectation::{Accept, Expectation};
-use crate::observation::{Class, Outcome};
+use crate::net::tls::Version;
+use crate::observation::{Class, Outcome, RefusedFor};
 use crate::probe::Kind;
 
 /// What a TCP handshake can be kept out by.
 const TCP_BLOCKED: [Outcome; 4] = [Outcome::Refused, Outcome::Timeout, Outcome::Unreachable, Outcome::Prohibited];
 /// What can end a stage above TCP.
 const ABOVE_TCP: [Outcome; 3] = [Outcome::Reset, Outcome::Closed, Outcome::TlsRefused];
+/// How web servers refuse who has no right client certificate, besides 403: nginx by 400, with its own 495 and 496 behind it.
+const OF_CERTIFICATES: [u16; 3] = [400, 495, 496];
 /// How a proxy on the way can keep us out, or let itself be told apart.
 const PROXY: [Outcome; 5] = [Outcome::Denied, Outcome::GatewayError, Outcome::AclPassed, Outcome::NotRelayed, Outcome::NotUnderstood];
 /// What a proxy that relays for nobody may answer.
@@ -44,10 +47,15 @@ pub(super) fn expectation(own: &Own, expect: &At<Expect>, way: &Way, context: &C
             None => return wrong(context, &expect.place, format!("{kind} cannot expect \"open\"; {}", remedy(kind))),
         },
         (Expect::Word(word), _) if word == "blocked" => match blocked(kind) {
-            Some(outcomes) => outcomes.into_iter().map(Accept::One).collect(),
+            Some(mut outcomes) => {
+                if tries_strangers(own) {
+                    outcomes.extend(OF_CERTIFICATES.map(Outcome::Status));
+                }
+                outcomes.into_iter().map(Accept::One).collect()
+            }
             None => return wrong(context, &expect.place, format!("{kind} cannot expect \"blocked\"; {}", remedy(kind))),
         },
-        (_, Kind::Peer | Kind::OpenProxy) => {
+        (_, Kind::Peer | Kind::PromQl | Kind::OpenProxy) => {
             return wrong(context, &expect.place, format!("{kind} does not expect single outcomes; {}", remedy(kind)));
         }
         (Expect::Word(word), _) => vec![token(kind, word, true, way, &expect.place, context)?],
@@ -60,7 +68,7 @@ pub(super) fn expectation(own: &Own, expect: &At<Expect>, way: &Way, context: &C
         Ok(expectation) => {
             let undecided = undecided(kind, expectation.is_inverted());
             let undecided: Vec<Outcome> = undecided.into_iter().filter(|o| !expectation.accepts(*o)).collect();
-            let expectation = expectation.undecided_on(&undecided);
+            let expectation = about(own, expectation.undecided_on(&undecided));
             // An open port may be as silent as a dropped packet, unless somebody is shown to be answered there.
             Some(if kind == Kind::Udp { expectation.silence_needs_target() } else { expectation })
         }
@@ -75,7 +83,7 @@ pub(in crate::plan) fn vocabulary(kind: Kind) -> Vocabulary {
     known.words.extend(blocked(kind).map(|_| "blocked"));
     match kind {
         Kind::EgressIp => known.addresses = true,
-        Kind::Peer | Kind::OpenProxy => {}
+        Kind::Peer | Kind::PromQl | Kind::OpenProxy => {}
         _ => {
             let way = |via| Way { target: "a.example:1".parse().ok(), first_hop: None, servers: Vec::new(), via };
             known.outcomes = possible(kind, &way(false));
@@ -89,6 +97,26 @@ pub(in crate::plan) fn vocabulary(kind: Kind) -> Vocabulary {
         }
     }
     known
+}
+
+/// What the refusals must be for, where the check tries strangers or old versions.
+fn about(own: &Own, expectation: Expectation) -> Expectation {
+    let tls = match own {
+        Own::Tls { tls, .. } => tls,
+        Own::Http(http) => &http.tls,
+        Own::PromQl(_) => return expectation.decided_by_answers(),
+        _ => return expectation,
+    };
+    match (&tls.client_certs, &tls.max_version) {
+        (Some(_), _) => expectation.refused_for(RefusedFor::Certificate),
+        (None, Some(max)) if max.value < Version::V1_2 => expectation.refused_for(RefusedFor::Version),
+        _ => expectation,
+    }
+}
+
+/// Whether the check tries those who have no right client certificate.
+fn tries_strangers(own: &Own) -> bool {
+    matches!(own, Own::Http(http) if http.tls.client_certs.is_some())
 }
 
 /// The addresses that `{ ip = [...] }` lists.
@@ -109,6 +137,7 @@ fn remedy(kind: Kind) -> &'static str {
         Kind::Tcp | Kind::Tls | Kind::Http | Kind::Udp | Kind::Icmp | Kind::Dns => "write \"open\", \"blocked\" or a list of outcomes",
         Kind::EgressIp => "write { ip = [\"203.0.113.10\"] }",
         Kind::Peer => "write \"open\"",
+        Kind::PromQl => "write \"open\" or \"blocked\"",
         Kind::OpenProxy => "write \"blocked\"",
     }
 }
@@ -118,7 +147,7 @@ fn open(kind: Kind) -> Option<Accept> {
         Kind::Tcp => Some(Accept::One(Outcome::Connected)),
         Kind::Tls => Some(Accept::One(Outcome::TlsEstablished)),
         Kind::Http => Some(SUCCESS),
-        Kind::Peer => Some(Accept::One(Outcome::QueryTrue)),
+        Kind::Peer | Kind::PromQl => Some(Accept::One(Outcome::QueryTrue)),
         Kind::Dns => Some(Accept::One(Outcome::Resolved)),
         Kind::Udp | Kind::Icmp => Some(Accept::One(Outcome::Replied)),
         Kind::EgressIp | Kind::OpenProxy => None,
@@ -133,6 +162,7 @@ fn blocked(kind: Kind) -> Option<Vec<Outcome>> {
         Kind::Tls => with(&ABOVE_TCP),
         Kind::Http => with(&[&ABOVE_TCP[..], &[Outcome::Status(403)]].concat()),
         Kind::OpenProxy => with(&PROXY_BLOCKED),
+        Kind::PromQl => Some(vec![Outcome::QueryFalse]),
         Kind::Dns => Some(DNS_BLOCKED.to_vec()),
         Kind::EgressIp | Kind::Peer => None,
     }
@@ -145,7 +175,7 @@ fn undecided(kind: Kind, inverted: bool) -> Vec<Outcome> {
         // A name is neither hidden nor shown by a server that is not there; that it must be there, only an open check says.
         Kind::Dns if inverted => [&DNS_UNDECIDED[..], &DNS_BELOW].concat(),
         Kind::Dns => DNS_UNDECIDED.to_vec(),
-        Kind::Tcp | Kind::Tls | Kind::Http | Kind::EgressIp | Kind::Peer | Kind::Udp | Kind::Icmp => Vec::new(),
+        Kind::Tcp | Kind::Tls | Kind::Http | Kind::EgressIp | Kind::Peer | Kind::PromQl | Kind::Udp | Kind::Icmp => Vec::new(),
     }
 }
 
@@ -166,7 +196,7 @@ fn possible(kind: Kind, way: &Way) -> Vec<Outcome> {
             outcomes = [&DNS_BLOCKED[..], &DNS_BELOW, &[Outcome::Resolved, Outcome::Mismatch]].concat();
         }
         Kind::Udp | Kind::Icmp => outcomes.push(Outcome::Replied),
-        Kind::EgressIp | Kind::Peer | Kind::OpenProxy => {}
+        Kind::EgressIp | Kind::Peer | Kind::PromQl | Kind::OpenProxy => {}
     }
     if way.via {
         outcomes.extend(PROXY);

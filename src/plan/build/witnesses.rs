@@ -155,7 +155,7 @@ impl Known<'_, '_> {
             let message = format!(
                 "silence will be unproven, an open UDP port may be as silent, and no witness can give the proof target: \
                  {}; name one, or let the firewall reject instead of drop",
-                what_gives_target(check)
+                what_gives_target(check, witnesses)
             );
             self.context.hint(&draft.written.place, message);
         }
@@ -186,6 +186,10 @@ fn goes_the_same_way(witness: &Check, check: &Check) -> bool {
 fn reaches_the_same(witness: &Check, check: &Check) -> bool {
     match (&witness.probe, &check.probe) {
         (Probe::Peer(_), _) => return true,
+        // A query tells of what others reached only by their verdicts, and of these only tcp, tls and http are believed.
+        (Probe::PromQl(promql), ours) => {
+            return promql.query.contains("mustnot_check_verdict") && ours.transport() != Transport::Udp;
+        }
         (Probe::Dns(theirs), Probe::Dns(ours)) => return witness.source != check.source && asks_the_same(theirs, ours),
         // An answer to a question says nothing of a connection, nor the other way round.
         (Probe::Dns(_), _) | (_, Probe::Dns(_)) => return false,
@@ -199,7 +203,13 @@ fn reaches_the_same(witness: &Check, check: &Check) -> bool {
     };
     let tunnelled = witness.probe.via().is_some() && there(witness.probe.target());
     let from_elsewhere = witness.source != check.source && (there(witness.probe.first_hop()) || may_be_led(witness));
-    is_same_question(witness, check) && (tunnelled || from_elsewhere)
+    is_same_question(witness, check) && (tunnelled || from_elsewhere || has_the_certificate(witness, check))
+}
+
+/// The check tries those without the right client certificate, and the witness goes the same way with it.
+fn has_the_certificate(witness: &Check, check: &Check) -> bool {
+    let way = could_be_one(witness.probe.first_hop(), check.probe.first_hop()) && witness.probe.via().is_none();
+    check.probe.plays_strangers() && witness.probe.shows_own_certificate() && way && witness.source == check.source
 }
 
 /// The same name and a type in common, at a server in common; the system's servers are known when it runs.
@@ -303,12 +313,12 @@ fn why_not(proof: Proof, check: &Check, witnesses: &[&Check]) -> String {
             let port = port_of(check);
             format!("no witness can give it: that takes one to {port} of another host, without via, with {source} as here; name one")
         }
-        Proof::Target => format!("no witness can give it: {}; name one", what_gives_target(check)),
+        Proof::Target => format!("no witness can give it: {}; name one", what_gives_target(check, witnesses)),
     }
 }
 
 /// What a witness must be to give the proof `target`.
-fn what_gives_target(check: &Check) -> String {
+fn what_gives_target(check: &Check, witnesses: &[&Check]) -> String {
     let target = check.probe.target();
     match &check.probe {
         Probe::Udp(udp) => {
@@ -320,6 +330,10 @@ fn what_gives_target(check: &Check) -> String {
         Probe::Dns(_) => {
             "that takes one of kind dns that asks the same server the same question from another source, or one of kind peer".into()
         }
-        _ => format!("that takes one that reaches {target} by a via or from another source, or one of kind peer"),
+        _ => format!(
+            "that takes one that reaches {target} by a via or from another source{}, or one of kind peer{}",
+            if check.probe.plays_strangers() { " or with the right client_cert_file" } else { "" },
+            if witnesses.iter().any(|w| matches!(w.probe, Probe::PromQl(_))) { " or promql, of mustnot_check_verdict" } else { "" }
+        ),
     }
 }
