@@ -8,6 +8,7 @@ pub mod connect;
 pub mod failure;
 pub mod http;
 pub mod resolve;
+pub mod sweep;
 pub mod sys;
 pub mod tls;
 

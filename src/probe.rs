@@ -21,6 +21,7 @@ mod http;
 mod kind;
 mod open_proxy;
 mod peer;
+mod ports;
 mod tcp;
 mod tls;
 mod tunnel;
@@ -30,6 +31,7 @@ pub use http::Http;
 pub use kind::Kind;
 pub use open_proxy::{OpenProxy, Technique};
 pub use peer::Peer;
+pub use ports::Ports;
 pub use tcp::Tcp;
 pub use tls::Tls;
 pub use tunnel::Via;
@@ -58,6 +60,8 @@ pub enum Probe {
     Peer(Peer),
     /// The attempts to make a proxy relay for a stranger.
     OpenProxy(OpenProxy),
+    /// Many ports of many addresses.
+    Ports(Ports),
 }
 
 impl Probe {
@@ -70,6 +74,7 @@ impl Probe {
             Probe::EgressIp(_) => Kind::EgressIp,
             Probe::Peer(_) => Kind::Peer,
             Probe::OpenProxy(_) => Kind::OpenProxy,
+            Probe::Ports(_) => Kind::Ports,
         }
     }
 
@@ -78,7 +83,7 @@ impl Probe {
         match self {
             Probe::Http(http) => http.via.as_ref(),
             Probe::EgressIp(egress) => egress.via.as_ref(),
-            Probe::Tcp(_) | Probe::Tls(_) | Probe::Peer(_) | Probe::OpenProxy(_) => None,
+            Probe::Tcp(_) | Probe::Tls(_) | Probe::Peer(_) | Probe::OpenProxy(_) | Probe::Ports(_) => None,
         }
     }
 
@@ -91,6 +96,7 @@ impl Probe {
             Probe::EgressIp(p) => &p.url.authority,
             Probe::Peer(p) => &p.url.authority,
             Probe::OpenProxy(p) => &p.target,
+            Probe::Ports(p) => &p.target,
         }
     }
 
@@ -101,13 +107,18 @@ impl Probe {
 
     /// Where the first packets go.
     pub fn hops(&self) -> Hops<'_> {
-        Hops::Host(self.first_hop())
+        match self {
+            Probe::Ports(ports) => ports.hops(),
+            _ => Hops::Host(self.first_hop()),
+        }
     }
 
     /// What carries the first packet.
     pub fn transport(&self) -> Transport {
         match self {
-            Probe::Tcp(_) | Probe::Tls(_) | Probe::Http(_) | Probe::EgressIp(_) | Probe::Peer(_) | Probe::OpenProxy(_) => Transport::Tcp,
+            Probe::Tcp(_) | Probe::Tls(_) | Probe::Http(_) | Probe::EgressIp(_) | Probe::Peer(_) | Probe::OpenProxy(_) | Probe::Ports(_) => {
+                Transport::Tcp
+            }
         }
     }
 
@@ -120,7 +131,7 @@ impl Probe {
     pub fn epilogue(&self, timeout: Duration) -> Duration {
         match self {
             Probe::OpenProxy(_) => timeout,
-            Probe::Tcp(_) | Probe::Tls(_) | Probe::Http(_) | Probe::EgressIp(_) | Probe::Peer(_) => Duration::ZERO,
+            Probe::Tcp(_) | Probe::Tls(_) | Probe::Http(_) | Probe::EgressIp(_) | Probe::Peer(_) | Probe::Ports(_) => Duration::ZERO,
         }
     }
 }
@@ -168,7 +179,11 @@ impl Probe {
         let via = self.via().is_some();
         let target = self.target();
         let subject = Subject {
-            address: if via { target.to_string() } else { to.to_string() },
+            address: match to.port() {
+                _ if via => target.to_string(),
+                0 => to.ip().to_string(),
+                _ => to.to_string(),
+            },
             named: target.host.ip().is_none().then(|| target.to_string()),
             family: Some(Family::of(to.ip())),
             dialled: Some(to),
@@ -182,7 +197,9 @@ impl Probe {
         let approach = Approach { to, source, timeout, aim: Aim::AsWritten, resolver };
         match self {
             Probe::OpenProxy(suite) => suite.subjects(&subject, &approach),
-            Probe::Tcp(_) | Probe::Tls(_) | Probe::Http(_) | Probe::EgressIp(_) | Probe::Peer(_) => vec![(subject, approach)],
+            Probe::Tcp(_) | Probe::Tls(_) | Probe::Http(_) | Probe::EgressIp(_) | Probe::Peer(_) | Probe::Ports(_) => {
+                vec![(subject, approach)]
+            }
         }
     }
 
@@ -198,6 +215,7 @@ impl Probe {
             Probe::EgressIp(probe) => probe.attempt(approach, deadline, &mut evidence).await,
             Probe::Peer(probe) => probe.attempt(approach, deadline, &mut evidence).await,
             Probe::OpenProxy(probe) => probe.attempt(approach, deadline, &mut evidence).await,
+            Probe::Ports(probe) => probe.attempt(approach, deadline, &mut evidence).await,
         };
         let ended = Moment::now();
         let longest = approach.timeout + self.epilogue(approach.timeout) + OVERRUN;

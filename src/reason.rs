@@ -1,7 +1,10 @@
 //! Reasons: a judged run as a sentence for somebody who was asleep a minute ago.
 
+mod ports;
+
 use crate::observation::{Observation, Outcome, Stage};
 use crate::plan::Check;
+use crate::probe::Probe;
 use crate::verdict::{Cause, Judged, Verdict};
 use crate::witness::Proof;
 
@@ -15,13 +18,18 @@ pub fn sentence(check: &Check, vantage: &str, verdict: &Verdict, judged: &[Judge
         );
     };
     let from = seen_from(check, vantage);
-    let what = happened(&one.seen, check);
+    let whole = match &check.probe {
+        Probe::Ports(_) => ports::as_a_whole(check, verdict.cause(), judged, one),
+        _ => None,
+    };
+    let is_whole = whole.is_some();
+    let what = whole.unwrap_or_else(|| happened(&one.seen, check));
     let others = judged.iter().filter(|j| j.verdict.rank() == one.verdict.rank()).count().saturating_sub(1);
-    let more = if others == 0 { String::new() } else { format!(" (and {others} more like it)") };
+    let more = if others == 0 || is_whole { String::new() } else { format!(" (and {others} more like it)") };
     match verdict.cause() {
         Cause::AsExpected => format!("{what}{more}{}", alive(one)),
         Cause::Open => format!("{what}{more}, {from}; it must be closed there. Close it, or correct the check."),
-        Cause::NotOpen => format!("{what}{more}, {from}; {} is expected. See whether the target or the way to it is broken.", check.expect),
+        Cause::NotOpen => format!("{what}{more}, {from}; {} is expected. See whether the target or the way to it is broken.", expected(check, one)),
         Cause::OtherDenial => other_denial(&what, &more, &from, check, one),
         Cause::NoWitness => format!("{what}{more}, {from}, but nothing proves {}. {}", missing(check, one), remedy(check, one)),
         Cause::WitnessFailed => {
@@ -41,6 +49,12 @@ pub fn sentence(check: &Check, vantage: &str, verdict: &Verdict, judged: &[Judge
         ),
         Cause::Pending | Cause::Stale => format!("{what}{more}."),
     }
+}
+
+/// What the check demands of this subject: a sweep demands of some ports that they are open.
+fn expected<'c>(check: &'c Check, one: &Judged) -> &'c str {
+    let is_usual = check.demand(&one.seen.subject).is_inverted() == check.expectation.is_inverted();
+    if is_usual { &check.expect } else { "open" }
 }
 
 fn other_denial(what: &str, more: &str, from: &str, check: &Check, one: &Judged) -> String {
@@ -120,6 +134,9 @@ fn happened(seen: &Observation, check: &Check) -> String {
         },
     };
     let e = &seen.evidence;
+    if let Some(sweep) = &e.sweep {
+        return ports::of_many(seen, sweep);
+    }
     let detail = e.detail.as_ref().map_or(String::new(), |d| format!(": {d}"));
     let took = format!("{:.0} ms", seen.elapsed.as_secs_f64() * 1000.0);
     let request = e.request.as_deref().map_or(String::new(), |r| format!(" \"{}\"", r.trim_end_matches(" HTTP/1.1")));

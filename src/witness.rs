@@ -326,7 +326,7 @@ fn reached_the_same(witness: &Observation, seen: &Observation) -> bool {
         return false;
     }
     let another_source = witness.subject.source != seen.subject.source && differ(witness.local_ip(), seen.local_ip());
-    let tunnelled_there = witness.subject.via && witness.subject.reached == Some(target);
+    let tunnelled_there = witness.subject.via && witness.subject.reached.is_some_and(|there| is_same_place(there, &seen.subject, target));
     let dialled_there = witness.subject.dialled.is_some_and(|there| is_same_place(there, &seen.subject, target)) && another_source;
     tunnelled_there || dialled_there || was_led_there(witness, seen, target)
 }
@@ -337,15 +337,19 @@ fn is_same_question((transport, asked): (Transport, &Option<String>), seen: &Sub
     seen.transport == Transport::Icmp || (transport == seen.transport && *asked == seen.asked)
 }
 
-/// The same address and port; ICMP knows no ports.
+/// The same address and port; ICMP knows no ports, and to a sweep (port 0) any port of the address will do.
 fn is_same_place(there: SocketAddr, seen: &Subject, target: SocketAddr) -> bool {
-    there == target || (seen.transport == Transport::Icmp && there.ip() == target.ip())
+    there == target || ((seen.transport == Transport::Icmp || target.port() == 0) && there.ip() == target.ip())
 }
 
 fn peer_reached(there: &Reached, seen: &Subject, target: SocketAddr) -> bool {
     let by_address = there.address.parse().is_ok_and(|address| is_same_place(address, seen, target))
         || there.address.parse().is_ok_and(|ip: IpAddr| seen.transport == Transport::Icmp && ip == target.ip());
-    let by_name = seen.named.as_ref() == Some(&there.address);
+    let host = |address: &str| address.rsplit_once(':').map(|(host, _)| host.to_string());
+    let by_name = match &seen.named {
+        Some(named) if target.port() == 0 => host(named).is_some() && host(named) == host(&there.address),
+        named => named.as_ref() == Some(&there.address),
+    };
     is_same_question((there.transport, &there.asked), seen) && (by_address || by_name)
 }
 
@@ -357,7 +361,7 @@ fn was_led_there(witness: &Observation, seen: &Observation, target: SocketAddr) 
         (Some(theirs), Some(ours)) => witness.subject.source != seen.subject.source && theirs != ours,
         _ => false,
     };
-    !witness.subject.via && witness.evidence.redirected_to == Some(target) && from_elsewhere
+    !witness.subject.via && witness.evidence.redirected_to.is_some_and(|there| is_same_place(there, &seen.subject, target)) && from_elsewhere
 }
 
 fn differ(a: Option<IpAddr>, b: Option<IpAddr>) -> bool {

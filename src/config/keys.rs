@@ -75,6 +75,10 @@ pub const OWN: &[(&str, &[Kind])] = &[
     ("beacon", &[Kind::OpenProxy]),
     ("techniques", &[Kind::OpenProxy]),
     ("allowed_destination", &[Kind::OpenProxy]),
+    ("ports", &[Kind::Ports]),
+    ("except", &[Kind::Ports]),
+    ("open", &[Kind::Ports]),
+    ("rate", &[Kind::Ports]),
 ];
 
 /// Tables that the specification knows and this version has not built.
@@ -97,14 +101,10 @@ const UNBUILT_CHECK: &[&str] = &[
     "record",
     "server",
     "answers",
-    "ports",
-    "except",
-    "open",
-    "rate",
     "query",
 ];
 /// Kinds that the specification knows and this version has not built.
-pub const UNBUILT_KINDS: &[&str] = &["udp", "icmp", "dns", "ports", "promql"];
+pub const UNBUILT_KINDS: &[&str] = &["udp", "icmp", "dns", "promql"];
 
 /// What to say of something that a later version will have.
 pub fn not_built(what: &str) -> String {

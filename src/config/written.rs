@@ -15,7 +15,7 @@ use crate::probe::{Kind, Technique};
 use crate::proxy;
 use crate::secret::Secret;
 use crate::severity::Severity;
-use crate::target::{HostPort, Url};
+use crate::target::{HostPort, Hosts, PortSet, Url};
 use crate::witness::ProofSet;
 
 /// Labels that a check may carry: they are on every scrape, for ever.
@@ -157,6 +157,8 @@ pub enum Own {
     Peer(Box<Peer>),
     /// `open-proxy`
     OpenProxy(Box<OpenProxy>),
+    /// `ports`
+    Ports(Box<Ports>),
 }
 
 /// The keys of `http`.
@@ -207,6 +209,20 @@ pub struct OpenProxy {
     pub tls: Tls,
 }
 
+/// The keys of `ports`.
+pub struct Ports {
+    /// `target`
+    pub target: Option<At<Hosts>>,
+    /// `ports`
+    pub ports: Option<At<PortSet>>,
+    /// `except`
+    pub except: Option<At<PortSet>>,
+    /// `open`
+    pub open: Option<At<PortSet>>,
+    /// `rate`
+    pub rate: Option<At<usize>>,
+}
+
 /// `via`, `via_user`, `via_password_file`
 pub struct Via {
     /// `via`
@@ -245,6 +261,7 @@ impl Own {
             Own::EgressIp { .. } => Kind::EgressIp,
             Own::Peer(_) => Kind::Peer,
             Own::OpenProxy(_) => Kind::OpenProxy,
+            Own::Ports(_) => Kind::Ports,
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::net::own_addresses;
 use crate::net::resolve::Answer;
 use crate::observation::{Attempt, Family, Observation, Outcome, Stage, Subject, Transport};
 use crate::plan::{ATTEMPT_SPACING, Check};
-use crate::probe::{Approach, Hops};
+use crate::probe::{Approach, Hops, Probe};
 use crate::target::{Host, HostPort};
 
 /// The most addresses of one name that are looked at; more is `unproven` for want of coverage.
@@ -60,8 +60,12 @@ impl Engine {
                 Vec::new()
             }
         };
-        found.left_out = addresses.len().saturating_sub(MAX_ADDRESSES);
-        addresses.truncate(MAX_ADDRESSES);
+        let most = match &check.probe {
+            Probe::Ports(ports) => ports.most_addresses(),
+            _ => MAX_ADDRESSES,
+        };
+        found.left_out = addresses.len().saturating_sub(most);
+        addresses.truncate(most);
         let alone = |ip: IpAddr| addresses.iter().filter(|other| other.is_ipv4() == ip.is_ipv4()).count() == 1;
         for to in &addresses {
             let subjects = check.probe.subjects(*to, check.source, check.timeout, check.resolver);
@@ -163,7 +167,8 @@ impl Engine {
         self.listener.looking(1);
         let _looking = Looking(Arc::clone(&self.listener));
         let started_at = Wall::now();
-        let stagger = check.attempt_stagger();
+        let demand = check.demand(subject);
+        let stagger = check.attempt_stagger(demand);
         let mut under_way = FuturesUnordered::new();
         let mut attempts: Vec<Attempt> = Vec::new();
         let (mut started, mut last_start, mut settled) = (0, Instant::now(), None);
@@ -173,7 +178,7 @@ impl Engine {
                 biased;
                 Some(attempt) = under_way.next(), if !under_way.is_empty() => {
                     let attempt: Attempt = attempt;
-                    if check.expectation.settled_by(attempt.outcome) {
+                    if demand.settled_by(attempt.outcome) {
                         settled = Some(attempts.len());
                     }
                     attempts.push(attempt);

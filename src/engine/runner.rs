@@ -130,10 +130,14 @@ impl Engine {
     /// through a proxy, to the same host and port (SPEC 2.3).
     pub(super) fn pins(&self, check: &Check, witness: usize, found: &Found) -> Vec<SocketAddr> {
         let Some(witness) = self.plan.checks.get(witness) else { return Vec::new() };
-        if witness.probe.via().is_none() || witness.probe.target() != check.probe.target() {
+        let (there, here) = (witness.probe.target(), check.probe.target());
+        // To a sweep (port 0) any port of the host will do.
+        let same = there == here || (here.port == 0 && there.host == here.host);
+        if witness.probe.via().is_none() || !same {
             return Vec::new();
         }
-        found.subjects.iter().filter(|(subject, _)| !subject.via).filter_map(|(subject, _)| subject.reached).collect()
+        let reached = found.subjects.iter().filter(|(subject, _)| !subject.via).filter_map(|(subject, _)| subject.reached);
+        reached.map(|to| SocketAddr::new(to.ip(), there.port)).collect()
     }
 }
 

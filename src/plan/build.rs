@@ -3,6 +3,7 @@
 mod check;
 mod expect;
 mod key;
+mod ports;
 mod witnesses;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -19,6 +19,11 @@ impl Probe {
         };
         Some(match self {
             Probe::Tcp(_) => format!("nc -vz -w {wait}{} {} {}", source("-s"), to.ip(), to.port()),
+            Probe::Ports(ports) => {
+                let (first, last) = (ports.closed.iter().next()?, ports.closed.iter().last()?);
+                let port = if to.port() == 0 { format!("{first}-{last}") } else { to.port().to_string() };
+                format!("nc -vz -w {wait}{} {} {port}", source("-s"), to.ip())
+            }
             Probe::Tls(tls) => format!("openssl s_client -connect {to} -servername {} </dev/null", tls.target.host),
             Probe::Http(http) => match &http.via {
                 Some(via) => format!("{curl} -X {} -p -x 'http://{}' {}", http.method, via.proxy, quoted(&http.url)),

@@ -17,11 +17,13 @@ pub enum Kind {
     Peer,
     /// `open-proxy`
     OpenProxy,
+    /// `ports`
+    Ports,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: &[Kind] = &[Kind::Tcp, Kind::Tls, Kind::Http, Kind::EgressIp, Kind::Peer, Kind::OpenProxy];
+    pub const ALL: &[Kind] = &[Kind::Tcp, Kind::Tls, Kind::Http, Kind::EgressIp, Kind::Peer, Kind::OpenProxy, Kind::Ports];
 
     /// The token, as written in `kind`, in reports and in metrics.
     pub fn token(self) -> &'static str {
@@ -32,6 +34,7 @@ impl Kind {
             Kind::EgressIp => "egress-ip",
             Kind::Peer => "peer",
             Kind::OpenProxy => "open-proxy",
+            Kind::Ports => "ports",
         }
     }
 }

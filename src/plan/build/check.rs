@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::expect;
+use super::{expect, ports};
 use crate::config::duration::show;
 use crate::config::{self, At, Common, Context, MAX_LABELS, Own, Place, Tls, Via};
 use crate::expectation::Expectation;
@@ -73,6 +73,7 @@ impl Builder<'_> {
         Some(Check {
             name: written.name.as_ref()?.value.clone(),
             target: written.target.as_ref()?.value.clone(),
+            open: ports::open(&probe),
             probe,
             expect: written.expect.as_ref()?.value.to_string(),
             expectation,
@@ -170,6 +171,7 @@ impl Builder<'_> {
             }
             Own::Peer(peer) => self.peer(peer, place).map(Probe::Peer),
             Own::OpenProxy(suite) => self.open_proxy(suite, place).map(Probe::OpenProxy),
+            Own::Ports(sweep) => ports::probe(sweep, place, self.context).map(Probe::Ports),
         }
     }
 
@@ -386,6 +388,7 @@ impl Way {
             Some(Own::EgressIp { target, via }) => through(target.as_ref(), via),
             Some(Own::Peer(peer)) => direct(authority(peer.target.as_ref())),
             Some(Own::OpenProxy(suite)) => direct(suite.target.as_ref().map(|t| t.value.clone())),
+            Some(Own::Ports(sweep)) => direct(sweep.target.as_ref().map(|t| HostPort { host: t.value.first(), port: 0 })),
         }
     }
 }

@@ -74,6 +74,7 @@ fn remedy(kind: Kind) -> &'static str {
         Kind::EgressIp => "write { ip = [\"203.0.113.10\"] }",
         Kind::Peer => "write \"open\"",
         Kind::OpenProxy => "write \"blocked\"",
+        Kind::Ports => "write \"blocked\" or a list of outcomes; the ports that must be open stand in open",
     }
 }
 
@@ -83,14 +84,14 @@ fn open(kind: Kind) -> Option<Accept> {
         Kind::Tls => Some(Accept::One(Outcome::TlsEstablished)),
         Kind::Http => Some(SUCCESS),
         Kind::Peer => Some(Accept::One(Outcome::QueryTrue)),
-        Kind::EgressIp | Kind::OpenProxy => None,
+        Kind::EgressIp | Kind::OpenProxy | Kind::Ports => None,
     }
 }
 
 fn blocked(kind: Kind) -> Option<Vec<Outcome>> {
     let with = |more: &[Outcome]| Some([&TCP_BLOCKED[..], more].concat());
     match kind {
-        Kind::Tcp => with(&[]),
+        Kind::Tcp | Kind::Ports => with(&[]),
         Kind::Tls => with(&ABOVE_TCP),
         Kind::Http => with(&[&ABOVE_TCP[..], &[Outcome::Status(403)]].concat()),
         Kind::OpenProxy => with(&PROXY_BLOCKED),
@@ -102,7 +103,7 @@ fn blocked(kind: Kind) -> Option<Vec<Outcome>> {
 fn undecided(kind: Kind) -> &'static [Outcome] {
     match kind {
         Kind::OpenProxy => &PROXY_UNDECIDED,
-        Kind::Tcp | Kind::Tls | Kind::Http | Kind::EgressIp | Kind::Peer => &[],
+        Kind::Tcp | Kind::Tls | Kind::Http | Kind::EgressIp | Kind::Peer | Kind::Ports => &[],
     }
 }
 
@@ -119,7 +120,7 @@ fn possible(kind: Kind, way: &Way) -> Vec<Outcome> {
                 [Outcome::TlsUntrusted, Outcome::NotTls, Outcome::BadHttp, Outcome::Mismatch, Outcome::Mute].iter().chain(&ABOVE_TCP),
             );
         }
-        Kind::EgressIp | Kind::Peer | Kind::OpenProxy => {}
+        Kind::EgressIp | Kind::Peer | Kind::OpenProxy | Kind::Ports => {}
     }
     if way.via {
         outcomes.extend(PROXY);

@@ -69,7 +69,8 @@ impl Known<'_, '_> {
             Some(own) => own.value.iter().filter_map(|w| self.find_other(number, w)).collect(),
             None => inherited.iter().copied().filter(|i| *i != number).collect::<Vec<usize>>(),
         };
-        let named_at_all = draft.written.has_witness || defaults.witness.is_some();
+        let built_in = draft.check.as_ref().is_some_and(|check| check.open.is_some());
+        let named_at_all = draft.written.has_witness || defaults.witness.is_some() || built_in;
         if draft.inverted == Some(true) && !named_at_all {
             let message = "names no witness: a block seen by a monitor that is itself offline looks the same; \
                            write witness = [\"NAME\"] of a check that expects something open, \
@@ -103,14 +104,17 @@ impl Known<'_, '_> {
         }
         let place = written.require.as_ref().map(|r| &r.place).or(written.witness.as_ref().map(|w| &w.place));
         let place = place.unwrap_or(&draft.written.place);
-        for proof in check.require.iter().filter(|proof| !witnesses.iter().any(|w| could_give(w, check, *proof))) {
+        let given = |proof| witnesses.iter().any(|w| could_give(w, check, proof)) || (proof == Proof::Vantage && check.open.is_some());
+        for proof in check.require.iter().filter(|proof| !given(*proof)) {
             self.context.wrong(place, format!("the proof {} is required, and {}", proof.token(), why_not(proof, check, witnesses)));
         }
         if check.require.is_empty() {
             self.context
                 .hint(place, "require is empty, so a block counts although the way there may be dead; write require = [\"vantage\"]");
         }
-        if !check.require.has(Proof::Port) && !witnesses.iter().any(|w| could_give(w, check, Proof::Port)) {
+        // No witness goes to every port of a sweep.
+        let one_port = check.probe.first_hop().port != 0;
+        if one_port && !check.require.has(Proof::Port) && !witnesses.iter().any(|w| could_give(w, check, Proof::Port)) {
             let port = check.probe.first_hop().port;
             let message = format!(
                 "no witness goes to port {port}, so a network that drops port {port} on the way looks like the block; \
@@ -141,8 +145,12 @@ fn goes_the_same_way(witness: &Check, check: &Check) -> bool {
 
 fn reaches_the_same(witness: &Check, check: &Check) -> bool {
     let target = check.probe.target();
-    let tunnelled = witness.probe.via().is_some() && could_be_one(witness.probe.target(), target);
-    let from_elsewhere = witness.source != check.source && (could_be_one(witness.probe.first_hop(), target) || may_be_led(witness));
+    let is_there = |there: &HostPort| match &check.probe {
+        Probe::Ports(ports) => there.host.ip().is_some_and(|ip| ports.hosts.contains(ip)) || could_be_one(there, target),
+        _ => could_be_one(there, target),
+    };
+    let tunnelled = witness.probe.via().is_some() && is_there(witness.probe.target());
+    let from_elsewhere = witness.source != check.source && (is_there(witness.probe.first_hop()) || may_be_led(witness));
     matches!(witness.probe, Probe::Peer(_)) || tunnelled || from_elsewhere
 }
 
@@ -158,10 +166,10 @@ fn looks_at(check: &Check, family: Family) -> bool {
     check.families.contains(&family) && literal.is_none_or(of) && check.source.is_none_or(of)
 }
 
-/// The same host and port; a name may stand for an address.
+/// The same host and port (0 of a sweep is any); a name may stand for an address.
 fn could_be_one(a: &HostPort, b: &HostPort) -> bool {
     let one_is_a_name = a.host.ip().is_none() != b.host.ip().is_none();
-    a.port == b.port && (a.host == b.host || one_is_a_name)
+    (a.port == b.port || b.port == 0) && (a.host == b.host || one_is_a_name)
 }
 
 /// Why none of the witnesses can give the proof, and what to write.
@@ -173,6 +181,9 @@ fn why_not(proof: Proof, check: &Check, witnesses: &[&Check]) -> String {
     match proof {
         Proof::Vantage => {
             format!("no witness can give it: that takes one without via, with {source} as here and a family in common; name one")
+        }
+        Proof::Port if check.probe.first_hop().port == 0 => {
+            "a sweep cannot have it: that takes a witness on every one of its ports; leave it out, or check the port with kind tcp".into()
         }
         Proof::Port => {
             let port = check.probe.first_hop().port;
