@@ -25,6 +25,7 @@ mod scenarios_linger;
 mod scenarios_local;
 mod scenarios_names;
 mod scenarios_peer;
+mod scenarios_ports;
 mod scenarios_proxy;
 mod scenarios_time;
 mod scenarios_world;
