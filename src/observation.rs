@@ -421,7 +421,7 @@ pub struct Sweep {
     pub attempted: usize,
     /// How many of them gave an answer to any attempt, be it an ICMP error.
     pub answered: usize,
-    /// How many of them this observation is about, each by the outcome of its last attempt.
+    /// How many of them this observation is about, each by the first answer to any attempt.
     pub outcomes: BTreeMap<Outcome, usize>,
 }
 

