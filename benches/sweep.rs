@@ -53,7 +53,8 @@ fn ours(method: Method) {
     let ip: IpAddr = TARGET.parse().unwrap();
     let controls = if method == Method::Syn { vec![SocketAddr::new(ip, OPEN)] } else { vec![] };
     let ports = PORTS.filter(|port| *port != OPEN).collect();
-    let job = Job { slices: vec![Slice { ip, ports }], source: None, attempts: 1, timeout: Duration::from_secs(5), rate: 1_000_000, controls };
+    let job =
+        Job { slices: vec![Slice { ip, ports }], source: None, attempts: 1, timeout: Duration::from_secs(5), rate: 1_000_000, controls };
     let (news, mut told) = tokio::sync::mpsc::unbounded_channel();
     run(&job, &news, &AtomicBool::new(false));
     let Ok(News::Slice(swept)) = told.try_recv() else { panic!("no slice") };

@@ -128,9 +128,9 @@ pub struct Check {
 /// `mustnot probe`.
 #[derive(Debug, Args)]
 pub struct Probe {
-    /// tcp, tls, http, egress-ip, peer or open-proxy
+    /// tcp, tls, http, egress-ip, peer, open-proxy or ports
     pub kind: String,
-    /// host:port, or a URL for http, egress-ip and peer
+    /// host:port, a URL for http, egress-ip and peer, or a host or network for ports
     pub target: String,
     /// open, blocked, or outcomes such as refused,timeout; for egress-ip the addresses, as ip:203.0.113.10,203.0.113.11
     #[arg(long, default_value = "open")]

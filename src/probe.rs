@@ -116,9 +116,13 @@ impl Probe {
     /// What carries the first packet.
     pub fn transport(&self) -> Transport {
         match self {
-            Probe::Tcp(_) | Probe::Tls(_) | Probe::Http(_) | Probe::EgressIp(_) | Probe::Peer(_) | Probe::OpenProxy(_) | Probe::Ports(_) => {
-                Transport::Tcp
-            }
+            Probe::Tcp(_)
+            | Probe::Tls(_)
+            | Probe::Http(_)
+            | Probe::EgressIp(_)
+            | Probe::Peer(_)
+            | Probe::OpenProxy(_)
+            | Probe::Ports(_) => Transport::Tcp,
         }
     }
 

@@ -29,7 +29,9 @@ pub fn sentence(check: &Check, vantage: &str, verdict: &Verdict, judged: &[Judge
     match verdict.cause() {
         Cause::AsExpected => format!("{what}{more}{}", alive(one)),
         Cause::Open => format!("{what}{more}, {from}; it must be closed there. Close it, or correct the check."),
-        Cause::NotOpen => format!("{what}{more}, {from}; {} is expected. See whether the target or the way to it is broken.", expected(check, one)),
+        Cause::NotOpen => {
+            format!("{what}{more}, {from}; {} is expected. See whether the target or the way to it is broken.", expected(check, one))
+        }
         Cause::OtherDenial => other_denial(&what, &more, &from, check, one),
         Cause::NoWitness => format!("{what}{more}, {from}, but nothing proves {}. {}", missing(check, one), remedy(check, one)),
         Cause::WitnessFailed => {

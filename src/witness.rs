@@ -361,7 +361,9 @@ fn was_led_there(witness: &Observation, seen: &Observation, target: SocketAddr) 
         (Some(theirs), Some(ours)) => witness.subject.source != seen.subject.source && theirs != ours,
         _ => false,
     };
-    !witness.subject.via && witness.evidence.redirected_to.is_some_and(|there| is_same_place(there, &seen.subject, target)) && from_elsewhere
+    !witness.subject.via
+        && witness.evidence.redirected_to.is_some_and(|there| is_same_place(there, &seen.subject, target))
+        && from_elsewhere
 }
 
 fn differ(a: Option<IpAddr>, b: Option<IpAddr>) -> bool {

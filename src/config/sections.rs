@@ -11,8 +11,8 @@ use super::problem::At;
 use super::reader::{Section, listed};
 use super::value::{
     filled, parse_address, parse_alpn, parse_base, parse_beacon, parse_decoy, parse_door, parse_family, parse_host_port, parse_hosts,
-    parse_kind, parse_listen, parse_log, parse_method, parse_name, parse_proof, parse_resolver, parse_runbook, parse_severity, parse_technique,
-    parse_url, parse_user, parse_version, parse_via,
+    parse_kind, parse_listen, parse_log, parse_method, parse_name, parse_proof, parse_resolver, parse_runbook, parse_severity,
+    parse_technique, parse_url, parse_user, parse_version, parse_via,
 };
 use super::written::{AdminPage, Beacon, Check, Common, Expect, File, Http, MAX_LABELS, OpenProxy, Own, Peer, Ports, Tls, Via};
 use crate::observation::Family;

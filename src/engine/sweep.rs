@@ -145,7 +145,8 @@ impl Sweeping<'_> {
         let witnesses = self.engine.let_witnesses_run(self.check, Side::After, self.found);
         let canaries = join_all(wave.iter().map(|(subject, approach)| self.canary(subject, approach)));
         let ((), sung) = join(witnesses, canaries).await;
-        let (ready, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut *locked(&self.pending)).into_iter().partition(|seen| seen.ended <= now);
+        let (ready, waiting): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut *locked(&self.pending)).into_iter().partition(|seen| seen.ended <= now);
         locked(&self.pending).extend(waiting);
         let heard: Vec<Observation> = sung.into_iter().flatten().chain(ready.iter().cloned()).collect();
         self.engine.hear_decoys(self.check, &heard).await;
@@ -227,7 +228,8 @@ impl Sweeping<'_> {
                     match news {
                         None => over = true,
                         Some(News::Open(to, method, attempt)) => {
-                            let way = slices.iter().map(|(way, _)| *way).find(|(subject, _)| subject.dialled.is_some_and(|d| d.ip() == to.ip()));
+                            let way =
+                                slices.iter().map(|(way, _)| *way).find(|(subject, _)| subject.dialled.is_some_and(|d| d.ip() == to.ip()));
                             if let Some(way) = way.filter(|_| self.is_singled_out(to)) {
                                 singles.push(self.single(way, to, vec![], Some((method, *attempt))));
                             }
@@ -254,7 +256,10 @@ impl Sweeping<'_> {
         let witnesses: Vec<_> = runners.filter_map(|runner| runner.newest()).collect();
         let runs = own.map(|run| run.seen()).chain(witnesses.iter().map(|run| run.seen()));
         let open = |o: &&Observation| {
-            o.outcome.class() == Class::Open && o.got_past_tcp() && o.subject.source == self.check.source && o.subject.family == Some(family)
+            o.outcome.class() == Class::Open
+                && o.got_past_tcp()
+                && o.subject.source == self.check.source
+                && o.subject.family == Some(family)
         };
         let mut controls: Vec<SocketAddr> = runs.flatten().filter(open).filter_map(|o| o.subject.dialled).collect();
         controls.dedup();

@@ -205,7 +205,8 @@ pub(super) fn drain_error_queue(socket: &Socket, to: SocketAddr, is_own: impl Fn
                 _ => continue,
             };
             let from_icmp = matches!(error.ee_origin, ORIGIN_ICMP | ORIGIN_ICMP6);
-            let ours = !from_icmp || sender.is_some_and(|s| s.is_loopback() || evidence.local_address.is_some_and(|l| l.ip() == s) || is_own(s));
+            let ours =
+                !from_icmp || sender.is_some_and(|s| s.is_loopback() || evidence.local_address.is_some_and(|l| l.ip() == s) || is_own(s));
             let icmp = Icmp { kind: error.ee_type, code: error.ee_code, sender, ours, soft: true };
             if is_about_size(&icmp, to.is_ipv6()) {
                 continue;

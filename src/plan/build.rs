@@ -44,6 +44,7 @@ pub fn plan(file: File, context: &Context<'_>, keys: Keys) -> Option<(Plan, Opti
     }
     witnesses::controls(&mut checks);
     Plan::worst_runs(&mut checks);
+    ports::hint_at_haste(&checks, &file.checks, context);
     let (beacon, created) = key::file_key(&file, key, context, keys)?;
     if let Some(beacon) = &beacon {
         checks.iter_mut().for_each(|check| key::give_key(check, &beacon.key));
@@ -80,7 +81,11 @@ fn serves_something(file: &File) -> bool {
 fn decoys_apart(file: &File, context: &Context<'_>) {
     let goes_to = |check: &config::Check, ip: IpAddr| {
         let way = Way::of(check.own.as_ref());
-        [way.first_hop, way.target].into_iter().flatten().any(|hop| hop.host.ip() == Some(ip))
+        let swept = match &check.own {
+            Some(config::Own::Ports(sweep)) => sweep.target.as_ref().is_some_and(|t| t.value.contains(ip)),
+            _ => false,
+        };
+        swept || [way.first_hop, way.target].into_iter().flatten().any(|hop| hop.host.ip() == Some(ip))
     };
     for decoy in &file.decoy {
         if let Some(check) = file.checks.iter().find(|check| goes_to(check, decoy.value)) {

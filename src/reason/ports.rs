@@ -74,7 +74,8 @@ fn some_open(judged: &[Judged], one: &Judged) -> Option<String> {
     open.sort_unstable();
     open.dedup();
     let closed: usize = of_it().filter_map(|j| j.seen.evidence.sweep.as_ref()).map(|sweep| of(&sweep.outcomes)).sum();
-    let mut others: Vec<IpAddr> = judged.iter().filter(is_open).filter_map(|j| Some(j.seen.subject.dialled?.ip())).filter(|o| *o != ip).collect();
+    let mut others: Vec<IpAddr> =
+        judged.iter().filter(is_open).filter_map(|j| Some(j.seen.subject.dialled?.ip())).filter(|o| *o != ip).collect();
     others.sort_unstable();
     others.dedup();
     let besides = if closed == 0 { String::new() } else { format!(" ({} not)", are(closed)) };

@@ -20,7 +20,8 @@ fn sweep(name: &str, target: &str, ports: &str, rest: &str) -> String {
 /// The same gate by both methods at once: by SYNs of our own, and by connect.
 fn both(lab: &Lab, body: &str) -> [(&'static str, Run); 2] {
     let text = config("stranger", body);
-    let gates = [("syn", &[][..]), ("connect", &UNPRIVILEGED[..])].map(|(method, under)| (method, start_gate_under(lab, Host::Stranger, &text, under)));
+    let gates = [("syn", &[][..]), ("connect", &UNPRIVILEGED[..])]
+        .map(|(method, under)| (method, start_gate_under(lab, Host::Stranger, &text, under)));
     gates.map(|(method, gate)| (method, gate.finish(lab)))
 }
 
@@ -181,7 +182,9 @@ fn what_was_swept_after_the_target_died_is_unproven() {
         lab.acl(Denial::Drop);
         let run = gate.finish(&lab);
         run.expect("dies", "unproven", "witness-failed", "*");
-        let slices = |verdict: &str| observed(run.check("dies")).iter().filter(|o| o["evidence"]["sweep"].is_object() && o["verdict"] == verdict).count();
+        let slices = |verdict: &str| {
+            observed(run.check("dies")).iter().filter(|o| o["evidence"]["sweep"].is_object() && o["verdict"] == verdict).count()
+        };
         assert!(slices("holds") >= 1, "the first slices stand between two runs of the canary: {:#}", run.check("dies"));
         assert!(slices("unproven") >= 1, "{:#}", run.check("dies"));
     }

@@ -96,7 +96,8 @@ impl Wire {
             }
         }
         let complete = ports.len() == job.attempts + 1;
-        let wire = Wire { v6, out, segments, errors, _held: held, ports, source: job.source, key: RandomState::new(), epoch: Instant::now() };
+        let wire =
+            Wire { v6, out, segments, errors, _held: held, ports, source: job.source, key: RandomState::new(), epoch: Instant::now() };
         complete.then_some(wire)
     }
 
@@ -117,11 +118,9 @@ impl Wire {
             let until = Instant::now() + CONTROL_WAIT;
             while Instant::now() < until && !stopped.load(Ordering::Relaxed) {
                 let mut found = false;
-                self.receive(&self.segments, |sender, bytes| {
-                    match self.segment(sender, bytes) {
-                        Some(r) if r.port == *port => found |= r.from == to && is_answer(&r, cookie) && r.flags & SYN != 0,
-                        other => others.extend(other),
-                    }
+                self.receive(&self.segments, |sender, bytes| match self.segment(sender, bytes) {
+                    Some(r) if r.port == *port => found |= r.from == to && is_answer(&r, cookie) && r.flags & SYN != 0,
+                    other => others.extend(other),
                 });
                 if found {
                     let _ = self.send_one(to, &reset(from, to, cookie.wrapping_add(1)));
@@ -510,7 +509,8 @@ impl Sweeper<'_> {
         }
         // Where a real connect fails too, the control is gone and not our eyes: its own witnesses will know.
         let blind = connects(self.control, self.job.source, self.job.timeout);
-        let why = format!("SYNs of our own find {} closed, and a connect finds it open: something on this side keeps them back", self.control);
+        let why =
+            format!("SYNs of our own find {} closed, and a connect finds it open: something on this side keeps them back", self.control);
         self.ledger.vouch(since, blind.then_some(why.as_str()));
     }
 

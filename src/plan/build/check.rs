@@ -171,7 +171,7 @@ impl Builder<'_> {
             }
             Own::Peer(peer) => self.peer(peer, place).map(Probe::Peer),
             Own::OpenProxy(suite) => self.open_proxy(suite, place).map(Probe::OpenProxy),
-            Own::Ports(sweep) => ports::probe(sweep, place, self.context).map(Probe::Ports),
+            Own::Ports(sweep) => ports::probe(sweep, self.context).map(Probe::Ports),
         }
     }
 

@@ -1,8 +1,10 @@
 //! `ports`: what is swept, and whether that is little enough, and something at all.
 
-use crate::config::{self, Context, Place};
+use crate::config::duration::show;
+use crate::config::{self, Context};
 use crate::expectation::{Accept, Expectation};
 use crate::observation::Outcome;
+use crate::plan::Check;
 use crate::probe::{self, Probe};
 use crate::target::PortSet;
 
@@ -16,7 +18,7 @@ const MAX_SWEPT: usize = 1 << 20;
 const MAX_OPEN: usize = 64;
 
 /// The probe that the keys mean; none where something is wrong, which is noted.
-pub(super) fn probe(sweep: &config::Ports, place: &Place, context: &Context<'_>) -> Option<probe::Ports> {
+pub(super) fn probe(sweep: &config::Ports, context: &Context<'_>) -> Option<probe::Ports> {
     let before = context.problems();
     let none = PortSet::default();
     let except = sweep.except.as_ref().map_or(&none, |e| &e.value);
@@ -55,8 +57,24 @@ pub(super) fn probe(sweep: &config::Ports, place: &Place, context: &Context<'_>)
     if context.problems() > before {
         return None;
     }
-    let _ = place;
     Some(probe)
+}
+
+/// A sweep that may take longer than its interval is legal, and worth a second look.
+pub(super) fn hint_at_haste(checks: &[Check], written: &[config::Check], context: &Context<'_>) {
+    for (check, written) in checks.iter().zip(written) {
+        if matches!(check.probe, Probe::Ports(_)) && check.worst_run > check.interval {
+            let seconds = std::time::Duration::from_secs(check.worst_run.as_secs().next_multiple_of(60));
+            let message = format!(
+                "a sweep by this plan may take up to {} if every port is silent, longer than its interval of {}; \
+                 write interval = \"{}\", a higher rate, or fewer ports",
+                show(seconds),
+                show(check.interval),
+                show(seconds)
+            );
+            context.hint(&written.place, message);
+        }
+    }
 }
 
 /// What its open ports must be.

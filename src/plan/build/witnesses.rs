@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::check::Draft;
-use crate::config::{At, Common, Context, did_you_mean};
+use crate::config::{At, Common, Context, Own, did_you_mean};
 use crate::observation::Family;
 use crate::plan::Check;
 use crate::probe::{Probe, Technique};
@@ -69,7 +69,10 @@ impl Known<'_, '_> {
             Some(own) => own.value.iter().filter_map(|w| self.find_other(number, w)).collect(),
             None => inherited.iter().copied().filter(|i| *i != number).collect::<Vec<usize>>(),
         };
-        let built_in = draft.check.as_ref().is_some_and(|check| check.open.is_some());
+        let built_in = match &draft.written.own {
+            Some(Own::Ports(sweep)) => sweep.open.as_ref().is_some_and(|open| !open.value.is_empty()),
+            _ => false,
+        };
         let named_at_all = draft.written.has_witness || defaults.witness.is_some() || built_in;
         if draft.inverted == Some(true) && !named_at_all {
             let message = "names no witness: a block seen by a monitor that is itself offline looks the same; \
