@@ -65,7 +65,7 @@ pub(super) struct Wire {
 }
 
 /// A way to an address: our own address on it, or why there is none.
-type Way = Result<IpAddr, Evidence>;
+type Way = Result<IpAddr, Box<Evidence>>;
 
 impl Wire {
     /// The sockets; none where this process may not have them, or has nothing to prove them by.
@@ -136,7 +136,7 @@ impl Wire {
     fn way(&self, to: SocketAddr) -> Way {
         let local = |call: &'static str, error: std::io::Error| {
             let detail = connect::explain_local(call, to, self.source, &error);
-            Evidence { errno: Some(failure::name(&error)), detail: Some(detail), ..Evidence::default() }
+            Box::new(Evidence { errno: Some(failure::name(&error)), detail: Some(detail), ..Evidence::default() })
         };
         let socket = Socket::new(Domain::for_address(to), Type::DGRAM, None).map_err(|e| local("socket", e))?;
         if let Some(source) = self.source {
@@ -144,7 +144,7 @@ impl Wire {
         }
         socket.connect(&to.into()).map_err(|e| local("connect", e))?;
         let from = socket.local_addr().map_err(|e| local("getsockname", e))?;
-        from.as_socket().map(|a| a.ip()).ok_or_else(Evidence::default)
+        from.as_socket().map(|a| a.ip()).ok_or_else(Box::default)
     }
 
     /// The sequence number of our SYN from here to there: 32 bits of a keyed hash (SipHash).
