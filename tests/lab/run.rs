@@ -79,11 +79,16 @@ pub fn start_gate(lab: &Lab, host: Host, text: &str, files: Option<u32>) -> Gate
 
 /// Starts `mustnot check` in a host by a command that runs others, such as `setpriv`.
 pub fn start_gate_under(lab: &Lab, host: Host, text: &str, under: &[&str]) -> Gate {
+    start_gate_with(lab, host, text, under, &[])
+}
+
+/// The same with more flags of its own.
+pub fn start_gate_with(lab: &Lab, host: Host, text: &str, under: &[&str], flags: &[&str]) -> Gate {
     let name = lab.fresh("check");
     let config = write_config(lab, &format!("{name}.toml"), text);
     let output = lab.dir().join(format!("{name}.json"));
     let command = [BINARY, "check", "--config", config.to_str().unwrap(), "--format", "json", "--output", output.to_str().unwrap()];
-    let command: Vec<&str> = under.iter().copied().chain(command).collect();
+    let command: Vec<&str> = under.iter().copied().chain(command).chain(flags.iter().copied()).collect();
     let process = Process::spawn(lab, host, &name, &command, false);
     Gate { process, name, output }
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::run::{Run, check, config, internet, observed, start_gate_under};
+use crate::run::{Run, check, config, internet, observed, office, peer, start_gate_under, start_gate_with};
 use crate::service::until;
-use crate::world::{ADMIN4, ADMIN6, Denial, Host, Lab};
+use crate::world::{ADMIN4, ADMIN6, Denial, Host, Lab, PROXY4, SECOND4};
 
 /// Takes the right to raw sockets away: all that is left is to connect.
 const UNPRIVILEGED: [&str; 3] = ["setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw"];
@@ -263,15 +263,106 @@ fn what_this_host_keeps_back_is_no_block() {
     }
 }
 
+/// A rule of the stranger's own that lets a SYN-ACK in only where a socket waits for it: none does for SYNs of our own.
+fn blind_to_our_own_syns(lab: &Lab) {
+    let answer = "add rule inet own input tcp flags & (syn | ack) == (syn | ack)";
+    lab.nft(Host::Stranger, &format!("{answer} socket transparent 0 accept\n{answer} drop\n"));
+}
+
 #[test]
-fn a_filter_that_only_real_connects_pass_is_noticed() {
+fn eyes_that_are_closed_see_no_silence() {
     let Some(lab) = Lab::new() else { return };
-    // Our own SYNs have no socket; a rule of this host that looks for one lets connects pass alone.
-    lab.acl_with(&["tcp dport 443 accept", "tcp dport 1050 accept"], Denial::Drop);
+    let open = ["tcp dport 443 accept", "tcp dport 1050 accept"];
+    lab.acl_with(&open, Denial::Drop);
     lab.listen(Host::Private, "hidden", ADMIN4, 1050, "hold");
-    lab.own_firewall(&["meta skuid 0 tcp flags syn accept", "tcp flags syn drop"]);
-    let [(_, run), _] = both(&lab, &sweep("closed", ADMIN4, "\"1000-1099\"", "open = [443]"));
+    let under: [&str; 0] = [];
+    let gate = |ports: &str, rate: u32| {
+        let body = check("closed", "ports", ADMIN4, &format!("ports = {ports}\nopen = [443]\nexpect = \"blocked\"\nrate = {rate}"));
+        start_gate_under(&lab, Host::Stranger, &config("stranger", &body), &under)
+    };
+    // It closes while they look: what is silent from then on was not seen.
+    let running = gate("\"1100-1999\"", 300);
+    std::thread::sleep(Duration::from_secs(8));
+    blind_to_our_own_syns(&lab);
+    let run = running.finish(&lab);
+    run.expect("closed", "unproven", "local", "local-error");
+    assert_eq!(methods(run.check("closed")), ["syn"]);
+    // It was closed before: then they are not used at all.
+    let run = gate("\"1000-1099\"", 20_000).finish(&lab);
     run.expect("closed", "violated", "open", "connected");
+    assert_eq!((methods(run.check("closed")), open_ports(&run)), (vec!["connect"], vec!["203.0.113.7:1050".to_owned()]));
+}
+
+fn open_ports(run: &Run) -> Vec<String> {
+    open(run.check("closed")).into_iter().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_syn_that_was_answered_and_a_connect_that_was_not_decide_nothing() {
+    let Some(lab) = Lab::new() else { return };
+    lab.listen(Host::Private, "once", ADMIN4, 1234, "hold");
+    lab.acl_with(&["tcp dport 443 accept", "tcp dport 1234 tcp flags syn limit rate 1/hour burst 1 packets accept"], Denial::Reset);
+    let text = config("stranger", &sweep("once", ADMIN4, "\"1200-1299\"", "open = [443]"));
+    let run = start_gate_under(&lab, Host::Stranger, &text, &[]).finish(&lab);
+    run.expect("once", "unproven", "other-denial", "refused");
+    let seen = run.observation("once", "203.0.113.7:1234");
+    assert_eq!((&seen["evidence"]["swept_as"], &seen["attempts"]), (&json!("connected"), &json!(3)), "{seen:#}");
+}
+
+#[test]
+fn every_answered_syn_is_reset_by_us_if_not_by_the_kernel() {
+    let Some(lab) = Lab::new() else { return };
+    let ports: Vec<u16> = (1200..1210).collect();
+    for port in &ports {
+        lab.listen(Host::Private, &format!("open:{port}"), ADMIN4, *port, "hold");
+    }
+    lab.acl_with(&["tcp dport 443 accept", "tcp dport 1200-1209 accept"], Denial::Reset);
+    // An RST of the kernel's has no owner.
+    lab.own_firewall(&["tcp flags & rst == rst meta skuid 0 accept", "tcp flags & rst == rst drop"]);
+    let text = config("stranger", &sweep("open", ADMIN4, "\"1200-1299\"", "open = [443]"));
+    let run = start_gate_under(&lab, Host::Stranger, &text, &[]).finish(&lab);
+    run.expect("open", "violated", "open", "connected");
+    assert_eq!((open(run.check("open")).len(), methods(run.check("open"))), (10, vec!["syn"]));
+    assert_eq!(half_open(&lab, Host::Private), 0);
+}
+
+#[test]
+fn any_port_of_the_address_by_the_allowed_way_is_the_proof_target() {
+    let Some(lab) = Lab::new() else { return };
+    let _office = office(&lab);
+    let elsewhere = check("other-source", "tcp", &format!("{ADMIN4}:443"), &format!("expect = \"open\"\nsource = \"{SECOND4}\""));
+    lab.acl_with(&[&format!("ip saddr {SECOND4} accept")], Denial::Drop);
+    let body = internet()
+        + &peer("admin-alive", "admin-open")
+        + &elsewhere
+        + &sweep(
+            "by-peer",
+            "admin.lab.test",
+            "\"1000-1049\"",
+            "witness = [\"internet\", \"admin-alive\"]\nrequire = [\"vantage\", \"target\"]",
+        )
+        + &sweep("by-source", ADMIN4, "\"1000-1049\"", "witness = [\"internet\", \"other-source\"]\nrequire = [\"vantage\", \"target\"]")
+        + &sweep("by-open-port", PROXY4, "\"1000-1049\"", "open = [3128]\nwitness = [\"internet\"]");
+    lab.listen(Host::Private, "proxy", PROXY4, 3128, "hold");
+    for (_, run) in both(&lab, &body) {
+        for name in ["by-peer", "by-source"] {
+            run.expect(name, "holds", "as-expected", "timeout");
+            run.expect_proofs(name, &["vantage", "target"]);
+        }
+        // The usual way is not the allowed one.
+        run.expect_proofs("by-open-port", &["vantage"]);
+    }
+}
+
+#[test]
+fn a_sweep_that_is_cut_short_says_how_much_is_missing() {
+    let Some(lab) = Lab::new() else { return };
+    lab.acl_with(&["tcp dport 443 accept"], Denial::Reset);
+    let text = config("stranger", &check("slow", "ports", ADMIN4, "ports = \"1000-9000\"\nopen = [443]\nexpect = \"blocked\"\nrate = 500"));
+    let run = start_gate_with(&lab, Host::Stranger, &text, &[], &["--deadline", "12s"]).finish(&lab);
+    run.expect("slow", "unproven", "coverage", "*");
+    let [planned, attempted, _] = coverage(run.check("slow"));
+    assert!(planned == 8001 && attempted > 0 && attempted < planned, "{attempted} of {planned}");
 }
 
 #[test]
