@@ -379,6 +379,29 @@ fn few_file_descriptors_make_a_sweep_slow_and_never_wrong() {
 }
 
 #[test]
+fn what_is_not_as_demanded_is_told_port_by_port_up_to_a_bound() {
+    let Some(lab) = Lab::new() else { return };
+    let more = "tcp dport { 443, 5000-5099 } accept";
+    lab.acl_with(&[more, "tcp dport 1000-1199 drop"], Denial::Reset);
+    lab.nft(
+        Host::Private,
+        "table ip r {\n chain p {\n type nat hook prerouting priority -100;\n tcp dport 5000-5099 redirect to :443\n }\n}\n",
+    );
+    let refused = "ports = \"900-1299\"\nexpect = [\"refused\"]\nopen = [443]\nrate = 20000";
+    let body = check("refused", "ports", ADMIN4, refused) + &sweep("many", ADMIN4, "\"4900-5199\"", "open = [443]");
+    for (method, run) in both(&lab, &body) {
+        run.expect("refused", "violated", "other-denial", "timeout");
+        let seen = observed(run.check("refused"));
+        let single = seen.iter().filter(|o| o["verdict"] == "violated" && o["evidence"]["swept_as"] == "timeout").count();
+        assert_eq!(single, 64, "{method}");
+        assert_eq!(counted(run.check("refused")), BTreeMap::from([("refused".to_owned(), 200), ("timeout".to_owned(), 136)]), "{method}");
+        run.expect("many", "violated", "open", "connected");
+        assert_eq!((open(run.check("many")).len(), coverage(run.check("many"))), (64, [300; 3]), "{method}");
+        assert_eq!(counted(run.check("many")), BTreeMap::from([("refused".to_owned(), 200)]), "{method}");
+    }
+}
+
+#[test]
 fn networks_and_ranges_are_swept_address_by_address() {
     let Some(lab) = Lab::new() else { return };
     lab.acl_with(&["ip daddr 203.0.113.8 tcp dport 80 accept"], Denial::Drop);
