@@ -120,7 +120,7 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 impl Sweeping<'_> {
     /// Sweeps these addresses, between two runs of all that vouch for them and with more of those meanwhile.
     async fn wave(&self, wave: &[(Subject, Approach)]) {
-        self.beat(wave).await;
+        let sung = self.sing(wave).await;
         let (over, mut done) = watch::channel(false);
         let look = async {
             join(self.look_at_open(wave), self.look_at_closed(wave)).await;
@@ -130,6 +130,11 @@ impl Sweeping<'_> {
         let heart = async {
             let every = BEAT.min(self.engine.plan.witness_window / 2).max(Duration::from_secs(1));
             let mut next = Instant::now() + every;
+            // What unmasks the canaries is heard beside the sweep, at no cost in time; where that is over sooner, the last beat hears it.
+            tokio::select! {
+                () = self.engine.hear_decoys(self.check, &sung) => {}
+                _ = done.wait_for(|over| *over) => {}
+            }
             while timeout(next.saturating_duration_since(Instant::now()), done.wait_for(|over| *over)).await.is_err() {
                 next = Instant::now() + every;
                 self.beat(wave).await;
@@ -139,16 +144,21 @@ impl Sweeping<'_> {
         self.beat(wave).await;
     }
 
+    /// Lets all run that vouch for what is seen: the witnesses, and the canaries, whose observations it gives.
+    async fn sing(&self, wave: &[(Subject, Approach)]) -> Vec<Observation> {
+        let witnesses = self.engine.let_witnesses_run(self.check, Side::After, self.found);
+        let canaries = join_all(wave.iter().map(|(subject, approach)| self.canary(subject, approach)));
+        join(witnesses, canaries).await.1.into_iter().flatten().collect()
+    }
+
     /// Lets all run that vouch for what is seen, and judges what was seen before.
     async fn beat(&self, wave: &[(Subject, Approach)]) {
         let now = Moment::now();
-        let witnesses = self.engine.let_witnesses_run(self.check, Side::After, self.found);
-        let canaries = join_all(wave.iter().map(|(subject, approach)| self.canary(subject, approach)));
-        let ((), sung) = join(witnesses, canaries).await;
+        let sung = self.sing(wave).await;
         let (ready, waiting): (Vec<_>, Vec<_>) =
             std::mem::take(&mut *locked(&self.pending)).into_iter().partition(|seen| seen.ended <= now);
         locked(&self.pending).extend(waiting);
-        let heard: Vec<Observation> = sung.into_iter().flatten().chain(ready.iter().cloned()).collect();
+        let heard: Vec<Observation> = sung.into_iter().chain(ready.iter().cloned()).collect();
         self.engine.hear_decoys(self.check, &heard).await;
         for seen in ready {
             let canaries = locked(&self.canaries);

@@ -385,7 +385,7 @@ fn what_is_not_as_demanded_is_told_port_by_port_up_to_a_bound() {
     lab.acl_with(&[more, "tcp dport 1000-1199 drop"], Denial::Reset);
     lab.nft(
         Host::Private,
-        "table ip r {\n chain p {\n type nat hook prerouting priority -100;\n tcp dport 5000-5099 redirect to :443\n }\n}\n",
+        "table ip r {\n chain p {\n type nat hook prerouting priority -100;\n tcp dport 5000-5099 dnat to 203.0.113.7:443\n }\n}\n",
     );
     let refused = "ports = \"900-1299\"\nexpect = [\"refused\"]\nopen = [443]\nrate = 20000";
     let body = check("refused", "ports", ADMIN4, refused) + &sweep("many", ADMIN4, "\"4900-5199\"", "open = [443]");
