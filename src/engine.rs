@@ -17,18 +17,20 @@ use crate::history::Board;
 use crate::memory::Memory;
 use crate::observation::{Observation, Outcome, Stage, excuse_mute, excuse_versions};
 use crate::plan::{Check, Plan, Witness};
-use crate::record::{About, Record};
+use crate::probe::Probe;
+use crate::record::{About, Coverage, Record};
 use crate::schedule::Schedule;
 use crate::secret::mask;
 use crate::state::State;
 use crate::target::Host;
-use crate::verdict::{Judged, Verdict, fold, judge};
+use crate::verdict::{Judged, Testimony, Verdict, fold, judge};
 use crate::witness::{Decoys, Lapse, Proven, Timeline};
 
 mod decoy;
 mod look;
 mod runner;
 mod scribe;
+mod sweep;
 
 pub use look::MAX_ADDRESSES;
 use look::{Found, Look};
@@ -64,6 +66,8 @@ pub struct Engine {
     memories: Vec<Mutex<Memory>>,
     partial: Vec<Mutex<Vec<Observation>>>,
     beats: Vec<Mutex<Beat>>,
+    /// How much of its ports a sweep under way has asked.
+    coverage: Vec<Mutex<Option<Coverage>>>,
     state: Option<Arc<State>>,
     permits: Semaphore,
     /// One line for each host that is asked by datagrams.
@@ -154,6 +158,7 @@ impl Engine {
             memories: memories.into_iter().map(Mutex::new).collect(),
             partial: plan.checks.iter().map(|_| Mutex::default()).collect(),
             lines: plan.checks.iter().filter_map(|c| Some((c.waits_at()?.clone(), Turn::default()))).collect(),
+            coverage: plan.checks.iter().map(|_| Mutex::default()).collect(),
             permits: Semaphore::new(runs_at_once(crate::net::descriptor_limit())),
             plan,
             board,
@@ -251,6 +256,9 @@ impl Engine {
     async fn judge_run(&self, number: usize, check: &Check, began: Began) -> (Vec<Judged>, usize) {
         let line = self.stand_in_line(check).await;
         let Ok(_permit) = self.permits.acquire().await else { return (Vec::new(), 1) };
+        if let Probe::Ports(ports) = &check.probe {
+            return self.judge_sweep(number, check, ports, began).await;
+        }
         let mut look = if check.expectation.is_inverted() {
             self.look_with_witnesses(number, check, began).await
         } else {
@@ -299,7 +307,7 @@ impl Engine {
     }
 
     fn reads_as(&self, check: &Check, seen: &Observation) -> Reading {
-        check.expectation.read(seen, check.attempts)
+        check.demand(&seen.subject).read(seen, check.attempts)
     }
 
     /// Lets every named witness run on one side of the observations, all at once and shared with other checks.
@@ -320,6 +328,11 @@ impl Engine {
     }
 
     fn judge_one(&self, check: &Check, seen: Observation) -> Judged {
+        self.judge_beside(check, seen, None)
+    }
+
+    /// Judges one observation, beside the runs of its canary where it has one.
+    fn judge_beside(&self, check: &Check, seen: Observation, canary: Option<&Timeline>) -> Judged {
         let decoys = self.decoys.lock().unwrap_or_else(PoisonError::into_inner);
         let seen = decoys.unmask(seen);
         let testimony = |witness: &Witness| {
@@ -327,8 +340,10 @@ impl Engine {
             let each = witness.numbers.iter().filter_map(|number| Some(self.runners.get(*number)?.read(around)));
             (witness.name.clone(), each.reduce(any).unwrap_or(Err(Lapse::NoneBefore)))
         };
-        let witnesses = check.witnesses.iter().map(testimony).collect();
-        judge(seen, check.claim(), witnesses)
+        let mut witnesses: Vec<Testimony> = check.witnesses.iter().map(testimony).collect();
+        witnesses.extend(canary.and_then(|canary| sweep::testimony(check, canary, &seen, self.plan.witness_window, &decoys)));
+        let claim = check.claim(&seen.subject);
+        judge(seen, claim, witnesses)
     }
 
     /// Shows an open door before the rest of the run is done.
@@ -363,7 +378,8 @@ impl Engine {
             folded.verdict = verdict;
             (memory.clone(), changed)
         });
-        let record = scribe::record(check, &self.plan, &judged, folded, changed, &memory, began);
+        let coverage = self.with_coverage(number, Option::take);
+        let record = Record { coverage, ..scribe::record(check, &self.plan, &judged, folded, changed, &memory, began) };
         if let Some(state) = &self.state {
             state.remember(&check.name, &shown_target(&self.plan, check), &memory);
         }
@@ -390,6 +406,13 @@ impl Engine {
         match self.partial.get(number) {
             Some(partial) => change(&mut partial.lock().unwrap_or_else(PoisonError::into_inner)),
             None => change(&mut Vec::new()),
+        }
+    }
+
+    fn with_coverage<T>(&self, number: usize, change: impl FnOnce(&mut Option<Coverage>) -> T) -> T {
+        match self.coverage.get(number) {
+            Some(coverage) => change(&mut coverage.lock().unwrap_or_else(PoisonError::into_inner)),
+            None => change(&mut None),
         }
     }
 
@@ -430,7 +453,8 @@ impl Began {
 fn bug(check: &Check, what: &str, began: Began) -> Judged {
     let subject = look::nowhere(check.target.clone());
     let seen = Observation::without_attempt(subject, Outcome::Internal, Stage::Dns, what.to_string(), began.at, began.wall);
-    judge(seen, check.claim(), Vec::new())
+    let claim = check.claim(&seen.subject);
+    judge(seen, claim, Vec::new())
 }
 
 /// Sleeps until a moment of CLOCK_BOOTTIME, in steps, so that a suspended machine does not oversleep for hours.

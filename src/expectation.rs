@@ -174,6 +174,10 @@ impl Expectation {
         if !self.inverted && self.accepts(seen.outcome) {
             return Reading::Accepted;
         }
+        if self.inverted && seen.evidence.swept_as.is_some_and(|o| o.class() == Class::Open) {
+            // One of the two ways to ask says that it is open.
+            return Reading::Undecided;
+        }
         let excused = |o: Outcome| o == Outcome::Mute && seen.evidence.excused_by.is_some();
         let undecided =
             |o: Outcome| self.is_undecided(o, seen.subject.technique) || (self.inverted && seen.subject.via && may_be_the_proxy(o));

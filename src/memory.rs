@@ -66,7 +66,9 @@ impl Memory {
         // An address is as bad as the worst of its observations: a technique that is denied there clears no other.
         let mut worst: BTreeMap<SocketAddr, &Verdict> = BTreeMap::new();
         for one in judged {
-            let Some(address) = one.seen.subject.dialled else { continue };
+            // A sweep is of an address as a whole.
+            let whole = one.seen.subject.reached.filter(|reached| reached.port() == 0);
+            let Some(address) = whole.or(one.seen.subject.dialled) else { continue };
             let known = worst.entry(address).or_insert(&one.verdict);
             if one.verdict.rank() > known.rank() {
                 *known = &one.verdict;

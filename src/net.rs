@@ -12,8 +12,14 @@ pub mod failure;
 pub mod http;
 pub mod pace;
 pub mod resolve;
+pub mod sweep;
 pub mod sys;
 pub mod tls;
+
+/// Whether it is an address of this host.
+pub fn is_own(ip: IpAddr) -> bool {
+    own_addresses().contains(&ip)
+}
 
 /// The addresses of this host's interfaces (getifaddrs(3)); none where they cannot be read.
 pub fn own_addresses() -> Vec<IpAddr> {

@@ -1,5 +1,6 @@
 //! Observations: what happened on the wire. Facts only, nothing here is good or bad.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
@@ -438,9 +439,32 @@ pub struct Evidence {
     /// What authenticated the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authenticated: Option<Authentication>,
+    /// What a sweep saw of many ports at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sweep: Option<Sweep>,
+    /// What a sweep saw of this port, before this look at it alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub swept_as: Option<Outcome>,
     /// One sentence fragment of detail for a reader, at most [`Evidence::MAX_HEAD`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
+}
+
+/// What a sweep saw of many ports of one address at once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Sweep {
+    /// How it asked: `syn`, by SYNs of our own, or `connect`.
+    pub method: &'static str,
+    /// The ports of this part of the sweep.
+    pub ports: String,
+    /// How many those are.
+    pub planned: usize,
+    /// How many of them were asked in every attempt.
+    pub attempted: usize,
+    /// How many of them gave an answer to any attempt, be it an ICMP error.
+    pub answered: usize,
+    /// How many of them this observation is about, each by the first answer to any attempt.
+    pub outcomes: BTreeMap<Outcome, usize>,
 }
 
 /// What a peer's API said of one of its checks.
@@ -572,13 +596,14 @@ pub struct Attempt {
 pub struct Subject {
     /// The address as reports show it: `203.0.113.7:443`, or the name where a proxy resolves it.
     pub address: String,
-    /// `host:port` of the target, where the check names a host that has this one address of its family.
+    /// `host:port` of the target (port 0 where every port of it is meant), where the check names a host that has this one address of its family.
     pub named: Option<String>,
     /// The family of the connection that leaves this host; none where nothing was dialled.
     pub family: Option<Family>,
     /// The first hop: the target itself, or the proxy.
     pub dialled: Option<SocketAddr>,
-    /// The very address that the check is about, where it is known: the dialled one, or the one tunnelled to.
+    /// The very address that the check is about, where it is known: the dialled one, or the one tunnelled to. Port 0 stands
+    /// for every port of it.
     pub reached: Option<SocketAddr>,
     /// What carries the first packet.
     pub transport: Transport,

@@ -13,8 +13,9 @@ use ipnet::IpNet;
 
 use crate::expectation::Expectation;
 use crate::net::resolve::Resolver;
-use crate::observation::{Family, Outcome};
-use crate::probe::Probe;
+use crate::net::sweep;
+use crate::observation::{Family, Outcome, Subject};
+use crate::probe::{Ports, Probe};
 use crate::proxy;
 use crate::secret::Secret;
 use crate::severity::Severity;
@@ -33,6 +34,12 @@ pub fn schema() -> serde_json::Value {
 
 /// Attempts of one observation start at least this far apart (SPEC 2.1), so that a block outlives a blink.
 pub const ATTEMPT_SPACING: Duration = Duration::from_secs(1);
+/// The most ports of a sweep that are looked at one by one, since they are not as expected; of the others only so many are told.
+pub const MAX_SINGLES: usize = 64;
+/// How many of those are looked at at once.
+pub const SINGLES_AT_ONCE: usize = 16;
+/// The most addresses that are swept at a time: each has its canary.
+pub const WAVE_ADDRESSES: usize = 64;
 /// How long a decoy is waited for at least: an interceptor sits near, as a rule.
 pub const DECOY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Runs of one witness start at least this far apart, so that many checks share one.
@@ -91,6 +98,8 @@ pub struct Check {
     pub expect: String,
     /// `expect` as meant.
     pub expectation: Expectation,
+    /// What those ports of a sweep must be that must be open.
+    pub open: Option<Expectation>,
     /// The checks that it names as witnesses.
     pub witnesses: Vec<Witness>,
     /// The proofs that a `holds` must have.
@@ -162,9 +171,17 @@ pub struct Decoy {
 }
 
 impl Check {
-    /// What the judge needs to know of the check.
-    pub fn claim(&self) -> Claim<'_> {
-        Claim { expectation: &self.expectation, require: self.require, attempts: self.attempts }
+    /// What the judge needs to know of the check, to judge this.
+    pub fn claim(&self, seen: &Subject) -> Claim<'_> {
+        Claim { expectation: self.demand(seen), require: self.require, attempts: self.attempts }
+    }
+
+    /// What is demanded of the subject: a sweep demands of some ports that they are open.
+    pub fn demand(&self, subject: &Subject) -> &Expectation {
+        match (&self.open, subject.dialled, &self.probe) {
+            (Some(open), Some(to), Probe::Ports(ports)) if ports.open.contains(to.port()) => open,
+            _ => &self.expectation,
+        }
     }
 
     /// The number of every check that may witness for it.
@@ -180,8 +197,11 @@ impl Check {
     /// How long one of its observations may take at worst: resolving, then every attempt with its whole time-out.
     pub fn worst_observation(&self) -> Duration {
         let resolving = if self.probe.needs_resolving() { self.timeout } else { Duration::ZERO };
+        if let Probe::Ports(ports) = &self.probe {
+            return resolving + self.worst_sweep(ports);
+        }
         let others = u32::try_from(self.attempts.saturating_sub(1)).unwrap_or(u32::MAX);
-        let spacing = self.attempt_stagger().max(self.probe.keeps_host()) * others;
+        let spacing = self.attempt_stagger(&self.expectation).max(self.probe.keeps_host()) * others;
         let rounds = u32::try_from(self.probe.subjects_known().div_ceil(LOOKS_AT_ONCE)).unwrap_or(u32::MAX);
         // Where the resolver's own answer may be the block, it is asked for as often as an address would be tried.
         let may_be_the_answer = [Outcome::NxDomain, Outcome::NoData].into_iter().any(|o| self.expectation.accepts(o));
@@ -206,10 +226,20 @@ impl Check {
         waits.then(|| &self.probe.first_hop().host)
     }
 
+    /// How long a sweep may take at worst: all its ports are silent, and then as many as are looked at one by one.
+    fn worst_sweep(&self, ports: &Ports) -> Duration {
+        let swept = ports.most_addresses().saturating_mul(ports.closed.len());
+        let one = self.attempt_stagger(&self.expectation) * u32::try_from(self.attempts).unwrap_or(u32::MAX) + self.timeout;
+        let singles = one * u32::try_from(MAX_SINGLES.div_ceil(SINGLES_AT_ONCE)).unwrap_or(u32::MAX);
+        // A wave ends with its slowest answer, and with the witnesses after it.
+        let waves = u32::try_from(swept.div_ceil(ports.wave()).max(ports.most_addresses().div_ceil(WAVE_ADDRESSES))).unwrap_or(u32::MAX);
+        sweep::longest(swept, self.attempts, ports.rate, self.timeout) + singles + (one + self.timeout) * waves * 2
+    }
+
     /// How long the next attempt waits for a slow one. A block needs all its attempts, so they overlap; a positive
     /// check needs one, so a second connection is opened only when the first is well overdue.
-    pub fn attempt_stagger(&self) -> Duration {
-        if self.expectation.is_inverted() { ATTEMPT_SPACING } else { (self.timeout / 2).max(ATTEMPT_SPACING) }
+    pub fn attempt_stagger(&self, demand: &Expectation) -> Duration {
+        if demand.is_inverted() { ATTEMPT_SPACING } else { (self.timeout / 2).max(ATTEMPT_SPACING) }
     }
 }
 

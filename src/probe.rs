@@ -28,6 +28,7 @@ mod kind;
 mod open_proxy;
 mod peer;
 mod promql;
+mod ports;
 mod tcp;
 mod tls;
 mod tunnel;
@@ -40,6 +41,7 @@ pub use icmp::{Icmp, Scope, bare};
 pub use kind::Kind;
 pub use open_proxy::{OpenProxy, Technique};
 pub use peer::Peer;
+pub use ports::Ports;
 pub use promql::{MAX_QUERY, PromQl, is_plain_series};
 pub use tcp::Tcp;
 pub use tls::{Manner, Tls};
@@ -78,6 +80,8 @@ pub enum Probe {
     Udp(Udp),
     /// An ICMP echo.
     Icmp(Icmp),
+    /// Many ports of many addresses.
+    Ports(Ports),
 }
 
 impl Probe {
@@ -94,6 +98,7 @@ impl Probe {
             Probe::Dns(_) => Kind::Dns,
             Probe::Udp(_) => Kind::Udp,
             Probe::Icmp(_) => Kind::Icmp,
+            Probe::Ports(_) => Kind::Ports,
         }
     }
 
@@ -119,6 +124,7 @@ impl Probe {
             Probe::Dns(p) => &p.target,
             Probe::Udp(p) => &p.target,
             Probe::Icmp(p) => &p.target.host,
+            Probe::Ports(p) => &p.target,
         }
     }
 
@@ -132,6 +138,7 @@ impl Probe {
         match self {
             Probe::Dns(dns) => dns.hops(),
             Probe::Icmp(p) => p.target.addresses().map_or(Hops::Host(&p.target.host), Hops::Addresses),
+            Probe::Ports(ports) => ports.hops(),
             _ => Hops::Host(self.first_hop()),
         }
     }
@@ -145,7 +152,8 @@ impl Probe {
             | Probe::EgressIp(_)
             | Probe::Peer(_)
             | Probe::PromQl(_)
-            | Probe::OpenProxy(_) => Transport::Tcp,
+            | Probe::OpenProxy(_)
+            | Probe::Ports(_) => Transport::Tcp,
             Probe::Udp(_) | Probe::Dns(_) => Transport::Udp,
             Probe::Icmp(_) => Transport::Icmp,
         }
@@ -309,6 +317,7 @@ impl Probe {
             Probe::Dns(probe) => probe.attempt(approach, deadline, &mut evidence).await,
             Probe::Udp(probe) => probe.attempt(approach, pace, deadline, &mut evidence).await,
             Probe::Icmp(probe) => probe.attempt(approach, pace, deadline, &mut evidence).await,
+            Probe::Ports(probe) => probe.attempt(approach, deadline, &mut evidence).await,
         };
         let ended = Moment::now();
         let longest = approach.timeout + self.epilogue(approach.timeout) + OVERRUN;

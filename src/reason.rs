@@ -1,5 +1,7 @@
 //! Reasons: a judged run as a sentence for somebody who was asleep a minute ago.
 
+mod ports;
+
 use crate::observation::{Observation, Outcome, Stage, Transport};
 use crate::plan::Check;
 use crate::probe::{Kind, Probe};
@@ -16,13 +18,20 @@ pub fn sentence(check: &Check, vantage: &str, verdict: &Verdict, judged: &[Judge
         );
     };
     let from = seen_from(check, vantage);
-    let what = happened(&one.seen, check);
+    let whole = match &check.probe {
+        Probe::Ports(_) => ports::as_a_whole(check, verdict.cause(), judged, one),
+        _ => None,
+    };
+    let is_whole = whole.is_some();
+    let what = whole.unwrap_or_else(|| happened(&one.seen, check));
     let others = judged.iter().filter(|j| j.verdict.rank() == one.verdict.rank()).count().saturating_sub(1);
-    let more = if others == 0 { String::new() } else { format!(" (and {others} more like it)") };
+    let more = if others == 0 || is_whole { String::new() } else { format!(" (and {others} more like it)") };
     match verdict.cause() {
         Cause::AsExpected => format!("{what}{more}{}", alive(one)),
         Cause::Open => format!("{what}{more}, {from}; it must be closed there. Close it, or correct the check."),
-        Cause::NotOpen => format!("{what}{more}, {from}; {} is expected. See whether the target or the way to it is broken.", check.expect),
+        Cause::NotOpen => {
+            format!("{what}{more}, {from}; {} is expected. See whether the target or the way to it is broken.", expected(check, one))
+        }
         Cause::OtherDenial => other_denial(&what, &more, &from, check, one),
         Cause::NoWitness => format!("{what}{more}, {from}, but nothing proves {}. {}", missing(check, one), remedy(check, one)),
         Cause::WitnessFailed => {
@@ -42,6 +51,12 @@ pub fn sentence(check: &Check, vantage: &str, verdict: &Verdict, judged: &[Judge
         ),
         Cause::Pending | Cause::Stale => format!("{what}{more}."),
     }
+}
+
+/// What the check demands of this subject: a sweep demands of some ports that they are open.
+fn expected<'c>(check: &'c Check, one: &Judged) -> &'c str {
+    let is_usual = check.demand(&one.seen.subject).is_inverted() == check.expectation.is_inverted();
+    if is_usual { &check.expect } else { "open" }
 }
 
 fn other_denial(what: &str, more: &str, from: &str, check: &Check, one: &Judged) -> String {
@@ -80,7 +95,7 @@ fn alive(one: &Judged) -> String {
 }
 
 fn missing(check: &Check, one: &Judged) -> String {
-    let wanted = check.claim().required(&one.seen).without(one.proofs);
+    let wanted = check.claim(&one.seen.subject).required(&one.seen).without(one.proofs);
     if wanted.is_empty() {
         return "that the way there was alive".into();
     }
@@ -98,7 +113,7 @@ fn missing(check: &Check, one: &Judged) -> String {
 
 fn remedy(check: &Check, one: &Judged) -> String {
     let family = one.seen.subject.family.map_or("the same family".to_string(), |f| f.to_string());
-    match check.claim().required(&one.seen).without(one.proofs).iter().next() {
+    match check.claim(&one.seen.subject).required(&one.seen).without(one.proofs).iter().next() {
         Some(Proof::Vantage) => format!("Name a direct witness that is reached by {family} from the same source."),
         Some(Proof::Port) if one.seen.subject.transport == Transport::Icmp => {
             format!("Name a witness of kind icmp that is answered elsewhere by {family}.")
@@ -174,6 +189,9 @@ fn happened(seen: &Observation, check: &Check) -> String {
     };
     let who = seen.subject.variant.as_ref().map_or(who.clone(), |variant| format!("{who} ({variant})"));
     let e = &seen.evidence;
+    if let Some(sweep) = &e.sweep {
+        return ports::of_many(seen, sweep);
+    }
     let explained = seen.subject.variant.is_some() || matches!(check.probe.kind(), Kind::Peer | Kind::PromQl);
     let aside = e.detail.as_ref().filter(|_| explained).map_or(String::new(), |d| format!(" ({d})"));
     let detail = e.detail.as_ref().map_or(String::new(), |d| format!(": {d}"));

@@ -91,6 +91,9 @@ pub struct Record {
     /// Still blocked, but by other means than in the run before.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub denial_changed: Vec<DenialChanged>,
+    /// How much of its ports a sweep has asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub coverage: Option<Coverage>,
     /// What was seen, the worst first, at most [`MAX_OBSERVATIONS`].
     pub observations: Vec<Seen>,
     /// What its witnesses showed.
@@ -98,6 +101,17 @@ pub struct Record {
     /// The start by the clock that freshness is judged by.
     #[serde(skip)]
     pub began: Moment,
+}
+
+/// How much of what it was to ask a sweep has asked, over all its addresses; the ports that must be open are not among them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Coverage {
+    /// Ports that must be closed.
+    pub planned: usize,
+    /// Of these, those that were asked in every attempt.
+    pub attempted: usize,
+    /// Of these, those that gave an answer to any, be it an ICMP error.
+    pub answered: usize,
 }
 
 /// The exposure window of an inverted check, over all its runs.
@@ -272,6 +286,7 @@ impl Record {
             duration: Duration::ZERO,
             exposure: Exposure::default(),
             denial_changed: Vec::new(),
+            coverage: None,
             observations: Vec::new(),
             witnesses: Vec::new(),
             began,

@@ -363,15 +363,19 @@ fn is_same_question((transport, asked): (Transport, &Option<String>), seen: &Sub
     seen.transport == Transport::Icmp || (*asked == seen.asked && (asked.is_some() || transport == seen.transport))
 }
 
-/// The same address and port; ICMP knows no ports.
+/// The same address and port; ICMP knows no ports, and to a sweep (port 0) any port of the address will do.
 fn is_same_place(there: SocketAddr, seen: &Subject, target: SocketAddr) -> bool {
-    there == target || (seen.transport == Transport::Icmp && there.ip() == target.ip())
+    there == target || ((seen.transport == Transport::Icmp || target.port() == 0) && there.ip() == target.ip())
 }
 
 fn peer_reached(there: &Reached, seen: &Subject, target: SocketAddr) -> bool {
     let by_address = there.address.parse().is_ok_and(|address| is_same_place(address, seen, target))
         || there.address.parse().is_ok_and(|ip: IpAddr| seen.transport == Transport::Icmp && ip == target.ip());
-    let by_name = seen.named.as_ref() == Some(&there.address);
+    let host = |address: &str| address.rsplit_once(':').map(|(host, _)| host.to_string());
+    let by_name = match &seen.named {
+        Some(named) if target.port() == 0 => host(named).is_some() && host(named) == host(&there.address),
+        named => named.as_ref() == Some(&there.address),
+    };
     is_same_question((there.transport, &there.asked), seen) && (by_address || by_name)
 }
 

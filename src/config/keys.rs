@@ -84,6 +84,10 @@ pub const OWN: &[(&str, &[Kind])] = &[
     ("server", &[Kind::Dns]),
     ("answers", &[Kind::Dns]),
     ("payload", &[Kind::Udp]),
+    ("ports", &[Kind::Ports]),
+    ("except", &[Kind::Ports]),
+    ("open", &[Kind::Ports]),
+    ("rate", &[Kind::Ports]),
 ];
 
 /// Tables that the specification knows and this version has not built.
@@ -93,10 +97,9 @@ const UNBUILT_WEB: &[&str] = &["cert_file", "key_file", "client_ca_file", "basic
 /// The same of `[proxy]`.
 const UNBUILT_PROXY: &[&str] = &["proxy_protocol_from", "egress_budget", "drain", "drain_lead", "health_listen"];
 /// The same of a check.
-const UNBUILT_CHECK: &[&str] =
-    &["variants", "spoof", "deny_location", "template", "allow_targets", "via_method", "ports", "except", "open", "rate"];
+const UNBUILT_CHECK: &[&str] = &["variants", "spoof", "deny_location", "template", "allow_targets", "via_method"];
 /// Kinds that the specification knows and this version has not built.
-pub const UNBUILT_KINDS: &[&str] = &["ports"];
+pub const UNBUILT_KINDS: &[&str] = &[];
 
 /// What to say of something that a later version will have.
 pub fn not_built(what: &str) -> String {

@@ -13,11 +13,11 @@ use super::reader::{Section, listed};
 use super::targets::{self, Target};
 use super::value::{
     client_cert_name, filled, parse_address, parse_alpn, parse_base, parse_beacon, parse_client_cert, parse_decoy, parse_door,
-    parse_family, parse_host_port, parse_kind, parse_label, parse_listen, parse_log, parse_method, parse_name, parse_proof, parse_query,
-    parse_resolver, parse_runbook, parse_scope, parse_severity, parse_sha256, parse_technique, parse_url, parse_user, parse_version,
-    parse_via,
+    parse_family, parse_host_port, parse_hosts, parse_kind, parse_label, parse_listen, parse_log, parse_method, parse_name, parse_proof,
+    parse_query, parse_resolver, parse_runbook, parse_scope, parse_severity, parse_sha256, parse_technique, parse_url, parse_user,
+    parse_version, parse_via,
 };
-use super::written::{AdminPage, Beacon, Check, Common, Expect, File, Http, MAX_LABELS, OpenProxy, Own, Peer, PromQl, Tls, Via};
+use super::written::{AdminPage, Beacon, Check, Common, Expect, File, Http, MAX_LABELS, OpenProxy, Own, Peer, Ports, PromQl, Tls, Via};
 use crate::observation::Family;
 use crate::probe::Kind;
 use crate::proxy;
@@ -40,6 +40,8 @@ pub(super) const OWN_HEADERS: [&str; 11] = [
 ];
 /// The least and the most that `max_head` can mean, in bytes.
 const HEAD: std::ops::RangeInclusive<usize> = 1024..=1_048_576;
+/// Packets or connects a second that a sweep may be told to send: a million is as fast as it can.
+const RATE: std::ops::RangeInclusive<usize> = 1..=1_000_000;
 /// Any duration but none.
 const SOME: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -260,6 +262,7 @@ fn remedy_for_target(kind: Option<Kind>) -> &'static str {
         Some(Kind::Dns) => "write target = \"db.internal.example.com\"",
         Some(Kind::Udp) => "write target = \"resolver.example.com:53\"",
         Some(Kind::Icmp) => "write target = \"db.example.com\" or a network such as \"192.0.2.0/24\"",
+        Some(Kind::Ports) => "write target = \"db.example.com\", \"192.0.2.0/28\" or \"192.0.2.10-192.0.2.20\"",
         Some(Kind::Tcp | Kind::Tls) | None => "write target = \"db.example.com:5432\"",
     }
 }
@@ -269,7 +272,7 @@ fn remedy_for_expect(kind: Option<Kind>) -> &'static str {
         Some(Kind::EgressIp) => "write expect = { ip = [\"203.0.113.10\"] }",
         Some(Kind::Peer) => "write expect = \"open\"",
         Some(Kind::PromQl) => "write expect = \"open\", or \"blocked\" for a series that must be empty or zero",
-        Some(Kind::OpenProxy) => "write expect = \"blocked\"",
+        Some(Kind::OpenProxy | Kind::Ports) => "write expect = \"blocked\"",
         Some(Kind::Tcp | Kind::Tls | Kind::Http | Kind::Udp | Kind::Icmp | Kind::Dns) | None => "write expect = \"open\" or \"blocked\"",
     }
 }
@@ -423,6 +426,25 @@ fn read_own(section: &Section<'_, '_>, kind: Kind) -> Own {
             payload: section.parsed("payload", "\"dns\"", str::parse),
         },
         Kind::Icmp => Own::Icmp { target: section.parsed("target", "\"db.example.com\"", parse_scope) },
+        Kind::Ports => Own::Ports(Box::new(read_ports(section))),
+    }
+}
+
+fn read_ports(section: &Section<'_, '_>) -> Ports {
+    section.require("ports", "write the ports that must be closed, such as ports = \"1-65535\"");
+    let set = |key: &str| {
+        let before = section.context().problems();
+        let written = section.ports(key)?;
+        let place = written.place.clone();
+        let value = port_set(section, written);
+        (section.context().problems() == before).then_some(At { value, place })
+    };
+    Ports {
+        target: section.parsed("target", "\"192.0.2.0/28\"", parse_hosts),
+        ports: set("ports"),
+        except: set("except"),
+        open: set("open"),
+        rate: section.integer("rate", RATE),
     }
 }
 

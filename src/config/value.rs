@@ -11,7 +11,7 @@ use crate::observation::{ClientCertificate, Family};
 use crate::probe::{Kind, MAX_QUERY, Scope, Technique, is_plain_series};
 use crate::proxy;
 use crate::severity::Severity;
-use crate::target::{Host, HostPort, Scheme, Url, fold_mapped};
+use crate::target::{Host, HostPort, Hosts, Scheme, Url, fold_mapped};
 use crate::witness::Proof;
 
 /// A name that can be a label value, a path segment and a word on the command line.
@@ -132,6 +132,31 @@ pub fn parse_scope(text: &str) -> Result<Scope, String> {
     let scope: Scope = text.parse()?;
     one_host(&scope.host.host)?;
     Ok(scope)
+}
+
+/// A host without a port, a network or a range of addresses.
+pub fn parse_hosts(text: &str) -> Result<Hosts, String> {
+    if text.contains("://") {
+        return Err(format!("\"{text}\" is a URL; write the host alone"));
+    }
+    if text.contains('@') {
+        return Err("no user name or password may stand in a target; leave them out".into());
+    }
+    if text.parse::<IpAddr>().is_err()
+        && let Ok(HostPort { host, port }) = text.parse()
+    {
+        return Err(format!("\"{text}\" names a port; write target = \"{host}\" and ports = [{port}]"));
+    }
+    let hosts: Hosts = text.parse()?;
+    match &hosts {
+        Hosts::One(host) => one_host(host)?,
+        Hosts::Net(_) | Hosts::Range(..) => {
+            for ip in hosts.addresses().into_iter().flatten() {
+                one_host(&Host::Ip(ip))?;
+            }
+        }
+    }
+    Ok(hosts)
 }
 
 /// A literal must be an address that can be dialled.

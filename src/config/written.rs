@@ -16,7 +16,7 @@ use crate::probe::{Kind, Payload, Scope, Technique};
 use crate::proxy;
 use crate::secret::Secret;
 use crate::severity::Severity;
-use crate::target::{HostPort, Url};
+use crate::target::{HostPort, Hosts, PortSet, Url};
 use crate::witness::ProofSet;
 
 /// Labels that a check may carry: they are on every scrape, for ever.
@@ -178,6 +178,8 @@ pub enum Own {
         /// `target`
         target: Option<At<Scope>>,
     },
+    /// `ports`
+    Ports(Box<Ports>),
 }
 
 /// The keys of `http`.
@@ -244,6 +246,20 @@ pub struct OpenProxy {
     pub tls: Tls,
 }
 
+/// The keys of `ports`.
+pub struct Ports {
+    /// `target`
+    pub target: Option<At<Hosts>>,
+    /// `ports`
+    pub ports: Option<At<PortSet>>,
+    /// `except`
+    pub except: Option<At<PortSet>>,
+    /// `open`
+    pub open: Option<At<PortSet>>,
+    /// `rate`
+    pub rate: Option<At<usize>>,
+}
+
 /// `via`, `via_user`, `via_password_file`
 pub struct Via {
     /// `via`
@@ -290,6 +306,7 @@ impl Own {
             Own::Dns(_) => Kind::Dns,
             Own::Udp { .. } => Kind::Udp,
             Own::Icmp { .. } => Kind::Icmp,
+            Own::Ports(_) => Kind::Ports,
         }
     }
 }

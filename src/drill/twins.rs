@@ -133,6 +133,12 @@ impl Twins {
                 };
                 Ok(scenes(check(open, "alive"), check(closed, "alive"), check(closed, "dead")))
             }
+            Kind::Ports => {
+                let (open, closed) = (self.serve(TWINS, Manner::Mute)?, self.refuse(TWINS)?);
+                let sweep = |witness: &str, ports: &[u16]| blocked("ports", &TWINS.to_string(), witness, &format!("ports = {ports:?}\n"));
+                let (both, alone) = ([open.port(), closed.port()], [closed.port()]);
+                Ok(scenes(sweep("alive", &both), sweep("alive", &alone), sweep("dead", &alone)))
+            }
             Kind::OpenProxy => {
                 let beacon = self.beacon()?;
                 let open = self.proxy(beacon, true).await?;

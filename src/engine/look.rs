@@ -212,7 +212,8 @@ impl Engine {
         self.listener.looking(1);
         let _looking = Looking(Arc::clone(&self.listener));
         let started_at = Wall::now();
-        let stagger = check.attempt_stagger();
+        let demand = check.demand(subject);
+        let stagger = check.attempt_stagger(demand);
         let mut under_way = FuturesUnordered::new();
         let mut attempts: Vec<Attempt> = Vec::new();
         let (mut started, mut last_start, mut settled) = (0, Instant::now(), None);
@@ -222,7 +223,7 @@ impl Engine {
                 biased;
                 Some(attempt) = under_way.next(), if !under_way.is_empty() => {
                     let attempt: Attempt = attempt;
-                    if check.expectation.settled_by(attempt.outcome) {
+                    if demand.settled_by(attempt.outcome) {
                         settled = Some(attempts.len());
                     }
                     attempts.push(attempt);

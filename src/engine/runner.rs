@@ -13,7 +13,7 @@ use super::{Began, Engine, shown_target};
 use crate::clock::{Moment, Wall};
 use crate::observation::{Observation, Subject, Transport};
 use crate::plan::{Check, WITNESS_SPACING};
-use crate::probe::{Aim, Approach};
+use crate::probe::{Aim, Approach, Probe};
 use crate::target::HostPort;
 use crate::witness::{Timeline, WitnessRun};
 
@@ -136,11 +136,12 @@ impl Engine {
     pub(super) fn pins(&self, check: &Check, witness: usize, found: &Found) -> Vec<SocketAddr> {
         let Some(witness) = self.plan.checks.get(witness) else { return Vec::new() };
         let there = witness.probe.target();
-        let same = match check.probe.transport() {
-            Transport::Tcp => there == check.probe.target(),
+        let same = match (check.probe.transport(), &check.probe) {
+            // To a sweep any port of the host will do.
+            (_, Probe::Ports(_)) | (Transport::Icmp, _) => there.host == check.probe.target().host,
+            (Transport::Tcp, _) => there == check.probe.target(),
             // No tunnel carries datagrams.
-            Transport::Udp => false,
-            Transport::Icmp => there.host == check.probe.target().host,
+            (Transport::Udp, _) => false,
         };
         if witness.probe.via().is_none() || !same {
             return Vec::new();

@@ -59,6 +59,7 @@ pub(super) fn record(
         duration: Moment::now().since(began.at),
         exposure: if check.expectation.is_inverted() { memory.exposure } else { Exposure::default() },
         denial_changed,
+        coverage: None,
         observations: ranked.into_iter().take(MAX_OBSERVATIONS).map(seen).collect(),
         witnesses: witnesses(check, judged),
         began: began.at,
@@ -109,5 +110,6 @@ fn witnesses(check: &Check, judged: &[Judged]) -> Vec<WitnessRecord> {
             why,
         })
     };
-    (0..check.witnesses.len()).filter_map(named).collect()
+    // One more than are named where a sweep's open ports are its witness.
+    (0..=check.witnesses.len()).filter_map(named).collect()
 }

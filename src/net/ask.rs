@@ -124,7 +124,7 @@ pub async fn ask(
 /// Reads, in this order, `SO_ERROR` (the queue would consume it), the error queue, what was answered.
 fn hear(mut socket: &Socket, to: SocketAddr, question: &impl Question, evidence: &mut Evidence) -> Option<Outcome> {
     let error = socket.take_error().ok().flatten();
-    drain_errors_about(socket, to, evidence, |quoted| question.is_quoted(quoted));
+    drain_errors_about(socket, to, super::is_own, evidence, |quoted| question.is_quoted(quoted));
     let mut heard = vec![0; MAX_DATAGRAM];
     for _ in 0..MAX_HEARD {
         match socket.read(&mut heard) {

@@ -3,6 +3,7 @@
 mod check;
 mod expect;
 mod key;
+mod ports;
 mod witnesses;
 
 use std::collections::BTreeSet;
@@ -14,7 +15,6 @@ use std::time::Duration;
 use super::{AdminPage, Check, Decoy, Keys, Plan};
 use crate::config::{self, At, Context, File, Own, Place};
 use crate::observation::Family;
-use crate::probe::Scope;
 use crate::target::fold_mapped;
 use check::{Builder, Draft, Way};
 pub(super) use expect::vocabulary;
@@ -48,6 +48,7 @@ pub fn plan(file: File, context: &Context<'_>, keys: &Keys) -> Option<(Plan, Opt
     }
     witnesses::controls(&mut checks);
     Plan::worst_runs(&mut checks);
+    ports::hint_at_haste(&checks, &file.checks, context);
     let (beacon, created) = key::file_key(&file, key, context, keys)?;
     if let Some(beacon) = &beacon {
         checks.iter_mut().for_each(|check| key::give_key(check, &beacon.key));
@@ -87,8 +88,11 @@ fn serves_something(file: &File) -> bool {
 fn decoys_apart(file: &File, context: &Context<'_>) {
     let goes_to = |check: &config::Check, ip: IpAddr| {
         let way = Way::of(check.own.as_ref());
-        let asked = |scope: &At<Scope>| scope.value.network.is_some_and(|net| net.contains(&ip));
-        let inside = matches!(&check.own, Some(Own::Icmp { target: Some(scope) }) if asked(scope));
+        let inside = match &check.own {
+            Some(Own::Icmp { target: Some(scope) }) => scope.value.network.is_some_and(|net| net.contains(&ip)),
+            Some(Own::Ports(sweep)) => sweep.target.as_ref().is_some_and(|t| t.value.contains(ip)),
+            _ => false,
+        };
         let server = way.servers.iter().any(|server| server.ip() == ip);
         inside || server || [way.first_hop, way.target].into_iter().flatten().any(|hop| hop.host.ip() == Some(ip))
     };

@@ -21,6 +21,11 @@ impl Probe {
         };
         Some(match self {
             Probe::Tcp(_) => format!("nc -vz -w {wait}{} {} {}", source("-s"), to.ip(), to.port()),
+            Probe::Ports(ports) => {
+                let (first, last) = (ports.closed.iter().next()?, ports.closed.iter().last()?);
+                let port = if to.port() == 0 { format!("{first}-{last}") } else { to.port().to_string() };
+                format!("nc -vz -w {wait}{} {} {port}", source("-s"), to.ip())
+            }
             Probe::Tls(tls) => {
                 let s_client = format!("openssl s_client -connect {to} -servername {}", tls.target.host);
                 match (&tls.manner, self.stranger(subject)) {

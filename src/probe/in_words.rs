@@ -39,6 +39,12 @@ impl Probe {
                 promql.query,
                 if promql.auth.is_some() { ", with user and password" } else { "" }
             ),
+            Probe::Ports(ports) => format!(
+                "a TCP SYN to each of {} ports (by SYNs of its own where it may, else by connect), at most {} a second; what answers, and what must \
+                 be open, by a TCP handshake of its own",
+                ports.closed.len(),
+                ports.rate
+            ),
             Probe::Udp(udp) => {
                 format!("the datagram \"{}\" {QUESTIONS} times, a second apart; any datagram that comes back is an answer", udp.payload)
             }
@@ -71,6 +77,7 @@ impl Probe {
         match (self, aim) {
             (Probe::Http(http), _) if http.follow_redirects => 1 + MAX_REDIRECTS,
             (Probe::PromQl(_), _) => 2,
+            (Probe::Ports(ports), _) => ports.closed.len() + ports.open.len(),
             // One to the proxy, and one to the log of the beacon that it aims at.
             (Probe::OpenProxy(_), Aim::Relay(_, Some(_))) => 2,
             _ => 1,

@@ -25,12 +25,25 @@ pub enum Kind {
     Udp,
     /// `icmp`
     Icmp,
+    /// `ports`
+    Ports,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: &[Kind] =
-        &[Kind::Tcp, Kind::Tls, Kind::Http, Kind::Udp, Kind::Icmp, Kind::Dns, Kind::EgressIp, Kind::Peer, Kind::PromQl, Kind::OpenProxy];
+    pub const ALL: &[Kind] = &[
+        Kind::Tcp,
+        Kind::Tls,
+        Kind::Http,
+        Kind::Udp,
+        Kind::Icmp,
+        Kind::Dns,
+        Kind::Ports,
+        Kind::EgressIp,
+        Kind::Peer,
+        Kind::PromQl,
+        Kind::OpenProxy,
+    ];
 
     /// The token, as written in `kind`, in reports and in metrics.
     pub fn token(self) -> &'static str {
@@ -45,6 +58,7 @@ impl Kind {
             Kind::Dns => "dns",
             Kind::Udp => "udp",
             Kind::Icmp => "icmp",
+            Kind::Ports => "ports",
         }
     }
 }

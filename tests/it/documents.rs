@@ -131,11 +131,27 @@ fn every_field_and_cause_of_the_report_is_documented_and_no_other() {
         ("src/report.rs", &["struct Summary"]),
         (
             "src/record.rs",
-            &["struct About", "struct Record", "struct Exposure", "struct DenialChanged", "struct Seen", "struct WitnessRecord"],
+            &[
+                "struct About",
+                "struct Record",
+                "struct Exposure",
+                "struct DenialChanged",
+                "struct Seen",
+                "struct WitnessRecord",
+                "struct Coverage",
+            ],
         ),
         (
             "src/observation.rs",
-            &["struct Evidence", "struct Icmp", "struct PeerEvidence", "struct QueryEvidence", "struct DnsEvidence", "struct Reached"],
+            &[
+                "struct Evidence",
+                "struct Icmp",
+                "struct PeerEvidence",
+                "struct QueryEvidence",
+                "struct DnsEvidence",
+                "struct Reached",
+                "struct Sweep",
+            ],
         ),
     ];
     let fields = structs.iter().flat_map(|(file, names)| {

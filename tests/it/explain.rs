@@ -56,6 +56,14 @@ target = "http://prometheus.example.com:9090"
 query = "up"
 expect = "open"
 [[check]]
+name = "swept"
+kind = "ports"
+target = "192.0.2.0/30"
+ports = "1-1024"
+expect = "blocked"
+witness = []
+require = []
+[[check]]
 name = "resolver"
 kind = "udp"
 target = "ns.example.com:53"

@@ -30,6 +30,7 @@ mod scenarios_mtls;
 mod scenarios_names;
 mod scenarios_peer;
 mod scenarios_promql;
+mod scenarios_ports;
 mod scenarios_proxy;
 mod scenarios_time;
 mod scenarios_udp;

@@ -72,13 +72,24 @@ pub fn gate(lab: &Lab, host: Host, text: &str) -> Run {
 
 /// Starts `mustnot check` in a host, if wished with a limit of open files.
 pub fn start_gate(lab: &Lab, host: Host, text: &str, files: Option<u32>) -> Gate {
+    let limit = format!("ulimit -n {}; exec \"$@\"", files.unwrap_or(0));
+    let under = ["sh", "-c", &limit, "sh"];
+    start_gate_under(lab, host, text, if files.is_some() { &under } else { &[] })
+}
+
+/// Starts `mustnot check` in a host by a command that runs others, such as `setpriv`.
+pub fn start_gate_under(lab: &Lab, host: Host, text: &str, under: &[&str]) -> Gate {
+    start_gate_with(lab, host, text, under, &[])
+}
+
+/// The same with more flags of its own.
+pub fn start_gate_with(lab: &Lab, host: Host, text: &str, under: &[&str], flags: &[&str]) -> Gate {
     let name = lab.fresh("check");
     let config = write_config(lab, &format!("{name}.toml"), text);
     let output = lab.dir().join(format!("{name}.json"));
     let command = [BINARY, "check", "--config", config.to_str().unwrap(), "--format", "json", "--output", output.to_str().unwrap()];
-    let limit = format!("ulimit -n {}; exec \"$@\"", files.unwrap_or(0));
-    let limited: Vec<&str> = ["sh", "-c", limit.as_str(), "sh"].into_iter().chain(command).collect();
-    let process = Process::spawn(lab, host, &name, if files.is_some() { &limited } else { &command }, false);
+    let command: Vec<&str> = under.iter().copied().chain(command).chain(flags.iter().copied()).collect();
+    let process = Process::spawn(lab, host, &name, &command, false);
     Gate { process, name, output }
 }
 

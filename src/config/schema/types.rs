@@ -213,6 +213,10 @@ pub const OWN: &[Row] = &[
     ("beacon", Type::OneOrFilledList(&BEACON_URL)),
     ("techniques", Type::FilledSet(&Type::Word(|| Technique::ALL.iter().map(|t| t.id()).collect()))),
     ("allowed_destination", HOST_PORT),
+    ("ports", Type::Ports),
+    ("except", Type::Ports),
+    ("open", Type::Ports),
+    ("rate", Type::Number(1, Some(1_000_000))),
     ("query", Type::Text),
     ("client_certs", Type::FilledSet(&Type::Word(|| vec!["none", "self-signed"]))),
     ("certificate_sha256", Type::OneOrFilledList(&Type::Text)),
@@ -261,6 +265,7 @@ pub fn target(kind: Kind) -> Type {
     match kind {
         Kind::Tcp | Kind::Tls | Kind::Udp | Kind::OpenProxy => HOST_PORT,
         // A host, a network, a name: forms that say little.
+        Kind::Ports => Type::Like("[^/@ ]+(?:/[0-9]+)?"),
         Kind::Icmp | Kind::Dns => Type::Text,
         Kind::Http => URL,
         Kind::EgressIp => BEACON_URL,
@@ -273,6 +278,7 @@ pub fn required(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::Peer => &["check"],
         Kind::PromQl => &["query"],
+        Kind::Ports => &["ports"],
         Kind::OpenProxy => &["beacon"],
         _ => &[],
     }

@@ -49,7 +49,7 @@ impl Datagrams {
         for _ in 0..=Evidence::MAX_ICMP {
             let Err(error) = (&mut self.socket.get_ref()).write(datagram) else { return Ok(()) };
             let known = evidence.icmp.len();
-            drain_error_queue(self.socket.get_ref(), self.to, evidence);
+            drain_error_queue(self.socket.get_ref(), self.to, crate::net::is_own, evidence);
             if evidence.icmp.len() == known {
                 evidence.errno = Some(failure::name(&error));
                 evidence.detail = Some(explain_local("sending", self.to, None, &error));
@@ -87,7 +87,7 @@ impl Datagrams {
     fn hear_error(&self, error: &io::Error, evidence: &mut Evidence) -> Result<(), Outcome> {
         evidence.errno = Some(failure::name(error));
         let known = evidence.icmp.len();
-        drain_error_queue(self.socket.get_ref(), self.to, evidence);
+        drain_error_queue(self.socket.get_ref(), self.to, crate::net::is_own, evidence);
         let said = evidence.icmp.last().filter(|_| evidence.icmp.len() > known || known == Evidence::MAX_ICMP);
         match said.map(|icmp| failure::of_icmp(icmp, self.to.is_ipv6())) {
             Some(settled @ (Outcome::Refused | Outcome::Prohibited)) => {
@@ -111,7 +111,7 @@ impl Datagrams {
 
     /// What silence to the end means: nothing came back, or the last thing that was heard of the way.
     pub(super) fn silent(&self, evidence: &mut Evidence) -> Outcome {
-        drain_error_queue(self.socket.get_ref(), self.to, evidence);
+        drain_error_queue(self.socket.get_ref(), self.to, crate::net::is_own, evidence);
         let outcome = evidence.icmp.last().map_or(Outcome::Timeout, |icmp| failure::of_icmp(icmp, self.to.is_ipv6()));
         if outcome == Outcome::LocalError {
             explain_ours(self.to, evidence);

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::expect;
+use super::{expect, ports};
 use crate::config::duration::show;
 use crate::config::{self, At, Common, Context, MAX_LABELS, Own, Place, Tls, Via};
 use crate::expectation::Expectation;
@@ -77,6 +77,7 @@ impl Builder<'_> {
             name: written.name.as_ref()?.value.clone(),
             target: written.target.as_ref()?.value.clone(),
             rooted: probe.via().is_none() && is_rooted(&written.target.as_ref()?.value),
+            open: ports::open(&probe),
             probe,
             expect: written.expect.as_ref()?.value.to_string(),
             expectation,
@@ -187,6 +188,7 @@ impl Builder<'_> {
             Own::Dns(dns) => self.dns(dns, written, inverted).map(Probe::Dns),
             Own::Udp { target, payload } => self.udp(target.as_ref()?, payload.as_ref(), place).map(Probe::Udp),
             Own::Icmp { target } => Some(Probe::Icmp(probe::Icmp { target: target.as_ref()?.value.clone() })),
+            Own::Ports(sweep) => ports::probe(sweep, self.context).map(Probe::Ports),
         }
     }
 
@@ -546,6 +548,7 @@ impl Way {
             Some(Own::Dns(dns)) => Way { servers: dns.servers().map(|s| s.value).collect(), ..direct(None) },
             Some(Own::Udp { target, .. }) => direct(target.as_ref().map(|t| t.value.clone())),
             Some(Own::Icmp { target }) => direct(target.as_ref().map(|t| t.value.host.clone())),
+            Some(Own::Ports(sweep)) => direct(sweep.target.as_ref().map(|t| HostPort { host: t.value.first(), port: 0 })),
         }
     }
 }

@@ -139,6 +139,7 @@ fn remedy(kind: Kind) -> &'static str {
         Kind::Peer => "write \"open\"",
         Kind::PromQl => "write \"open\" or \"blocked\"",
         Kind::OpenProxy => "write \"blocked\"",
+        Kind::Ports => "write \"blocked\" or a list of outcomes; the ports that must be open stand in open",
     }
 }
 
@@ -150,7 +151,7 @@ fn open(kind: Kind) -> Option<Accept> {
         Kind::Peer | Kind::PromQl => Some(Accept::One(Outcome::QueryTrue)),
         Kind::Dns => Some(Accept::One(Outcome::Resolved)),
         Kind::Udp | Kind::Icmp => Some(Accept::One(Outcome::Replied)),
-        Kind::EgressIp | Kind::OpenProxy => None,
+        Kind::EgressIp | Kind::OpenProxy | Kind::Ports => None,
     }
 }
 
@@ -158,7 +159,7 @@ fn blocked(kind: Kind) -> Option<Vec<Outcome>> {
     let with = |more: &[Outcome]| Some([&TCP_BLOCKED[..], more].concat());
     match kind {
         // A firewall's plain `reject` answers an echo, too, with port-unreachable.
-        Kind::Tcp | Kind::Udp | Kind::Icmp => with(&[]),
+        Kind::Tcp | Kind::Udp | Kind::Icmp | Kind::Ports => with(&[]),
         Kind::Tls => with(&ABOVE_TCP),
         Kind::Http => with(&[&ABOVE_TCP[..], &[Outcome::Status(403)]].concat()),
         Kind::OpenProxy => with(&PROXY_BLOCKED),
@@ -175,7 +176,7 @@ fn undecided(kind: Kind, inverted: bool) -> Vec<Outcome> {
         // A name is neither hidden nor shown by a server that is not there; that it must be there, only an open check says.
         Kind::Dns if inverted => [&DNS_UNDECIDED[..], &DNS_BELOW].concat(),
         Kind::Dns => DNS_UNDECIDED.to_vec(),
-        Kind::Tcp | Kind::Tls | Kind::Http | Kind::EgressIp | Kind::Peer | Kind::PromQl | Kind::Udp | Kind::Icmp => Vec::new(),
+        _ => Vec::new(),
     }
 }
 
@@ -196,7 +197,7 @@ fn possible(kind: Kind, way: &Way) -> Vec<Outcome> {
             outcomes = [&DNS_BLOCKED[..], &DNS_BELOW, &[Outcome::Resolved, Outcome::Mismatch]].concat();
         }
         Kind::Udp | Kind::Icmp => outcomes.push(Outcome::Replied),
-        Kind::EgressIp | Kind::Peer | Kind::PromQl | Kind::OpenProxy => {}
+        Kind::EgressIp | Kind::Peer | Kind::PromQl | Kind::OpenProxy | Kind::Ports => {}
     }
     if way.via {
         outcomes.extend(PROXY);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::check::Draft;
-use crate::config::{At, Common, Context, Place, did_you_mean};
+use crate::config::{At, Common, Context, Own, Place, did_you_mean};
 use crate::observation::{Family, Transport};
 use crate::plan::{Check, Witness};
 use crate::probe::{Dns, Icmp, Probe, RecordType, Technique};
@@ -71,7 +71,11 @@ impl Known<'_, '_> {
             Some(own) => own.value.iter().filter_map(|w| self.find_other(number, w)).collect(),
             None => inherited.iter().filter(|witness| !witness.numbers.contains(&number)).cloned().collect::<Vec<Witness>>(),
         };
-        let named_at_all = draft.written.has_witness || defaults.witness.is_some();
+        let built_in = match &draft.written.own {
+            Some(Own::Ports(sweep)) => sweep.open.as_ref().is_some_and(|open| !open.value.is_empty()),
+            _ => false,
+        };
+        let named_at_all = draft.written.has_witness || defaults.witness.is_some() || built_in;
         if draft.inverted == Some(true) && !named_at_all {
             let message = "names no witness: a block seen by a monitor that is itself offline looks the same; \
                            write witness = [\"NAME\"] of a check that expects something open, \
@@ -106,7 +110,8 @@ impl Known<'_, '_> {
         }
         let place = written.require.as_ref().map(|r| &r.place).or(written.witness.as_ref().map(|w| &w.place));
         let place = place.unwrap_or(&draft.written.place);
-        for proof in check.require.iter().filter(|proof| !witnesses.iter().any(|w| could_give(w, check, *proof))) {
+        let given = |proof| witnesses.iter().any(|w| could_give(w, check, proof)) || (proof == Proof::Vantage && check.open.is_some());
+        for proof in check.require.iter().filter(|proof| !given(*proof)) {
             self.context.wrong(place, format!("the proof {} is required, and {}", proof.token(), why_not(proof, check, witnesses)));
         }
         if check.require.is_empty() {
@@ -122,6 +127,8 @@ impl Known<'_, '_> {
                 );
                 self.context.hint(&draft.written.place, message);
             }
+        } else if matches!(check.probe, Probe::Ports(_)) {
+            // No witness goes to every port of a sweep.
         } else if !check.require.has(Proof::Port) && !witnesses.iter().any(|w| could_give(w, check, Proof::Port)) {
             let port = port_of(check);
             let message = match check.probe.transport() {
@@ -199,6 +206,7 @@ fn reaches_the_same(witness: &Check, check: &Check) -> bool {
         Probe::Icmp(echo) => {
             (echo.target.may_be(&hop.host) && !are_two_names(&echo.target.host.host, &hop.host)) || asks_inside(witness, echo)
         }
+        Probe::Ports(ports) => hop.host.ip().is_some_and(|ip| ports.hosts.contains(ip)) || could_be_one(hop, check.probe.target()),
         _ => could_be_one(hop, check.probe.target()),
     };
     let tunnelled = witness.probe.via().is_some() && there(witness.probe.target());
@@ -284,10 +292,10 @@ fn looks_at(check: &Check, family: Family) -> bool {
     check.families.contains(&family) && some_door && check.source.is_none_or(of)
 }
 
-/// The same host and port; a name may stand for an address.
+/// The same host and port (0 of a sweep is any); a name may stand for an address.
 fn could_be_one(a: &HostPort, b: &HostPort) -> bool {
     let one_is_a_name = a.host.ip().is_none() != b.host.ip().is_none();
-    a.port == b.port && (a.host == b.host || one_is_a_name)
+    (a.port == b.port || b.port == 0) && (a.host == b.host || one_is_a_name)
 }
 
 /// Why none of the witnesses can give the proof, and what to write.
@@ -299,6 +307,9 @@ fn why_not(proof: Proof, check: &Check, witnesses: &[&Check]) -> String {
     match proof {
         Proof::Vantage => {
             format!("no witness can give it: that takes one without via, with {source} as here and a family in common; name one")
+        }
+        Proof::Port if matches!(check.probe, Probe::Ports(_)) => {
+            "a sweep cannot have it: that takes a witness on every one of its ports; leave it out, or check the port with kind tcp".into()
         }
         Proof::Port if check.probe.transport() == Transport::Icmp => {
             format!("no witness can give it: that takes one of kind icmp to another host, with {source} as here; name one")
