@@ -28,5 +28,7 @@ mod scenarios_peer;
 mod scenarios_proxy;
 mod scenarios_time;
 mod scenarios_world;
+mod scenarios_zoo;
 mod service;
 mod world;
+mod zoo;

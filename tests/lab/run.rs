@@ -88,6 +88,12 @@ impl Gate {
         self.process.ended().is_none()
     }
 
+    /// The most memory that it had so far, in KiB (proc(5), `VmHWM`); none once it has ended.
+    pub fn peak_kib(&self) -> Option<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).ok()?;
+        status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.trim().strip_suffix(" kB")?.parse().ok()
+    }
+
     /// Waits for the end and reads the report, which must be sane.
     pub fn finish(mut self, lab: &Lab) -> Run {
         let ended = self.process.wait(GATE);

@@ -1,0 +1,76 @@
+//! The zoo: every product, open and closed, judged by the real binary against the known truth.
+
+use std::time::Duration;
+
+use crate::world::Lab;
+use crate::zoo::{APACHES, Entry, HAPROXIES, HARM, Hall, NGINXES, NO_PROXIES, OTHERS, RECORDER, SOCKS, SQUIDS, TINYPROXIES, Truth};
+
+fn visit(halls: &[&[Entry]]) {
+    let Some(lab) = Lab::new() else { return };
+    let hall = Hall::open(&lab, halls);
+    let mut wrong = hall.by_hand();
+    wrong.extend(hall.judge(|_| true).wrong);
+    assert!(wrong.is_empty(), "{} things are wrong:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn zoo_of_squid() {
+    visit(&[SQUIDS]);
+}
+
+#[test]
+fn zoo_of_tinyproxy_and_apache() {
+    visit(&[TINYPROXIES, APACHES]);
+}
+
+#[test]
+fn zoo_of_nginx_and_haproxy() {
+    visit(&[NGINXES, HAPROXIES]);
+}
+
+#[test]
+fn zoo_of_other_http_proxies() {
+    visit(&[OTHERS]);
+}
+
+#[test]
+fn zoo_of_socks() {
+    visit(&[SOCKS]);
+}
+
+#[test]
+fn zoo_of_what_is_no_proxy_or_out_of_reach() {
+    visit(&[NO_PROXIES]);
+}
+
+/// The most memory that the monitor may need while everybody pours at once, in KiB.
+const MOST_KIB: u64 = 64 * 1024;
+/// The longest that it may take over peers that never end.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// Who lies, pours, waits and replays: none of them looks like what it is not, and none costs more than its bound.
+#[test]
+fn zoo_of_peers_that_mean_harm() {
+    let Some(lab) = Lab::new() else { return };
+    let hall = Hall::open(&lab, &[RECORDER, HARM]);
+    let record = hall.judge(|entry| entry.name == RECORDER[0].name);
+    let all = hall.judge(|_| true);
+    eprintln!("all harm at once: {:?}, at most {} KiB", all.took, all.peak_kib);
+    let wrong = [record.wrong, all.wrong].concat();
+    assert!(wrong.is_empty(), "{} things are wrong:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(all.took < LONGEST, "{:?}", all.took);
+    assert!((1..MOST_KIB).contains(&all.peak_kib), "{} KiB", all.peak_kib);
+}
+
+#[test]
+fn the_zoo_is_large_and_balanced() {
+    let all: Vec<&Entry> =
+        [SQUIDS, TINYPROXIES, APACHES, NGINXES, HAPROXIES, OTHERS, RECORDER, SOCKS, NO_PROXIES].into_iter().flatten().collect();
+    let open = all.iter().filter(|e| matches!(e.truth, Truth::Open(_))).count();
+    let closed = all.iter().filter(|e| matches!(e.truth, Truth::Closed)).count();
+    assert!(all.len() >= 40 && open >= 22 && closed >= 18, "{} configurations, {open} open, {closed} closed", all.len());
+    let mut names: Vec<&str> = all.iter().map(|e| e.name).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), all.len(), "each has a name of its own");
+}

@@ -1,0 +1,431 @@
+//! The zoo: real products, each set up as it is met in the field, and the truth about each.
+//!
+//! An [`Entry`] is one listener on the private host. Before the monitor judges it, the truth is shown by hand, with tools that know
+//! nothing of the monitor: what is open gives a page to the stranger, what is closed gives it to the allowed address and not to him.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::run::{SOON, check, config, internet, observed, start_gate, write_config};
+use crate::service::{Process, python, until};
+use crate::world::{BEACON4, Denial, EGRESS4, Host, Lab, PROXY4, SECOND4, STRANGER4};
+
+mod harm;
+mod http;
+mod rest;
+mod squid;
+
+pub use harm::{HARM, RECORDER};
+pub use http::{APACHES, HAPROXIES, NGINXES, OTHERS, TINYPROXIES};
+pub use rest::{NO_PROXIES, SOCKS};
+pub use squid::SQUIDS;
+
+/// A page by absolute-form GET.
+pub const GET: &str = "curl -sS -m 6 --interface {from} -x http://{at} http://site.lab.test/";
+/// A page through a tunnel.
+pub const TUNNEL: &str = "curl -sS -m 6 --interface {from} -x http://{at} --cacert {dir}/ca.pem https://site.lab.test/";
+/// A page from whom the Host header names.
+pub const ORIGIN: &str = "curl -sS -m 6 --interface {from} -H 'Host: site.lab.test' http://{at}/";
+/// A page by SOCKS 5.
+pub const SOCKS5: &str = "curl -sS -m 6 --interface {from} --socks5-hostname {at} http://site.lab.test/";
+/// A page by SOCKS 4.
+pub const SOCKS4: &str = "curl -sS -m 6 --interface {from} --socks4 {at} http://198.51.100.20/";
+/// Nobody gets anything relayed: it is no proxy, or only for addresses that are not in this world.
+pub const NOBODY: &str = "";
+/// It relays, and by hand that cannot be seen from here.
+pub const UNSEEN: &str = "";
+/// What a page got through a proxy says.
+const PAGE: &str = "the admin page of lab.test";
+/// The address on the private side of forwarders and what they stand for.
+const BACK: &str = "10.0.0.3";
+/// The first port; each entry has two.
+const FIRST_PORT: usize = 20_000;
+
+/// The truth about an entry.
+#[derive(Debug, Clone, Copy)]
+pub enum Truth {
+    /// Relays for strangers. Each of these techniques shows it.
+    Open(&'static [&'static str]),
+    /// Relays for no stranger, and that can be shown.
+    Closed,
+    /// Relays for no stranger, and is so quiet about it that it may not be shown.
+    Quiet,
+    /// From here nobody can tell: silence for everybody alike, a dead host, a dead server behind.
+    Unprovable,
+}
+
+/// What an entry is made of, beside its setup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    Squid,
+    Tinyproxy,
+    Haproxy,
+    Apache,
+    Nginx,
+    Privoxy,
+    Dante,
+    Microsocks,
+    Ncat,
+    Sniproxy,
+    Lighttpd,
+    Nghttpx,
+    Simpleproxy,
+    Socat,
+    Ssh,
+    /// A peer of `peer.py`: its mode and where it listens.
+    Peer,
+    /// A rule of the network ACL, before the usual ones.
+    Edge,
+    /// A rule of the private host's own firewall, outgoing.
+    Own,
+}
+
+/// One listener of the zoo.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry {
+    pub name: &'static str,
+    pub truth: Truth,
+    /// A shell command that gets the page through it: from the stranger where it is open, from the allowed address where it is closed.
+    by_hand: &'static str,
+    /// The last but rules is what listens in front.
+    parts: &'static [(Part, &'static str)],
+}
+
+/// An entry that relays for strangers.
+pub const fn open(name: &'static str, by_hand: &'static str, by: &'static [&'static str], parts: &'static [(Part, &'static str)]) -> Entry {
+    Entry { name, truth: Truth::Open(by), by_hand, parts }
+}
+
+/// An entry that relays for no stranger.
+pub const fn closed(name: &'static str, by_hand: &'static str, parts: &'static [(Part, &'static str)]) -> Entry {
+    Entry { name, truth: Truth::Closed, by_hand, parts }
+}
+
+/// An entry that relays for no stranger, and may not even say so.
+pub const fn quiet(name: &'static str, by_hand: &'static str, parts: &'static [(Part, &'static str)]) -> Entry {
+    Entry { name, truth: Truth::Quiet, by_hand, parts }
+}
+
+/// An entry of which nobody can tell from here.
+pub const fn unprovable(name: &'static str, by_hand: &'static str, parts: &'static [(Part, &'static str)]) -> Entry {
+    Entry { name, truth: Truth::Unprovable, by_hand, parts }
+}
+
+/// An entry that is open, closed or dead: nothing answers anybody.
+pub const fn silent(name: &'static str, parts: &'static [(Part, &'static str)]) -> Entry {
+    Entry { name, truth: Truth::Unprovable, by_hand: NOBODY, parts }
+}
+
+/// An entry at its place.
+struct Kept<'a> {
+    entry: &'a Entry,
+    port: usize,
+    processes: Vec<Process>,
+}
+
+/// What the monitor made of a hall.
+pub struct Judgement {
+    /// Where it and the truth differ.
+    pub wrong: Vec<String>,
+    /// The most memory it had, in KiB.
+    pub peak_kib: u64,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// Part of the zoo, with everything in it awake.
+pub struct Hall<'a> {
+    lab: &'a Lab,
+    kept: Vec<Kept<'a>>,
+    _beacon: Process,
+}
+
+impl Part {
+    /// What stands in front of every setup of this product.
+    fn head(self) -> &'static str {
+        match self {
+            Part::Squid => squid::HEAD,
+            Part::Tinyproxy => http::TINYPROXY,
+            Part::Haproxy => http::HAPROXY,
+            Part::Apache => http::APACHE,
+            Part::Nginx => http::NGINX,
+            Part::Privoxy => "confdir /etc/privoxy\nlogdir {dir}\n",
+            Part::Dante => rest::DANTE,
+            Part::Sniproxy => "user nobody\n",
+            Part::Lighttpd => {
+                "server.document-root = \"{dir}\"\nserver.port = {port}\nserver.bind = \"{ip}\"\nserver.errorlog = \"{dir}/{name}-error.log\"\n"
+            }
+            Part::Ssh => {
+                "ListenAddress 127.0.0.1:{port}\nHostKey {dir}/ssh-key\nAuthorizedKeysFile {dir}/ssh-key.pub\nPidFile none\nStrictModes no\n\
+                 PermitRootLogin yes\nUsePAM no\nMaxSessions 200\n"
+            }
+            _ => "",
+        }
+    }
+
+    /// The command that runs it in the foreground; `file` is its configuration and `setup` the same without the head.
+    fn command(self, file: &str, setup: &str, place: &Place<'_>) -> String {
+        match self {
+            Part::Squid => format!("squid -N -n zoo{} -f {file}", place.port),
+            Part::Tinyproxy => format!("tinyproxy -d -c {file}"),
+            Part::Haproxy => format!("haproxy -db -q -f {file}"),
+            Part::Apache => format!("apache2 -DFOREGROUND -f {file}"),
+            Part::Nginx => format!("nginx -c {file}"),
+            Part::Privoxy => format!("privoxy --no-daemon {file}"),
+            Part::Dante => format!("danted -f {file}"),
+            Part::Sniproxy => format!("sniproxy -f -c {file}"),
+            Part::Lighttpd => format!("lighttpd -D -f {file}"),
+            Part::Microsocks => format!("microsocks {setup}"),
+            Part::Ncat => format!("ncat {setup} --max-conns 200"),
+            Part::Nghttpx => format!("nghttpx --conf=/dev/null --errorlog-file={file}.errors {setup}"),
+            Part::Simpleproxy => format!("simpleproxy {setup}"),
+            Part::Socat => format!("socat {setup}"),
+            Part::Peer => format!("{} {}/peer.py {setup}", python(), place.dir()),
+            Part::Ssh => {
+                let (dir, port) = (place.dir(), place.port);
+                let options = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o ConnectionAttempts=50 -o BatchMode=yes";
+                format!(
+                    "sh -c '$(command -v sshd) -D -e -f {file} & exec ssh -N {options} -i {dir}/ssh-key -D {PROXY4}:{port} -p {port} root@127.0.0.1'"
+                )
+            }
+            Part::Edge | Part::Own => String::new(),
+        }
+    }
+}
+
+/// What the placeholders of a setup stand for.
+struct Place<'a> {
+    lab: &'a Lab,
+    name: String,
+    port: usize,
+}
+
+impl Place<'_> {
+    fn dir(&self) -> String {
+        self.lab.dir().display().to_string()
+    }
+
+    fn fill(&self, text: &str, from: &str) -> String {
+        let back = self.port + 1;
+        [
+            ("{connects}", "LoadModule proxy_connect_module /usr/lib/apache2/modules/mod_proxy_connect.so\n".to_string()),
+            ("{at}", format!("{PROXY4}:{}", self.port)),
+            ("{ip}", PROXY4.into()),
+            ("{port}", self.port.to_string()),
+            ("{back}", format!("{BACK}:{back}")),
+            ("{backs}", format!("{BACK},{back}")),
+            ("{backport}", back.to_string()),
+            ("{dir}", self.dir()),
+            ("{name}", self.name.clone()),
+            ("{from}", from.into()),
+        ]
+        .into_iter()
+        .fold(text.to_string(), |text, (word, means)| text.replace(word, &means))
+    }
+}
+
+impl<'a> Hall<'a> {
+    /// Starts every entry and waits until it listens.
+    pub fn open(lab: &'a Lab, entries: &'a [&'a [Entry]]) -> Hall<'a> {
+        let dir = lab.dir();
+        fs::write(dir.join("peer.py"), include_str!("zoo/peer.py")).unwrap();
+        fs::write(dir.join("listed"), "^site[.]lab[.]test$\n").unwrap();
+        let hash = lab.output(Host::Private, &["openssl", "passwd", "-apr1", &format!("word-{SECOND4}")]);
+        fs::write(dir.join("passwords"), format!("known:{hash}")).unwrap();
+        lab.output(Host::Private, &["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", &dir.join("ssh-key").display().to_string()]);
+        lab.output(Host::Private, &["mkdir", "-p", "/run/sshd"]);
+        lab.ip(Host::Private, "addr add 10.0.0.4/24 dev eth0\n");
+        lab.nft(Host::Private, "table inet own {\n chain output {\n type filter hook output priority 0;\n }\n}\n");
+
+        let mut hall = Hall { lab, kept: Vec::new(), _beacon: beacon(lab) };
+        let mut rules = Vec::new();
+        for (number, entry) in entries.iter().copied().flatten().enumerate() {
+            for (part, setup) in entry.parts {
+                let place = Place { lab, name: entry.name.into(), port: FIRST_PORT + 2 * number };
+                match part {
+                    Part::Edge => rules.push(place.fill(setup, "")),
+                    Part::Own => lab.nft(Host::Private, &format!("add rule inet own output {}\n", place.fill(setup, ""))),
+                    _ => {}
+                }
+            }
+            hall.kept.push(Kept { entry, port: FIRST_PORT + 2 * number, processes: Vec::new() });
+        }
+        lab.acl_with(&rules.iter().map(String::as_str).collect::<Vec<_>>(), Denial::Drop);
+        // Who stands behind comes first: a proxy that finds nobody there at its start may remember that.
+        hall.wake(|part| part == Part::Peer);
+        hall.wake(|part| !matches!(part, Part::Peer | Part::Edge | Part::Own));
+        hall
+    }
+
+    /// Starts these parts of every entry, and waits until they listen.
+    fn wake(&mut self, these: impl Fn(Part) -> bool) {
+        let mut places: Vec<(String, &str, usize)> = Vec::new();
+        for kept in &mut self.kept {
+            for (at, (part, setup)) in kept.entry.parts.iter().enumerate().filter(|(_, (part, _))| these(*part)) {
+                let place = Place { lab: self.lab, name: format!("{}-{at}", kept.entry.name), port: kept.port };
+                let behind = !setup.contains("{at}") && setup.contains("{back}");
+                let setup = place.fill(setup, "");
+                let file = write_config(self.lab, &format!("{}.conf", place.name), &format!("{}{setup}\n", place.fill(part.head(), "")));
+                // A process namespace of its own: whatever it forks ends with it.
+                let line =
+                    format!("exec unshare --pid --fork --kill-child=KILL -- {}", part.command(&file.display().to_string(), &setup, &place));
+                kept.processes.push(Process::spawn(self.lab, Host::Private, &place.name, &["sh", "-c", &line], false));
+                places.push(if behind { (place.name, BACK, kept.port + 1) } else { (place.name, PROXY4, kept.port) });
+            }
+        }
+        let hub = self.lab.hub(Host::Private);
+        let ready = until(SOON, || {
+            let probes: Vec<Value> = places.iter().map(|(_, host, port)| json!({ "host": host, "port": port, "timeout": 1 })).collect();
+            let mut seen = hub.connects(&probes).into_iter();
+            places.retain(|_| seen.next().is_some_and(|s| s.outcome == "ECONNREFUSED"));
+            places.is_empty().then_some(())
+        });
+        let logs: String = places.iter().map(|(name, ..)| format!("{name}: {}\n", self.lab.log(name))).collect();
+        assert!(ready.is_some(), "these did not get ready:\n{logs}");
+    }
+
+    /// The truth by hand: what each entry gives to whom, without the monitor.
+    pub fn by_hand(&self) -> Vec<String> {
+        let ask = |kept: &Kept<'_>, from: &str| {
+            let place = Place { lab: self.lab, name: kept.entry.name.into(), port: kept.port };
+            let command = place.fill(kept.entry.by_hand, from);
+            let done = self.lab.inside(Host::Stranger, &["sh", "-c", &command]).output().unwrap();
+            (String::from_utf8_lossy(&done.stdout).contains(PAGE), format!("{command}: {done:?}"))
+        };
+        let seen = |kept: &Kept<'_>| {
+            let mut wrong = Vec::new();
+            if kept.entry.by_hand.is_empty() {
+                return wrong;
+            }
+            let (stranger, how) = ask(kept, STRANGER4);
+            if stranger != matches!(kept.entry.truth, Truth::Open(_)) {
+                wrong.push(format!(
+                    "{}: by hand a stranger {}: {how}",
+                    kept.entry.name,
+                    if stranger { "got the page" } else { "got nothing" }
+                ));
+            }
+            if !matches!(kept.entry.truth, Truth::Open(_)) {
+                let (allowed, how) = ask(kept, SECOND4);
+                wrong.extend((!allowed).then(|| format!("{}: by hand the allowed address got nothing: {how}", kept.entry.name)));
+            }
+            wrong
+        };
+        std::thread::scope(|scope| {
+            let share = self.kept.len().div_ceil(4).max(1);
+            let threads: Vec<_> =
+                self.kept.chunks(share).map(|some| scope.spawn(move || some.iter().flat_map(seen).collect::<Vec<_>>())).collect();
+            threads.into_iter().flat_map(|t| t.join().unwrap()).collect()
+        })
+    }
+
+    /// What the monitor says of these entries, against the truth.
+    pub fn judge(&self, these: impl Fn(&Entry) -> bool) -> Judgement {
+        let ca = self.lab.dir().join("ca.pem");
+        let mut body = format!("[beacon]\nkey_file = \"beacon.key\"\n{}", internet());
+        let kept = || self.kept.iter().filter(|kept| these(kept.entry));
+        for Kept { entry, port, .. } in kept() {
+            let (name, at) = (entry.name, format!("{PROXY4}:{port}"));
+            let from_allowed = format!("source = \"{SECOND4}\"\nexpect = \"open\"");
+            body += &check(&format!("{name}-alive"), "tcp", &at, &from_allowed);
+            let relays = matches!(entry.truth, Truth::Closed) && entry.by_hand == TUNNEL;
+            if relays {
+                let through = format!("via = \"http://{at}\"\nca_file = {ca:?}\n{from_allowed}");
+                body += &check(&format!("{name}-relays"), "http", "https://site.lab.test/", &through);
+            }
+            let relays = if relays { format!(", \"{name}-relays\"") } else { String::new() };
+            // Only who audits a proxy with a list of destinations knows one of them.
+            let listed = if entry.by_hand == NOBODY { String::new() } else { format!("{LISTED}\nca_file = {ca:?}") };
+            body += &check(
+                name,
+                "open-proxy",
+                &at,
+                &format!(
+                    "beacon = [\"http://{BEACON4}:443/\", \"http://beacon.lab.test:80/\"]\nexpect = \"blocked\"\n{listed}\n\
+                     witness = [\"internet\", \"{name}-alive\"{relays}]\nrequire = [\"vantage\", \"target\"]"
+                ),
+            );
+        }
+        let mut gate = start_gate(self.lab, Host::Stranger, &config("stranger", &body), None);
+        let mut peak_kib = 0;
+        until(SOON * 2, || {
+            peak_kib = gate.peak_kib().unwrap_or(peak_kib);
+            (!gate.running()).then_some(())
+        });
+        let run = gate.finish(self.lab);
+        let wrong = kept().flat_map(|kept| wrong_about(kept.entry, run.check(kept.entry.name))).collect();
+        Judgement { wrong, peak_kib, took: Duration::from_millis(run.report["duration_ms"].as_u64().unwrap()) }
+    }
+}
+
+/// A destination that the lists of the zoo have.
+const LISTED: &str = "allowed_destination = \"site.lab.test:443\"";
+/// The techniques that are built.
+const BUILT: [&str; 4] = ["OP-01", "OP-02", "OP-07", "OP-09"];
+/// What says that a proxy let a stranger in.
+const OPEN: [&str; 4] = ["relayed", "relayed-blind", "tunnelled", "acl-passed"];
+
+/// What a verdict has that the truth has not.
+fn wrong_about(entry: &Entry, judged: &Value) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let verdict = judged["verdict"].as_str().unwrap();
+    let due = match entry.truth {
+        Truth::Open(by) if by.iter().all(|technique| !BUILT.contains(technique)) => return wrong,
+        Truth::Open(_) => "violated",
+        Truth::Quiet if verdict == "unproven" => "unproven",
+        Truth::Closed | Truth::Quiet => "holds",
+        Truth::Unprovable => "unproven",
+    };
+    let mut say = |what: String| wrong.push(format!("{}: {what}", entry.name));
+    let looked = observed(judged);
+    let shown = |technique: &str| {
+        looked.iter().filter(|o| o["evidence"]["technique"] == technique && OPEN.iter().any(|t| o["outcome"] == *t)).count()
+    };
+    let mut table = String::new();
+    for o in &looked {
+        let detail = o["evidence"]["detail"].as_str().unwrap_or_default();
+        let _ = write!(table, "\n    {} {} {} {detail}", o["evidence"]["technique"], o["outcome"], o["verdict"]);
+    }
+    if verdict != due {
+        say(format!("is {verdict}, must be {due}: {} {table}", judged["reason"]));
+    }
+    match entry.truth {
+        Truth::Open(by) => {
+            for technique in by {
+                if shown(technique) == 0 {
+                    say(format!("{technique} must show it{table}"));
+                }
+            }
+        }
+        Truth::Closed | Truth::Quiet | Truth::Unprovable => {
+            for o in looked.iter().filter(|o| OPEN.iter().any(|t| o["outcome"] == *t)) {
+                say(format!("relays for nobody: {o:#}"));
+            }
+        }
+    }
+    for o in looked.iter().filter(|o| o["outcome"] == "relayed") {
+        if !o["evidence"]["beacon_saw"].as_str().is_some_and(|saw| saw.starts_with(EGRESS4)) {
+            say(format!("the beacon saw somebody else: {o:#}"));
+        }
+    }
+    wrong
+}
+
+/// The product's own beacon.
+fn beacon(lab: &Lab) -> Process {
+    write_config(lab, "beacon.key", "6d7573746e6f742d6c61622d6b65792d6d7573746e6f742d6c61622d6b657921\n");
+    let text = format!("vantage = \"beacon\"\n[beacon]\nlisten = [\"{BEACON4}:443\", \"{BEACON4}:80\"]\nkey_file = \"beacon.key\"\n");
+    let config = write_config(lab, "beacon.toml", &text);
+    let command = [env!("CARGO_BIN_EXE_mustnot"), "beacon", "--config", config.to_str().unwrap()];
+    let mut process = Process::spawn(lab, Host::Beacon, "beacon", &command, false);
+    let hub = lab.hub(Host::Beacon);
+    let ready = until(SOON, || {
+        assert!(process.ended().is_none(), "the beacon ended: {}", lab.log("beacon"));
+        (hub.connect(BEACON4, 80, 0.2).outcome == "connected").then_some(())
+    });
+    assert!(ready.is_some(), "the beacon did not get ready: {}", lab.log("beacon"));
+    process
+}
