@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::run::{SOON, check, config, internet, observed, start_gate, write_config};
 use crate::service::{Process, python, until};
-use crate::world::{BEACON4, Denial, EGRESS4, Host, Lab, PROXY4, SECOND4, STRANGER4};
+use crate::world::{BEACON4, Denial, EGRESS4, Host, Lab, PROXY4, PROXY6, SECOND4, SECOND6, STRANGER4, STRANGER6, WITNESS4};
 
 mod harm;
 mod http;
@@ -21,7 +21,7 @@ mod squid;
 pub use harm::{HARM, RECORDER};
 pub use http::{APACHES, HAPROXIES, NGINXES, OTHERS, TINYPROXIES};
 pub use rest::{NO_PROXIES, SOCKS};
-pub use squid::SQUIDS;
+pub use squid::{MISSED, SQUIDS};
 
 /// A page by absolute-form GET.
 pub const GET: &str = "curl -sS -m 6 --interface {from} -x http://{at} http://site.lab.test/";
@@ -74,6 +74,7 @@ pub enum Part {
     Nghttpx,
     Simpleproxy,
     Socat,
+    Stunnel,
     Ssh,
     /// A peer of `peer.py`: its mode and where it listens.
     Peer,
@@ -90,33 +91,50 @@ pub struct Entry {
     pub truth: Truth,
     /// A shell command that gets the page through it: from the stranger where it is open, from the allowed address where it is closed.
     by_hand: &'static str,
-    /// The last but rules is what listens in front.
+    /// What it is made of.
     parts: &'static [(Part, &'static str)],
+    v6: bool,
+}
+
+impl Entry {
+    /// The same, listening on the proxy's IPv6 address alone.
+    pub const fn over_ipv6(self) -> Entry {
+        Entry { v6: true, ..self }
+    }
+
+    fn address(&self) -> &'static str {
+        if self.v6 { PROXY6 } else { PROXY4 }
+    }
+
+    /// The stranger and the allowed address, which are on one host.
+    fn sources(&self) -> (&'static str, &'static str) {
+        if self.v6 { (STRANGER6, SECOND6) } else { (STRANGER4, SECOND4) }
+    }
 }
 
 /// An entry that relays for strangers.
 pub const fn open(name: &'static str, by_hand: &'static str, by: &'static [&'static str], parts: &'static [(Part, &'static str)]) -> Entry {
-    Entry { name, truth: Truth::Open(by), by_hand, parts }
+    Entry { name, truth: Truth::Open(by), by_hand, parts, v6: false }
 }
 
 /// An entry that relays for no stranger.
 pub const fn closed(name: &'static str, by_hand: &'static str, parts: &'static [(Part, &'static str)]) -> Entry {
-    Entry { name, truth: Truth::Closed, by_hand, parts }
+    Entry { name, truth: Truth::Closed, by_hand, parts, v6: false }
 }
 
 /// An entry that relays for no stranger, and may not even say so.
 pub const fn quiet(name: &'static str, by_hand: &'static str, parts: &'static [(Part, &'static str)]) -> Entry {
-    Entry { name, truth: Truth::Quiet, by_hand, parts }
+    Entry { name, truth: Truth::Quiet, by_hand, parts, v6: false }
 }
 
 /// An entry of which nobody can tell from here.
 pub const fn unprovable(name: &'static str, by_hand: &'static str, parts: &'static [(Part, &'static str)]) -> Entry {
-    Entry { name, truth: Truth::Unprovable, by_hand, parts }
+    Entry { name, truth: Truth::Unprovable, by_hand, parts, v6: false }
 }
 
 /// An entry that is open, closed or dead: nothing answers anybody.
 pub const fn silent(name: &'static str, parts: &'static [(Part, &'static str)]) -> Entry {
-    Entry { name, truth: Truth::Unprovable, by_hand: NOBODY, parts }
+    Entry { name, truth: Truth::Unprovable, by_hand: NOBODY, parts, v6: false }
 }
 
 /// An entry at its place.
@@ -182,6 +200,7 @@ impl Part {
             Part::Ncat => format!("ncat {setup} --max-conns 200"),
             Part::Nghttpx => format!("nghttpx --conf=/dev/null --errorlog-file={file}.errors {setup}"),
             Part::Simpleproxy => format!("simpleproxy {setup}"),
+            Part::Stunnel => format!("stunnel4 {file}"),
             Part::Socat => format!("socat {setup}"),
             Part::Peer => format!("{} {}/peer.py {setup}", python(), place.dir()),
             Part::Ssh => {
@@ -201,6 +220,7 @@ struct Place<'a> {
     lab: &'a Lab,
     name: String,
     port: usize,
+    ip: &'static str,
 }
 
 impl Place<'_> {
@@ -208,12 +228,16 @@ impl Place<'_> {
         self.lab.dir().display().to_string()
     }
 
+    fn at(&self) -> String {
+        if self.ip.contains(':') { format!("[{}]:{}", self.ip, self.port) } else { format!("{}:{}", self.ip, self.port) }
+    }
+
     fn fill(&self, text: &str, from: &str) -> String {
         let back = self.port + 1;
         [
             ("{connects}", "LoadModule proxy_connect_module /usr/lib/apache2/modules/mod_proxy_connect.so\n".to_string()),
-            ("{at}", format!("{PROXY4}:{}", self.port)),
-            ("{ip}", PROXY4.into()),
+            ("{at}", self.at()),
+            ("{ip}", self.ip.into()),
             ("{port}", self.port.to_string()),
             ("{back}", format!("{BACK}:{back}")),
             ("{backs}", format!("{BACK},{back}")),
@@ -240,11 +264,15 @@ impl<'a> Hall<'a> {
         lab.ip(Host::Private, "addr add 10.0.0.4/24 dev eth0\n");
         lab.nft(Host::Private, "table inet own {\n chain output {\n type filter hook output priority 0;\n }\n}\n");
 
+        for port in [25, 8080] {
+            lab.hub(Host::Beacon)
+                .ask(&json!({ "do": "listen", "name": format!("page:{port}"), "host": WITNESS4, "port": port, "mode": "http" }));
+        }
         let mut hall = Hall { lab, kept: Vec::new(), _beacon: beacon(lab) };
         let mut rules = Vec::new();
         for (number, entry) in entries.iter().copied().flatten().enumerate() {
             for (part, setup) in entry.parts {
-                let place = Place { lab, name: entry.name.into(), port: FIRST_PORT + 2 * number };
+                let place = Place { lab, name: entry.name.into(), port: FIRST_PORT + 2 * number, ip: entry.address() };
                 match part {
                     Part::Edge => rules.push(place.fill(setup, "")),
                     Part::Own => lab.nft(Host::Private, &format!("add rule inet own output {}\n", place.fill(setup, ""))),
@@ -265,15 +293,16 @@ impl<'a> Hall<'a> {
         let mut places: Vec<(String, &str, usize)> = Vec::new();
         for kept in &mut self.kept {
             for (at, (part, setup)) in kept.entry.parts.iter().enumerate().filter(|(_, (part, _))| these(*part)) {
-                let place = Place { lab: self.lab, name: format!("{}-{at}", kept.entry.name), port: kept.port };
+                let place = Place { lab: self.lab, name: format!("{}-{at}", kept.entry.name), port: kept.port, ip: kept.entry.address() };
                 let behind = !setup.contains("{at}") && setup.contains("{back}");
                 let setup = place.fill(setup, "");
                 let file = write_config(self.lab, &format!("{}.conf", place.name), &format!("{}{setup}\n", place.fill(part.head(), "")));
-                // A process namespace of its own: whatever it forks ends with it.
-                let line =
-                    format!("exec unshare --pid --fork --kill-child=KILL -- {}", part.command(&file.display().to_string(), &setup, &place));
-                kept.processes.push(Process::spawn(self.lab, Host::Private, &place.name, &["sh", "-c", &line], false));
-                places.push(if behind { (place.name, BACK, kept.port + 1) } else { (place.name, PROXY4, kept.port) });
+                // A process namespace of its own, whose first process never changes its user: whatever is forked ends with it.
+                let script = format!("{} &\nwait $!\n", part.command(&file.display().to_string(), &setup, &place));
+                let script = write_config(self.lab, &format!("{}.sh", place.name), &script);
+                let command = ["unshare", "--pid", "--fork", "--kill-child=KILL", "--", "sh", script.to_str().unwrap()];
+                kept.processes.push(Process::spawn(self.lab, Host::Private, &place.name, &command, false));
+                places.push(if behind { (place.name, BACK, kept.port + 1) } else { (place.name, place.ip, kept.port) });
             }
         }
         let hub = self.lab.hub(Host::Private);
@@ -290,7 +319,7 @@ impl<'a> Hall<'a> {
     /// The truth by hand: what each entry gives to whom, without the monitor.
     pub fn by_hand(&self) -> Vec<String> {
         let ask = |kept: &Kept<'_>, from: &str| {
-            let place = Place { lab: self.lab, name: kept.entry.name.into(), port: kept.port };
+            let place = Place { lab: self.lab, name: kept.entry.name.into(), port: kept.port, ip: kept.entry.address() };
             let command = place.fill(kept.entry.by_hand, from);
             let done = self.lab.inside(Host::Stranger, &["sh", "-c", &command]).output().unwrap();
             (String::from_utf8_lossy(&done.stdout).contains(PAGE), format!("{command}: {done:?}"))
@@ -300,7 +329,7 @@ impl<'a> Hall<'a> {
             if kept.entry.by_hand.is_empty() {
                 return wrong;
             }
-            let (stranger, how) = ask(kept, STRANGER4);
+            let (stranger, how) = ask(kept, kept.entry.sources().0);
             if stranger != matches!(kept.entry.truth, Truth::Open(_)) {
                 wrong.push(format!(
                     "{}: by hand a stranger {}: {how}",
@@ -309,7 +338,7 @@ impl<'a> Hall<'a> {
                 ));
             }
             if !matches!(kept.entry.truth, Truth::Open(_)) {
-                let (allowed, how) = ask(kept, SECOND4);
+                let (allowed, how) = ask(kept, kept.entry.sources().1);
                 wrong.extend((!allowed).then(|| format!("{}: by hand the allowed address got nothing: {how}", kept.entry.name)));
             }
             wrong
@@ -328,8 +357,9 @@ impl<'a> Hall<'a> {
         let mut body = format!("[beacon]\nkey_file = \"beacon.key\"\n{}", internet());
         let kept = || self.kept.iter().filter(|kept| these(kept.entry));
         for Kept { entry, port, .. } in kept() {
-            let (name, at) = (entry.name, format!("{PROXY4}:{port}"));
-            let from_allowed = format!("source = \"{SECOND4}\"\nexpect = \"open\"");
+            let place = Place { lab: self.lab, name: entry.name.into(), port: *port, ip: entry.address() };
+            let (name, at) = (entry.name, place.at());
+            let from_allowed = format!("source = \"{}\"\nexpect = \"open\"", entry.sources().1);
             body += &check(&format!("{name}-alive"), "tcp", &at, &from_allowed);
             let relays = matches!(entry.truth, Truth::Closed) && entry.by_hand == TUNNEL;
             if relays {

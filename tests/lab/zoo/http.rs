@@ -187,6 +187,46 @@ pub const NGINXES: &[Entry] = &[
              server { listen {at}; allow 198.51.100.10; deny all; location / { proxy_pass http://$http_host; } } }",
         )],
     ),
+    open(
+        "nginx-believes-x-real-ip",
+        "curl -sS -m 6 --interface {from} -H 'Host: site.lab.test' -H 'X-Real-IP: 198.51.100.10' http://{at}/",
+        &["OP-27"],
+        &[(
+            Part::Nginx,
+            "http { access_log off; resolver 198.51.100.20 ipv6=off; set_real_ip_from 0.0.0.0/0; real_ip_header X-Real-IP; \
+             server { listen {at}; allow 198.51.100.10; deny all; location / { proxy_pass http://$http_host; } } }",
+        )],
+    ),
+    open(
+        "nginx-believes-true-client-ip",
+        "curl -sS -m 6 --interface {from} -H 'Host: site.lab.test' -H 'True-Client-IP: 198.51.100.10' http://{at}/",
+        &["OP-27"],
+        &[(
+            Part::Nginx,
+            "http { access_log off; resolver 198.51.100.20 ipv6=off; set_real_ip_from 0.0.0.0/0; real_ip_header True-Client-IP; \
+             server { listen {at}; allow 198.51.100.10; deny all; location / { proxy_pass http://$http_host; } } }",
+        )],
+    ),
+    open(
+        "nginx-believes-proxy-header",
+        "printf 'PROXY TCP4 198.51.100.10 203.0.113.3 5555 3128\\r\\nGET / HTTP/1.1\\r\\nHost: site.lab.test\\r\\nConnection: close\\r\\n\\r\\n' | nc -w 5 -s {from} {ip} {port}",
+        &["OP-23"],
+        &[(
+            Part::Nginx,
+            "http { access_log off; resolver 198.51.100.20 ipv6=off; set_real_ip_from 0.0.0.0/0; real_ip_header proxy_protocol; \
+             server { listen {at} proxy_protocol; allow 198.51.100.10; deny all; location / { proxy_pass http://$http_host; } } }",
+        )],
+    ),
+    open(
+        "nginx-minds-the-host-and-goes-where-the-uri-says",
+        "printf 'GET http://198.51.100.20/ HTTP/1.1\\r\\nHost: site.lab.test\\r\\nConnection: close\\r\\n\\r\\n' | nc -w 5 -s {from} {ip} {port}",
+        &["OP-10"],
+        &[(
+            Part::Nginx,
+            "http { access_log off; resolver 198.51.100.20 ipv6=off; server { listen {at}; if ($http_host !~ ^site[.]lab[.]test) { return 403; } \
+             location / { proxy_pass http://$host; } } }",
+        )],
+    ),
 ];
 
 pub const HAPROXIES: &[Entry] = &[
@@ -300,6 +340,38 @@ pub const HAPROXIES: &[Entry] = &[
             (Part::Haproxy, "listen front\n bind {at} ssl crt {dir}/valid.pem\n mode tcp\n server squid {back} source 10.0.0.3"),
         ],
     ),
+    open(
+        "haproxy-believes-the-last-forwarded-for",
+        "curl -sS -m 6 --interface {from} -H 'Host: 198.51.100.20:80' -H 'X-Forwarded-For: 1.2.3.4, 198.51.100.10' http://{at}/",
+        &["OP-26"],
+        &[(
+            Part::Haproxy,
+            "listen front\n bind {at}\n mode http\n http-request deny unless { hdr_ip(x-forwarded-for,-1) 198.51.100.10 }\n \
+             http-request set-dst req.hdr_ip(host)\n http-request set-dst-port hdr(host),word(2,:)\n server any 0.0.0.0:0",
+        )],
+    ),
+    open(
+        "haproxy-minds-http-1-alone",
+        "curl -sS -m 6 --interface {from} --http2-prior-knowledge -H 'Host: 198.51.100.20:8080' http://{at}/",
+        &["OP-15"],
+        &[(
+            Part::Haproxy,
+            "listen front\n bind {at}\n mode http\n http-request deny if HTTP_1.0 or HTTP_1.1\n \
+             http-request set-dst req.hdr_ip(host)\n http-request set-dst-port hdr(host),word(2,:)\n server any 0.0.0.0:0",
+        )],
+    ),
+    open(
+        "haproxy-minds-http-1-1-alone",
+        "curl -sS -m 6 --interface {from} --http1.0 -x http://{at} http://198.51.100.20/",
+        &["OP-04"],
+        &[
+            (Part::Squid, "http_port {back}\nacl localnet src 10.0.0.0/8\nhttp_access allow localnet\nhttp_access deny all"),
+            (
+                Part::Haproxy,
+                "listen front\n bind {at} proto h1\n mode http\n http-request deny if HTTP_1.1\n server squid {back} source 10.0.0.3",
+            ),
+        ],
+    ),
 ];
 
 pub const OTHERS: &[Entry] = &[
@@ -339,6 +411,15 @@ pub const OTHERS: &[Entry] = &[
         &[
             (Part::Squid, "http_port {back}\nacl localnet src 10.0.0.0/8\nhttp_access allow localnet\nhttp_access deny all"),
             (Part::Nghttpx, "'--frontend={ip},{port};no-tls' --backend={backs} --http2-proxy --workers=1"),
+        ],
+    ),
+    open(
+        "stunnel-in-front-of-privoxy",
+        "curl -sS -m 6 --interface {from} --proxy-insecure -x https://{at} http://site.lab.test/",
+        &["OP-17"],
+        &[
+            (Part::Privoxy, "listen-address {back}\npermit-access 10.0.0.0/8"),
+            (Part::Stunnel, "foreground = yes\npid =\n[front]\naccept = {at}\nconnect = {back}\nlocal = 10.0.0.3\ncert = {dir}/valid.pem"),
         ],
     ),
     open(

@@ -1,6 +1,6 @@
 //! Squid, as it is met in the field. Where `deny all` is missing at the end, that is the mistake.
 
-use super::{Entry, GET, NOBODY, ORIGIN, Part, TUNNEL, UNSEEN, closed, open};
+use super::{Entry, GET, NOBODY, ORIGIN, Part, TUNNEL, UNSEEN, closed, open, unprovable};
 
 /// What every Squid here has; the setups follow it.
 pub const HEAD: &str = "visible_hostname proxy.lab.test
@@ -112,6 +112,11 @@ pub const SQUIDS: &[Entry] = &[
             (Part::Haproxy, "listen front\n bind {at}\n mode tcp\n server squid {back} source 10.0.0.3 send-proxy"),
         ],
     ),
+    unprovable("squid-accelerator-of-a-dead-site", NOBODY, &[(
+        Part::Squid,
+        "http_port {at} accel defaultsite=shop.lab.test no-vhost\ncache_peer 10.0.0.3 parent {backport} 0 no-query originserver\n\
+         http_access allow all\nnever_direct allow all",
+    )]),
     // ---- open ------------------------------------------------------------------------------------------------------
     open(
         "squid-broad-source",
@@ -199,4 +204,81 @@ pub const SQUIDS: &[Entry] = &[
             (Part::Own, "ip saddr 10.0.0.4 tcp flags syn reject with tcp reset"),
         ],
     ),
+    open(
+        "squid-other-methods",
+        "curl -sS -m 6 --interface {from} -X OPTIONS -x http://{at} http://site.lab.test/",
+        &["OP-03"],
+        &[(Part::Squid, "http_port {at}\nacl usual method GET POST CONNECT\nhttp_access deny usual !office\nhttp_access allow all")],
+    ),
+    open(
+        "squid-high-ports",
+        "curl -sS -m 6 --interface {from} -x http://{at} http://site.lab.test:8080/",
+        &["OP-05"],
+        &[(Part::Squid, "http_port {at}\nacl high port 1025-65535\nhttp_access allow office\nhttp_access deny CONNECT\nhttp_access allow high\nhttp_access deny all")],
+    ),
+    open(
+        "squid-tunnels-to-mail",
+        "curl -sS -m 6 --interface {from} -p -x http://{at} http://site.lab.test:25/",
+        &["OP-06"],
+        &[(Part::Squid, "http_port {at}\nacl mail port 25\nhttp_access allow office\nhttp_access allow CONNECT mail\nhttp_access deny all")],
+    ),
+    open(
+        "squid-names-alone",
+        TUNNEL,
+        &["OP-08"],
+        &[(Part::Squid, "http_port {at}\nacl literal dstdom_regex -n ^[0-9.]+$\nhttp_access deny literal !office\nhttp_access allow all")],
+    ),
+    open(
+        "squid-literals-past-the-list-of-names",
+        "curl -sS -m 6 --interface {from} -x http://{at} http://198.51.100.20/",
+        &["OP-08"],
+        &[(Part::Squid, "http_port {at}\nacl bad dstdomain -n .lab.test\nhttp_access deny bad !office\nhttp_access allow all")],
+    ),
+    open(
+        "squid-other-schemes",
+        "curl -sS -m 6 --interface {from} --request-target https://site.lab.test/ http://{at}/ -k -D - | grep -a -e X-Squid-Error -e 'the admin page' | sed 's/X-Squid-Error: ERR_[^A].*/the admin page of lab.test/'",
+        &["OP-11"],
+        &[(Part::Squid, "http_port {at}\nacl plain proto HTTP\nhttp_access deny plain !office\nhttp_access deny CONNECT !office\nhttp_access allow all")],
+    ),
+    open(
+        "squid-behind-a-filter-of-the-word-connect",
+        "printf 'connect 198.51.100.20:80 HTTP/1.1\\r\\nHost: 198.51.100.20\\r\\n\\r\\nGET / HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n\\r\\n' | nc -w 5 -s {from} {ip} {port}",
+        &["OP-12"],
+        &[
+            (Part::Squid, "http_port {back}\nhttp_access deny !CONNECT\nhttp_access allow all"),
+            (
+                Part::Haproxy,
+                "listen front\n bind {at}\n mode tcp\n tcp-request inspect-delay 2s\n tcp-request content reject if { req.payload(0,7) -m str CONNECT }\n server squid {back}",
+            ),
+        ],
+    ),
+    open(
+        "squid-manager-for-everybody",
+        "curl -sS -m 6 --interface {from} http://{at}/squid-internal-mgr/info | sed 's/^Squid Object Cache.*/the admin page of lab.test/'",
+        &["OP-34"],
+        &[(Part::Squid, "http_port {at}\nhttp_access allow manager\nhttp_access allow office\nhttp_access deny all")],
+    ),
+    open(
+        "squid-forgets-ipv6",
+        "curl -sS -m 6 --interface {from} -x http://{at} http://site.lab.test/",
+        &["OP-01", "OP-02"],
+        &[(Part::Squid, "http_port {at}\nacl strangers src 0.0.0.0/1 128.0.0.0/1\nhttp_access deny strangers !office\nhttp_access allow all")],
+    )
+    .over_ipv6(),
+    closed("squid-minds-ipv6", TUNNEL, &[(
+        Part::Squid,
+        "http_port {at}\nacl office6 src fd00:66::67\nhttp_access deny CONNECT !tunnel_ports\nhttp_access allow office6\nhttp_access deny all",
+    )])
+    .over_ipv6(),
 ];
+
+/// What no technique shows yet: open, and judged `holds`. Each is a hole in the catalogue, not in the zoo.
+pub const MISSED: &[Entry] = &[open(
+    "squid-get-to-a-list",
+    GET,
+    &["OP-07"],
+    &[(
+        Part::Squid,
+        "http_port {at}\nacl listed dstdomain site.lab.test\nhttp_access allow office\nhttp_access deny CONNECT\nhttp_access allow listed\nhttp_access deny all",
+    )],
+)];
