@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::duration;
+use crate::probe::Kind;
 use crate::report::{Conclusion, Format};
 
 /// Every selected check holds, or is unproven and allowed to be while at least one holds; for the other commands: done.
@@ -82,6 +83,8 @@ pub enum Command {
     Check(Check),
     /// One ad-hoc check from flags alone
     Probe(Box<Probe>),
+    /// Prove that a breach would be seen: every kind in use is tried on a twin that is open, and on one that is closed
+    Drill(Drill),
     /// Run only the embedded proxy
     Proxy,
     /// Run only the beacon
@@ -176,11 +179,24 @@ pub struct Probe {
     pub format: Format,
 }
 
+/// `mustnot drill`.
+#[derive(Debug, Args)]
+pub struct Drill {
+    /// Drill this kind, whether it is in use or not (repeatable)
+    #[arg(long, value_name = "KIND", value_parser = parse_kind)]
+    pub kind: Vec<Kind>,
+}
+
 /// `mustnot config`.
 #[derive(Debug, Subcommand)]
 pub enum Config {
     /// Validate the configuration and hint at what could be proven better
     Check,
+}
+
+fn parse_kind(text: &str) -> Result<Kind, String> {
+    let kind = Kind::ALL.iter().copied().find(|kind| kind.token() == text);
+    kind.ok_or_else(|| format!("write one of {}", Kind::ALL.iter().map(|kind| kind.token()).collect::<Vec<_>>().join(", ")))
 }
 
 fn parse_format(text: &str) -> Result<Format, String> {

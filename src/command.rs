@@ -6,14 +6,16 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::cli::{Cli, Command, Common, Config, EXIT_HOLDS, EXIT_USAGE, LogFormat, LogLevel};
-use crate::plan::{self, Keys, Loaded};
+use crate::plan::{Keys, Loaded, Source};
 
 mod check;
 mod console;
+mod drill;
 mod neighbours;
 mod probe;
 mod run;
 mod services;
+mod watcher;
 
 /// Runs the command and gives its exit code.
 pub fn run(cli: Cli) -> u8 {
@@ -28,6 +30,7 @@ pub fn run(cli: Cli) -> u8 {
             Command::Run(args) => run::run(file, &args).await,
             Command::Check(args) => check::check(file, &args).await,
             Command::Probe(args) => probe::probe(&args).await,
+            Command::Drill(args) => drill::drill(file, &args).await,
             Command::Proxy => neighbours::proxy(file).await,
             Command::Beacon => neighbours::beacon(file).await,
             Command::Config(Config::Check) => config_check(file),
@@ -36,7 +39,7 @@ pub fn run(cli: Cli) -> u8 {
 }
 
 fn config_check(file: &Path) -> u8 {
-    let Ok(Loaded { plan, hints, .. }) = load(file, Keys::Read) else { return EXIT_USAGE };
+    let Ok((_, Loaded { plan, hints, .. })) = load(file, Keys::Read) else { return EXIT_USAGE };
     let inverted = plan.checks.iter().filter(|c| c.expectation.is_inverted()).count();
     for hint in &hints {
         console::say(&format!("hint: {hint}"));
@@ -46,9 +49,10 @@ fn config_check(file: &Path) -> u8 {
     EXIT_HOLDS
 }
 
-/// The plan, or every problem on standard error.
-fn load(file: &Path, keys: Keys) -> Result<Loaded, ()> {
-    plan::load(file, keys).map_err(|problems| {
+/// The configuration and its plan, or every problem on standard error.
+fn load(file: &Path, keys: Keys) -> Result<(Source, Loaded), ()> {
+    let loaded = Source::read(file).and_then(|source| Ok((source.clone(), source.load(keys)?)));
+    loaded.map_err(|problems| {
         eprintln!("{problems}");
         if !file.exists() {
             eprintln!("hint: name another file with --config FILE");

@@ -7,6 +7,7 @@ mod problem;
 mod reader;
 mod sections;
 mod syntax;
+mod targets;
 mod value;
 mod written;
 
@@ -17,6 +18,7 @@ use toml::de::DeTable;
 pub use keys::every_key;
 pub use problem::{At, Place, Problem, Problems};
 pub use reader::{Context, Noted, did_you_mean, listed};
+pub use targets::{MAX_TARGETS, matching};
 pub use written::{AdminPage, Beacon, Check, Common, Expect, File, Http, MAX_LABELS, OpenProxy, Own, Peer, Tls, Via};
 
 /// Reads the text as far as it can be read. What is wrong in it is noted in the context, where the plan notes more.

@@ -3,6 +3,7 @@
 //! A run resolves, lets every witness run before, looks at every address, lets every witness run after, and judges.
 //! `run` and `check` are this engine with two lengths.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,13 +16,13 @@ use crate::expectation::Reading;
 use crate::history::Board;
 use crate::memory::Memory;
 use crate::observation::{Observation, Outcome, Stage, excuse_mute};
-use crate::plan::{Check, Plan};
+use crate::plan::{Check, Plan, Witness};
 use crate::record::{About, Record};
 use crate::schedule::Schedule;
 use crate::secret::mask;
 use crate::state::State;
 use crate::verdict::{Judged, Verdict, fold, judge};
-use crate::witness::{Decoys, Lapse, Timeline};
+use crate::witness::{Decoys, Lapse, Proven, Timeline};
 
 mod decoy;
 mod look;
@@ -42,8 +43,8 @@ const DESCRIPTORS_A_RUN: u64 = 4;
 pub trait Listener: Send + Sync {
     /// A run was recorded.
     fn finished(&self, record: &Record);
-    /// A witness ran, and got through or not.
-    fn witness(&self, name: &str, up: bool);
+    /// A witness ran on one of its targets, and got through or not.
+    fn witness(&self, name: &str, target: &str, up: bool);
     /// So many more (or fewer) observations are being made.
     fn looking(&self, change: i64);
     /// A run started so much later than it was due.
@@ -60,8 +61,29 @@ pub struct Engine {
     decoy_turns: decoy::Turns,
     memories: Vec<Mutex<Memory>>,
     partial: Vec<Mutex<Vec<Observation>>>,
-    state: Option<State>,
+    beats: Vec<Mutex<Beat>>,
+    state: Option<Arc<State>>,
     permits: Semaphore,
+}
+
+/// What an engine that runs is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Course {
+    /// Go on.
+    Going,
+    /// Make place for another engine: finish what is under way.
+    Changing,
+    /// The same, and be quick about it.
+    Stopping,
+}
+
+/// Where a check stands on its schedule.
+#[derive(Debug, Clone, Copy)]
+struct Beat {
+    /// When this monitor first had the check.
+    start: Moment,
+    /// When its newest run was due.
+    last: Option<Moment>,
 }
 
 /// When a run began, by both clocks.
@@ -81,15 +103,47 @@ enum Side {
 impl Engine {
     /// An engine for the plan; what `state` remembers is taken over.
     pub fn new(plan: Arc<Plan>, board: Arc<Board>, listener: Arc<dyn Listener>, state: Option<State>) -> Arc<Engine> {
+        let engine = Engine::fresh(plan, board, listener, state.map(Arc::new));
+        for (number, check) in engine.plan.checks.iter().enumerate() {
+            engine.show_latch(number, check);
+        }
+        Arc::new(engine)
+    }
+
+    /// The engine that follows this one, which has ended, with another plan: a check that stays on a target that stays
+    /// keeps its memory, its beat and its witness runs, and its place on the board.
+    #[must_use]
+    pub fn followed_by(&self, plan: Arc<Plan>) -> Arc<Engine> {
+        self.board.change(Engine::about(&plan));
+        let mut next = Engine::fresh(plan, Arc::clone(&self.board), Arc::clone(&self.listener), self.state.clone());
+        let places: HashMap<(&str, &str), usize> =
+            self.plan.checks.iter().enumerate().map(|(number, check)| ((check.name.as_str(), check.target.as_str()), number)).collect();
+        for (number, check) in next.plan.checks.iter().enumerate() {
+            let Some(old) = places.get(&(check.name.as_str(), check.target.as_str())) else {
+                next.show_latch(number, check);
+                continue;
+            };
+            if let (Some(mine), Some(memory)) = (next.memories.get_mut(number), self.memories.get(*old)) {
+                *mine = Mutex::new(memory.lock().unwrap_or_else(PoisonError::into_inner).clone());
+            }
+            if let (Some(mine), Some(runner)) = (next.runners.get_mut(number), self.runners.get(*old)) {
+                *mine = runner.successor();
+            }
+            if let (Some(mine), Some(beat)) = (next.beats.get_mut(number), self.beats.get(*old)) {
+                *mine = Mutex::new(*beat.lock().unwrap_or_else(PoisonError::into_inner));
+            }
+        }
+        next.decoys = Mutex::new(self.decoys.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        Arc::new(next)
+    }
+
+    fn fresh(plan: Arc<Plan>, board: Arc<Board>, listener: Arc<dyn Listener>, state: Option<Arc<State>>) -> Engine {
         let memory =
             |check: &Arc<Check>| state.as_ref().map_or_else(Memory::default, |s| s.recall(&check.name, &shown_target(&plan, check)));
         let memories: Vec<Memory> = plan.checks.iter().map(memory).collect();
-        for (number, (check, memory)) in plan.checks.iter().zip(&memories).enumerate() {
-            if memory.violated && check.expectation.is_inverted() {
-                board.announce(number, scribe::latched(check, &plan, memory, Began::now()));
-            }
-        }
-        Arc::new(Engine {
+        let beat = Beat { start: Moment::now(), last: None };
+        Engine {
+            beats: plan.checks.iter().map(|_| Mutex::new(beat)).collect(),
             runners: plan.checks.iter().map(|_| Runner::default()).collect(),
             decoys: Mutex::new(Decoys::new(plan.witness_window)),
             decoy_turns: decoy::Turns::default(),
@@ -100,7 +154,15 @@ impl Engine {
             board,
             listener,
             state,
-        })
+        }
+    }
+
+    /// What was violated before this monitor had the check is so until a run holds.
+    fn show_latch(&self, number: usize, check: &Check) {
+        let memory = self.with_memory(number, |memory| memory.clone());
+        if memory.violated && check.expectation.is_inverted() {
+            self.board.announce(number, scribe::latched(check, &self.plan, &memory, Began::now()));
+        }
     }
 
     /// What readers need to know of each check of the plan.
@@ -113,11 +175,11 @@ impl Engine {
         &self.board
     }
 
-    /// Runs every check on its interval until `stop`; then no run is started any more, and those under way may finish within `grace`.
-    pub async fn run(self: &Arc<Self>, stop: watch::Receiver<bool>, grace: Duration) {
-        let start = Moment::now();
+    /// Runs every check on its interval until the course changes; then no run is started any more. Those under way are
+    /// finished, within `grace` where the monitor stops.
+    pub async fn run(self: &Arc<Self>, course: watch::Receiver<Course>, grace: Duration) {
         let checks = 0..self.plan.checks.len();
-        let tasks = checks.map(|number| tokio::spawn(Arc::clone(self).keep_running(number, start, stop.clone(), grace)));
+        let tasks = checks.map(|number| tokio::spawn(Arc::clone(self).keep_running(number, course.clone(), grace)));
         join_all(tasks).await;
         self.save(true);
     }
@@ -134,21 +196,22 @@ impl Engine {
         self.save(true);
     }
 
-    async fn keep_running(self: Arc<Self>, number: usize, start: Moment, mut stop: watch::Receiver<bool>, grace: Duration) {
-        let Some(check) = self.plan.checks.get(number) else { return };
-        let schedule = Schedule::new(&check.name, check.interval, start);
-        let mut last = None;
+    async fn keep_running(self: Arc<Self>, number: usize, mut course: watch::Receiver<Course>, grace: Duration) {
+        let (Some(check), Some(beat)) = (self.plan.checks.get(number), self.beats.get(number)) else { return };
+        let Beat { start, mut last } = *beat.lock().unwrap_or_else(PoisonError::into_inner);
+        let schedule = Schedule::new(&format!("{} {}", check.name, check.target), check.interval, start);
         loop {
             let due = schedule.next(last, Moment::now());
             tokio::select! {
                 biased;
-                _ = stop.wait_for(|stopped| *stopped) => return,
+                _ = course.wait_for(|course| *course != Course::Going) => return,
                 () = sleep_until(due) => {}
             }
             self.listener.lag(Moment::now().since(due));
             last = Some(due);
+            beat.lock().unwrap_or_else(PoisonError::into_inner).last = last;
             let over = async {
-                let _ = stop.wait_for(|stopped| *stopped).await;
+                let _ = course.wait_for(|course| *course == Course::Stopping).await;
                 tokio::time::sleep(grace).await;
             };
             self.run_once(number, over).await;
@@ -217,16 +280,16 @@ impl Engine {
     /// Lets every named witness run on one side of the observations, all at once and shared with other checks.
     async fn let_witnesses_run(&self, check: &Check, side: Side, found: &Found) {
         let now = Moment::now();
-        let runs = check.witnesses.iter().map(|witness| async move {
-            let pins = self.pins(check, *witness, found);
+        let runs = check.witness_numbers().map(|witness| async move {
+            let pins = self.pins(check, witness, found);
             match side {
-                Side::Before => self.ensure_run_before(*witness, now, &pins).await,
-                Side::After => drop(self.shared_run(*witness, now, &pins).await),
+                Side::Before => self.ensure_run_before(witness, now, &pins).await,
+                Side::After => drop(self.shared_run(witness, now, &pins).await),
             }
         });
         join_all(runs).await;
         if side == Side::Before {
-            join_all(check.witnesses.iter().map(|witness| async move { self.renew(*witness, &self.pins(check, *witness, found)).await }))
+            join_all(check.witness_numbers().map(|witness| async move { self.renew(witness, &self.pins(check, witness, found)).await }))
                 .await;
         }
     }
@@ -234,10 +297,10 @@ impl Engine {
     fn judge_one(&self, check: &Check, seen: Observation) -> Judged {
         let decoys = self.decoys.lock().unwrap_or_else(PoisonError::into_inner);
         let seen = decoys.unmask(seen);
-        let testimony = |witness: &usize| {
-            let name = self.plan.checks.get(*witness).map_or(String::new(), |w| w.name.clone());
+        let testimony = |witness: &Witness| {
             let around = |timeline: &Timeline| timeline.around(&seen, self.plan.witness_window, &decoys);
-            (name, self.runners.get(*witness).map_or(Err(Lapse::NoneBefore), |runner| runner.read(around)))
+            let each = witness.numbers.iter().filter_map(|number| Some(self.runners.get(*number)?.read(around)));
+            (witness.name.clone(), each.reduce(any).unwrap_or(Err(Lapse::NoneBefore)))
         };
         let witnesses = check.witnesses.iter().map(testimony).collect();
         judge(seen, check.claim(), witnesses)
@@ -310,6 +373,15 @@ impl Engine {
             Some(memory) => change(&mut memory.lock().unwrap_or_else(PoisonError::into_inner)),
             None => change(&mut Memory::default()),
         }
+    }
+}
+
+/// What two targets of one witness say together: one that got through is enough.
+fn any(one: Result<Proven, Lapse>, other: Result<Proven, Lapse>) -> Result<Proven, Lapse> {
+    match (one, other) {
+        (Ok(one), Ok(other)) => Ok(one.and(&other)),
+        (Ok(proven), Err(_)) | (Err(_), Ok(proven)) => Ok(proven),
+        (Err(lapse), Err(_)) => Err(lapse),
     }
 }
 

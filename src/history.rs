@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use crate::clock::{Moment, Wall};
 use crate::record::{About, Record};
@@ -16,10 +16,10 @@ const FAILURES: usize = 16;
 /// The board that the engine writes and the readers read. Reading never waits for a probe.
 #[derive(Debug)]
 pub struct Board {
-    checks: Vec<Mutex<Entry>>,
+    checks: RwLock<Arc<Vec<Mutex<Entry>>>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Entry {
     about: Arc<About>,
     newest: Arc<Record>,
@@ -47,12 +47,26 @@ pub struct Reading {
 impl Board {
     /// A board on which every check is pending.
     pub fn new(checks: Vec<Arc<About>>) -> Board {
-        let (at, wall) = (Moment::now(), Wall::now());
-        let entry = |about: Arc<About>| {
-            let newest = Arc::new(Record::pending(Arc::clone(&about), at, wall));
-            Mutex::new(Entry { about, newest, ran: false, recent: VecDeque::new(), failures: VecDeque::new(), last_holds: None })
+        Board { checks: RwLock::new(Arc::new(checks.into_iter().map(|about| Mutex::new(Entry::pending(about))).collect())) }
+    }
+
+    /// Puts other checks on the board, in this order; those that stay keep what is known of them.
+    pub fn change(&self, checks: Vec<Arc<About>>) {
+        let old = self.checks();
+        let stays = |about: &About| {
+            let entry = old.iter().map(lock).find(|entry| (&entry.about.name, &entry.about.target) == (&about.name, &about.target))?;
+            Some(entry.clone())
         };
-        Board { checks: checks.into_iter().map(entry).collect() }
+        let entry = |about: Arc<About>| match stays(&about) {
+            Some(entry) => Entry { about, ..entry },
+            None => Entry::pending(about),
+        };
+        let new = checks.into_iter().map(|about| Mutex::new(entry(about))).collect();
+        *self.checks.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
+    }
+
+    fn checks(&self) -> Arc<Vec<Mutex<Entry>>> {
+        Arc::clone(&self.checks.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Shows a violation before its run is done. The finished record follows by [`Board::publish`].
@@ -77,14 +91,13 @@ impl Board {
 
     /// Every check as it stands at `now`, in the order of the file.
     pub fn read(&self, now: Moment) -> Vec<Reading> {
-        self.checks.iter().map(|entry| reading(&entry.lock().unwrap_or_else(PoisonError::into_inner), now)).collect()
+        self.checks().iter().map(|entry| reading(&lock(entry), now)).collect()
     }
 
     /// One check's recent records of all its targets, the newest first, and the older ones that did not hold.
     pub fn recent(&self, name: &str) -> Option<Vec<Arc<Record>>> {
         let mut kept: Option<Vec<Arc<Record>>> = None;
-        for entry in &self.checks {
-            let entry = entry.lock().unwrap_or_else(PoisonError::into_inner);
+        for entry in self.checks().iter().map(lock) {
             if entry.about.name == name {
                 kept.get_or_insert_default().extend(entry.kept());
             }
@@ -97,17 +110,26 @@ impl Board {
 
     /// Whether every check has run once.
     pub fn all_ran(&self) -> bool {
-        self.checks.iter().all(|entry| entry.lock().unwrap_or_else(PoisonError::into_inner).ran)
+        self.checks().iter().all(|entry| lock(entry).ran)
     }
 
     fn with(&self, check: usize, change: impl FnOnce(&mut Entry)) {
-        if let Some(entry) = self.checks.get(check) {
-            change(&mut entry.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Some(entry) = self.checks().get(check) {
+            change(&mut lock(entry));
         }
     }
 }
 
+fn lock(entry: &Mutex<Entry>) -> MutexGuard<'_, Entry> {
+    entry.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Entry {
+    fn pending(about: Arc<About>) -> Entry {
+        let newest = Arc::new(Record::pending(Arc::clone(&about), Moment::now(), Wall::now()));
+        Entry { about, newest, ran: false, recent: VecDeque::new(), failures: VecDeque::new(), last_holds: None }
+    }
+
     /// The ring, and what the ring has lost of the records that did not hold.
     fn kept(&self) -> impl Iterator<Item = Arc<Record>> {
         let oldest = self.recent.front().map(|r| r.began);

@@ -76,4 +76,5 @@ pub mod token;
 
 // The shell.
 pub mod cli;
+pub mod drill;
 pub mod command;

@@ -18,6 +18,7 @@ use crate::clock::{Moment, Wall};
 use crate::history::{Board, Reading};
 use crate::observation::{Class, Outcome, Stage};
 use crate::record::{About, Record, Seen};
+use crate::report::{Drilled, Finding};
 use crate::verdict::Verdict;
 use crate::witness::Proof;
 
@@ -57,6 +58,10 @@ const TECHNIQUE: Family =
     Family("mustnot_open_proxy_technique", "Whether the technique got through; its worst present outcome only.", GAUGE);
 const VIA_OVERHEAD: Family =
     Family("mustnot_via_overhead_seconds", "How long the proxy took to grant the slowest tunnel of the last run.", GAUGE);
+const DRILL_SUCCESS: Family =
+    Family("mustnot_drill_last_success_timestamp_seconds", "When a drill last showed that this kind sees a breach.", GAUGE);
+const DRILL_DETECTION: Family =
+    Family("mustnot_drill_detection_seconds", "How long the last drill's open twin took to be seen; absent while it is not.", GAUGE);
 const LAG: Family = Family("mustnot_scheduler_lag_seconds", "How much later than planned runs started.", HISTOGRAM);
 const IN_FLIGHT: Family = Family("mustnot_probes_in_flight", "Probes under way.", GAUGE);
 const CHECKS: Family = Family("mustnot_checks", "Checks in the configuration, one a target.", GAUGE);
@@ -72,14 +77,29 @@ const FD_LIMIT: Family = Family("mustnot_fd_limit", "File descriptors that may b
 #[derive(Debug)]
 pub struct Metrics {
     vantage: String,
-    board: RwLock<Arc<Board>>,
+    board: Arc<Board>,
     registry: Registry,
     tallies: Mutex<HashMap<Key, Tally>>,
-    witnesses: Mutex<BTreeMap<String, bool>>,
+    witnesses: Mutex<BTreeMap<Key, bool>>,
     probe_duration: HistogramVec,
     lag: Histogram,
     in_flight: IntGauge,
-    configured_at: RwLock<Wall>,
+    reload: RwLock<Reload>,
+    drills: Mutex<BTreeMap<&'static str, Drill>>,
+}
+
+/// What the drills of one kind have shown.
+#[derive(Debug, Clone, Copy, Default)]
+struct Drill {
+    last_success: Option<Wall>,
+    detection: Option<Duration>,
+}
+
+/// What became of the last configuration that was read.
+#[derive(Debug, Clone, Copy)]
+struct Reload {
+    in_force: bool,
+    configured_at: Wall,
 }
 
 /// A check's name and target.
@@ -113,14 +133,15 @@ impl Metrics {
         }
         Ok(Metrics {
             vantage: vantage.to_owned(),
-            board: RwLock::new(board),
+            board,
             registry,
             tallies: Mutex::default(),
             witnesses: Mutex::default(),
             probe_duration,
             lag,
             in_flight,
-            configured_at: RwLock::new(Wall::now()),
+            drills: Mutex::default(),
+            reload: RwLock::new(Reload { in_force: true, configured_at: Wall::now() }),
         })
     }
 
@@ -142,6 +163,16 @@ impl Metrics {
         }
     }
 
+    /// Takes note of a drill.
+    pub fn drilled(&self, drilled: &Drilled) {
+        let mut drills = lock(&self.drills);
+        let drill = drills.entry(drilled.kind).or_default();
+        drill.detection = drilled.detection;
+        if drilled.finding == Finding::Saw {
+            drill.last_success = Some(Wall::now());
+        }
+    }
+
     /// Says how much later than planned a run started.
     pub fn scheduler_lag(&self, lag: Duration) {
         self.lag.observe(lag.as_secs_f64());
@@ -153,19 +184,21 @@ impl Metrics {
     }
 
     /// Says whether a witness's last run got through.
-    pub fn witness_up(&self, name: &str, up: bool) {
-        lock(&self.witnesses).insert(name.to_owned(), up);
+    pub fn witness_up(&self, name: &str, target: &str, up: bool) {
+        lock(&self.witnesses).insert((name.to_owned(), target.to_owned()), up);
     }
 
-    /// Follows another board after a reload: what stayed keeps its counters, what is gone leaves no series.
-    pub fn follow(&self, board: Arc<Board>) {
-        let readings = board.read(Moment::now());
-        let kept: BTreeSet<Key> = readings.iter().map(|r| key(&r.about)).collect();
-        let names: BTreeSet<&str> = readings.iter().map(|r| r.about.name.as_str()).collect();
+    /// Another configuration is in force: what stayed keeps its counters, what is gone from the board leaves no series.
+    pub fn reloaded(&self) {
+        let kept: BTreeSet<Key> = self.board.read(Moment::now()).iter().map(|r| key(&r.about)).collect();
         lock(&self.tallies).retain(|key, _| kept.contains(key));
-        lock(&self.witnesses).retain(|name, _| names.contains(name.as_str()));
-        *self.board.write().unwrap_or_else(PoisonError::into_inner) = board;
-        *self.configured_at.write().unwrap_or_else(PoisonError::into_inner) = Wall::now();
+        lock(&self.witnesses).retain(|key, _| kept.contains(key));
+        *self.reload.write().unwrap_or_else(PoisonError::into_inner) = Reload { in_force: true, configured_at: Wall::now() };
+    }
+
+    /// What was read is wrong; what was in force before still is.
+    pub fn reload_failed(&self) {
+        self.reload.write().unwrap_or_else(PoisonError::into_inner).in_force = false;
     }
 
     /// Where others register metrics of their own, such as the embedded proxy; they get the `vantage` too.
@@ -175,8 +208,7 @@ impl Metrics {
 
     /// Everything as of now, sorted by name; a metric without a series is left out.
     pub fn gather(&self) -> Vec<MetricFamily> {
-        let board = Arc::clone(&self.board.read().unwrap_or_else(PoisonError::into_inner));
-        let readings = board.read(Moment::now());
+        let readings = self.board.read(Moment::now());
         let mut families = self.registry.gather();
         families.extend(self.of_checks(&readings));
         families.extend(self.of_counters(&readings));
@@ -285,17 +317,27 @@ impl Metrics {
         let rustversion = env!("MUSTNOT_RUSTC");
         build.add(1.0, &[("version", env!("CARGO_PKG_VERSION")), ("revision", env!("MUSTNOT_REVISION")), ("rustversion", rustversion)]);
         let mut witnesses = self.series(&WITNESS_UP);
-        for (name, up) in lock(&self.witnesses).iter() {
-            witnesses.add(flag(*up), &[("witness", name)]);
+        // Of a witness with many targets any one will do.
+        let mut any: BTreeMap<String, bool> = BTreeMap::new();
+        for ((name, _), up) in lock(&self.witnesses).iter() {
+            *any.entry(name.clone()).or_default() |= *up;
+        }
+        any.iter().for_each(|(name, up)| witnesses.add(flag(*up), &[("witness", name)]));
+        let (mut success, mut detection) = (self.series(&DRILL_SUCCESS), self.series(&DRILL_DETECTION));
+        for (kind, drill) in lock(&self.drills).iter() {
+            drill.last_success.iter().for_each(|at| success.add(at.unix_seconds(), &[("kind", *kind)]));
+            drill.detection.iter().for_each(|took| detection.add(took.as_secs_f64(), &[("kind", *kind)]));
         }
         let limit = getrlimit(Resource::RLIMIT_NOFILE).ok().map(|(soft, _)| soft as f64);
-        let configured_at = *self.configured_at.read().unwrap_or_else(PoisonError::into_inner);
+        let reload = *self.reload.read().unwrap_or_else(PoisonError::into_inner);
         vec![
             build.done(),
             witnesses.done(),
+            success.done(),
+            detection.done(),
             one(&CHECKS, Some(readings.len() as f64)),
-            one(&RELOAD_OK, Some(1.0)),
-            one(&RELOADED_AT, Some(configured_at.unix_seconds())),
+            one(&RELOAD_OK, Some(flag(reload.in_force))),
+            one(&RELOADED_AT, Some(reload.configured_at.unix_seconds())),
             one(&FD_USED, fd_used(limit)),
             one(&FD_LIMIT, limit),
         ]

@@ -3,7 +3,7 @@
 mod build;
 mod load;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::token::Key;
 use crate::verdict::{Claim, stale_after};
 use crate::witness::ProofSet;
 
-pub use load::{Keys, Loaded, from_text, load};
+pub use load::{Keys, Loaded, Source, from_text, load};
 
 /// Attempts of one observation start at least this far apart (SPEC 2.1), so that a block outlives a blink.
 pub const ATTEMPT_SPACING: Duration = Duration::from_secs(1);
@@ -44,6 +44,8 @@ pub struct Plan {
     pub beacon: Option<Beacon>,
     /// The embedded proxy, if any.
     pub proxy: Option<proxy::Settings>,
+    /// How often the detectors are drilled, if they are.
+    pub drill: Option<Duration>,
     /// The practice page, if any.
     pub admin_page: Option<AdminPage>,
     /// How near a witness run must be.
@@ -56,6 +58,8 @@ pub struct Plan {
     pub state_dir: Option<PathBuf>,
     /// How long probes and tunnels may take to finish after SIGTERM.
     pub shutdown_grace: Duration,
+    /// The files of targets that it was made from, as written: the last part may hold a `*`.
+    pub depends_on: BTreeSet<PathBuf>,
     /// What the environment gave, longest first: to be masked ([`crate::secret::mask`]) wherever the plan is shown.
     pub masks: Vec<Secret>,
 }
@@ -73,8 +77,8 @@ pub struct Check {
     pub expect: String,
     /// `expect` as meant.
     pub expectation: Expectation,
-    /// The numbers of the checks that it names as witnesses.
-    pub witnesses: Vec<usize>,
+    /// The checks that it names as witnesses.
+    pub witnesses: Vec<Witness>,
     /// The proofs that a `holds` must have.
     pub require: ProofSet,
     /// Time from one run's start to the next.
@@ -101,6 +105,15 @@ pub struct Check {
     pub tags: Vec<String>,
     /// How long one run may take at worst, its witnesses included.
     pub worst_run: Duration,
+}
+
+/// A check that is named as a witness.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Witness {
+    /// Its name.
+    pub name: String,
+    /// Its number; one a target where it has many, and any of them will do.
+    pub numbers: Vec<usize>,
 }
 
 /// Our own beacon.
@@ -138,6 +151,11 @@ impl Check {
         Claim { expectation: &self.expectation, require: self.require, attempts: self.attempts }
     }
 
+    /// The number of every check that may witness for it.
+    pub fn witness_numbers(&self) -> impl Iterator<Item = usize> {
+        self.witnesses.iter().flat_map(|witness| &witness.numbers).copied()
+    }
+
     /// How old its record may grow before it proves nothing.
     pub fn stale_after(&self) -> Duration {
         stale_after(self.interval, self.worst_run)
@@ -162,7 +180,7 @@ impl Plan {
     pub fn worst_runs(checks: &mut [Check]) {
         let alone: Vec<Duration> = checks.iter().map(Check::worst_observation).collect();
         for check in checks {
-            let slowest = check.witnesses.iter().filter_map(|w| alone.get(*w)).max().copied();
+            let slowest = check.witness_numbers().filter_map(|w| alone.get(w)).max().copied();
             let witnessed = slowest.map_or(Duration::ZERO, |w| (WITNESS_SPACING + w) * 2);
             check.worst_run = check.worst_observation() + witnessed + check.timeout.max(DECOY_TIMEOUT);
         }

@@ -16,10 +16,12 @@ use crate::record::{Record, Seen};
 use crate::verdict::{Cause, Verdict};
 use crate::witness::{Proof, ProofSet};
 
+mod drilled;
 mod json;
 mod junit;
 mod text;
 
+pub use drilled::{Drilled, Finding};
 pub use json::{json, json_of_one};
 pub use junit::junit;
 pub use text::text;

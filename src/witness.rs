@@ -121,6 +121,12 @@ impl Proven {
         self.proofs
     }
 
+    /// What two targets of one witness show together.
+    #[must_use]
+    pub fn and(self, other: &Proven) -> Proven {
+        Proven { proofs: self.proofs.or(other.proofs), before: self.before.min(other.before), after: self.after.max(other.after) }
+    }
+
     /// When the run before it started.
     pub fn before(&self) -> Wall {
         self.before

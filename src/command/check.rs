@@ -46,7 +46,7 @@ pub struct Gate<'a> {
 
 /// Runs the gate over the file.
 pub async fn check(file: &Path, args: &cli::Check) -> u8 {
-    let Ok(Loaded { mut plan, .. }) = load(file, Keys::Create) else { return EXIT_USAGE };
+    let Ok((_, Loaded { mut plan, .. })) = load(file, Keys::Create) else { return EXIT_USAGE };
     if let Some(proxy) = plan.proxy.as_mut().filter(|p| p.access_log == LogTarget::Stdout) {
         // Standard output belongs to the report.
         proxy.access_log = LogTarget::Stderr;

@@ -67,8 +67,8 @@ impl Listener for Console {
         }
     }
 
-    fn witness(&self, name: &str, up: bool) {
-        self.metrics.witness_up(name, up);
+    fn witness(&self, name: &str, target: &str, up: bool) {
+        self.metrics.witness_up(name, target, up);
     }
 
     fn looking(&self, change: i64) {

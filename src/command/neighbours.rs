@@ -10,7 +10,7 @@ use crate::plan::{Keys, Loaded, Plan};
 
 /// Runs the embedded proxy of the file.
 pub async fn proxy(file: &Path) -> u8 {
-    let Ok(Loaded { mut plan, .. }) = load(file, Keys::Read) else { return EXIT_USAGE };
+    let Ok((_, Loaded { mut plan, .. })) = load(file, Keys::Read) else { return EXIT_USAGE };
     if plan.proxy.is_none() {
         return usage(&format!("{} has no [proxy] section; write one with `listen` and `allow_from`", file.display()));
     }
@@ -20,7 +20,7 @@ pub async fn proxy(file: &Path) -> u8 {
 
 /// Runs the beacon of the file.
 pub async fn beacon(file: &Path) -> u8 {
-    let Ok(Loaded { mut plan, created_key, .. }) = load(file, Keys::Create) else { return EXIT_USAGE };
+    let Ok((_, Loaded { mut plan, created_key, .. })) = load(file, Keys::Create) else { return EXIT_USAGE };
     if plan.beacon.as_ref().is_none_or(|b| b.listen.is_empty()) {
         return usage(&format!("{} has no [beacon] section with `listen`; write one with `listen` and `key_file`", file.display()));
     }

@@ -6,7 +6,7 @@ use crate::probe::Kind;
 /// The top level's own keys.
 pub const TOP: &[&str] = &["vantage", "witness_window", "linger", "decoy", "state_dir", "shutdown_grace"];
 /// The tables at the top level.
-pub const SECTIONS: &[&str] = &["defaults", "web", "beacon", "proxy", "admin_page", "check"];
+pub const SECTIONS: &[&str] = &["defaults", "web", "beacon", "proxy", "admin_page", "drill", "check"];
 /// Keys of `[web]`.
 pub const WEB: &[&str] = &["listen"];
 /// Keys of `[beacon]`.
@@ -34,8 +34,10 @@ pub const PROXY: &[&str] = &[
     "access_log",
     "access_log_format",
 ];
+/// Keys of `[drill]`.
+pub const DRILL: &[&str] = &["interval"];
 /// Keys of a check that may not stand in `[defaults]`.
-pub const IDENTITY: &[&str] = &["name", "kind", "target", "expect"];
+pub const IDENTITY: &[&str] = &["name", "kind", "target", "targets", "targets_from", "target_labels", "expect"];
 /// Keys of every check that may stand in `[defaults]`.
 pub const COMMON: &[&str] = &[
     "witness",
@@ -78,15 +80,13 @@ pub const OWN: &[(&str, &[Kind])] = &[
 ];
 
 /// Tables that the specification knows and this version has not built.
-const UNBUILT_SECTIONS: &[&str] = &["drill", "alert"];
+const UNBUILT_SECTIONS: &[&str] = &["alert"];
 /// The same of `[web]`.
 const UNBUILT_WEB: &[&str] = &["cert_file", "key_file", "client_ca_file", "basic_auth"];
 /// The same of `[proxy]`.
 const UNBUILT_PROXY: &[&str] = &["proxy_protocol_from", "egress_budget", "drain", "drain_lead", "health_listen"];
 /// The same of a check.
 const UNBUILT_CHECK: &[&str] = &[
-    "targets",
-    "targets_from",
     "variants",
     "spoof",
     "deny_location",
@@ -125,6 +125,11 @@ pub fn vet_web(web: &Section<'_, '_>) {
 /// Notes every unknown key of `[beacon]`.
 pub fn vet_beacon(beacon: &Section<'_, '_>) {
     vet(beacon, BEACON, &[], |_| None);
+}
+
+/// Notes every unknown key of `[drill]`.
+pub fn vet_drill(drill: &Section<'_, '_>) {
+    vet(drill, DRILL, &[], |_| None);
 }
 
 /// Notes every unknown key of `[admin_page]`.

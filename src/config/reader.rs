@@ -1,9 +1,10 @@
 //! The reader: takes known keys out of a TOML table with their types, and notes everything that is wrong on the way.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
@@ -22,6 +23,7 @@ struct Notes {
     problems: Vec<(Place, String)>,
     hints: Vec<(Place, String)>,
     masks: Vec<Secret>,
+    depends_on: BTreeSet<PathBuf>,
 }
 
 /// What was found besides values in a file that is right.
@@ -31,6 +33,8 @@ pub struct Noted {
     pub hints: Vec<String>,
     /// What came from the environment, longest first.
     pub masks: Vec<Secret>,
+    /// Files of targets that were read for it, as written: the last part may hold a `*`.
+    pub depends_on: BTreeSet<PathBuf>,
 }
 
 /// Where values come from and where notes go.
@@ -66,13 +70,13 @@ impl<'a> Context<'a> {
     /// # Errors
     /// Everything that is wrong, in the order of the text.
     pub fn noted(self, file: &str, text: &str) -> Result<Noted, Problems> {
-        let Notes { problems, hints, mut masks } = self.notes.into_inner();
+        let Notes { problems, hints, mut masks, depends_on } = self.notes.into_inner();
         masks.sort_by_key(|secret| std::cmp::Reverse(secret.expose().len()));
         masks.dedup_by(|a, b| a.expose() == b.expose());
         let hints = Problem::locate(file, text, hints, &masks).iter().map(Problem::to_string).collect();
         match Problems::of(Problem::locate(file, text, problems, &masks)) {
             Some(problems) => Err(problems),
-            None => Ok(Noted { hints, masks }),
+            None => Ok(Noted { hints, masks, depends_on }),
         }
     }
 
@@ -84,6 +88,19 @@ impl<'a> Context<'a> {
     /// Notes a hint.
     pub fn hint(&self, place: &Place, message: impl Into<String>) {
         self.notes.borrow_mut().hints.push((place.clone(), message.into()));
+    }
+
+    /// Notes a file of targets.
+    pub(super) fn depends_on(&self, file: PathBuf) {
+        self.notes.borrow_mut().depends_on.insert(file);
+    }
+
+    /// Puts in front of every problem of such a key past the first so many who has written it.
+    pub(super) fn blame(&self, kept: usize, key: &str, whom: &str) {
+        for (place, message) in self.notes.borrow_mut().problems.iter_mut().skip(kept).filter(|(place, _)| place.path.ends_with(key)) {
+            *message = format!("{whom} says {message}");
+            place.path = format!("{}s_from", place.path);
+        }
     }
 
     /// Whether a problem was noted for the key with this path.
@@ -106,6 +123,11 @@ impl<'s, 'i> Section<'s, 'i> {
     /// The table at `place`.
     pub fn new(table: &'s DeTable<'i>, place: Place, context: &'s Context<'s>) -> Section<'s, 'i> {
         Section { place, table, context }
+    }
+
+    /// The table itself.
+    pub(super) fn as_table(&self) -> &'s DeTable<'i> {
+        self.table
     }
 
     /// The place where notes go.

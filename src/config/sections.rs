@@ -9,10 +9,11 @@ use ipnet::IpNet;
 use super::keys;
 use super::problem::At;
 use super::reader::{Section, listed};
+use super::targets::{self, Target};
 use super::value::{
     filled, parse_address, parse_alpn, parse_base, parse_beacon, parse_decoy, parse_door, parse_family, parse_host_port, parse_kind,
-    parse_listen, parse_log, parse_method, parse_name, parse_proof, parse_resolver, parse_runbook, parse_severity, parse_technique,
-    parse_url, parse_user, parse_version, parse_via,
+    parse_label, parse_listen, parse_log, parse_method, parse_name, parse_proof, parse_resolver, parse_runbook, parse_severity,
+    parse_technique, parse_url, parse_user, parse_version, parse_via,
 };
 use super::written::{AdminPage, Beacon, Check, Common, Expect, File, Http, MAX_LABELS, OpenProxy, Own, Peer, Tls, Via};
 use crate::observation::Family;
@@ -21,11 +22,6 @@ use crate::proxy;
 use crate::secret::Secret;
 use crate::target::{Host, PortSet, Url, parse_cidr};
 
-/// Label names that the metrics use themselves, or that Datadog and Prometheus keep for themselves (SPEC section 7).
-const RESERVED_LABELS: [&str; 15] = [
-    "check", "kind", "target", "expect", "severity", "vantage", "verdict", "cause", "proof", "host", "env", "service", "cluster", "le",
-    "quantile",
-];
 /// Headers that the monitor writes itself, or that frame the message (RFC 9110, RFC 9112).
 const OWN_HEADERS: [&str; 11] = [
     "host",
@@ -45,6 +41,8 @@ const HEAD: std::ops::RangeInclusive<usize> = 1024..=1_048_576;
 /// Any duration but none.
 const SOME: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
+/// A drill takes some seconds, and its twins some descriptors: that is not to be had all the time.
+const MINUTE: Duration = Duration::from_secs(60);
 
 impl File {
     /// Reads the whole file.
@@ -72,9 +70,14 @@ impl File {
             web,
             beacon,
             proxy,
+            drill: top.table("drill").and_then(|drill| {
+                keys::vet_drill(&drill);
+                drill.require("interval", "write interval = \"1h\"");
+                drill.duration("interval", MINUTE)
+            }),
             admin_page: top.table("admin_page").map(|page| read_admin_page(&page, &mut listeners)),
             listeners,
-            checks: top.tables("check").iter().map(Check::read).collect(),
+            checks: top.tables("check").iter().zip(1..).flat_map(|(check, number)| Check::read_all(check, number)).collect(),
         }
     }
 }
@@ -185,12 +188,31 @@ fn one_a_family(section: &Section<'_, '_>, list: At<Vec<At<IpAddr>>>) -> Vec<At<
 }
 
 impl Check {
-    fn read(section: &Section<'_, '_>) -> Check {
+    /// The check; where it has many targets, one for each of them.
+    fn read_all(section: &Section<'_, '_>, number: usize) -> Vec<Check> {
         let mut section = section.clone();
         if let Some(name) = section.raw("name").filter(|n| parse_name(n, "-_").is_ok()) {
             section.place.path = format!("check \"{name}\"");
         }
         let section = &section;
+        let many = targets::read(section);
+        if many.is_empty() {
+            return vec![Check::read(section, number)];
+        }
+        let one = |target: Target| {
+            let before = section.context().problems();
+            let table = target.alone(section.as_table());
+            let mut check = Check::read(&Section::new(&table, section.place.clone(), section.context()), number);
+            if let Some(file) = target.said_by() {
+                section.context().blame(before, ".target", &file);
+            }
+            check.common.labels.extend(target.labels);
+            check
+        };
+        many.into_iter().map(one).collect()
+    }
+
+    fn read(section: &Section<'_, '_>, number: usize) -> Check {
         let before = section.context().problems();
         let name = section.public_string_of("name", "\"admin-closed\"", |text| parse_name(text, "-_"));
         let kind = section.parsed("kind", "\"tcp\"", parse_kind).map(|k| k.value);
@@ -198,7 +220,7 @@ impl Check {
         keys::vet_check(section, kind);
         section.require("name", "write name = \"admin-closed\"; letters, digits, - and _");
         section.require("kind", &format!("write one of {}", listed(Kind::ALL.iter().map(|k| k.token()))));
-        if !unbuilt_kind && !section.has("targets") {
+        if !unbuilt_kind && !section.has("targets") && !section.has("targets_from") {
             section.require("target", remedy_for_target(kind));
         }
         if !unbuilt_kind {
@@ -206,6 +228,7 @@ impl Check {
         }
         Check {
             place: section.place.clone(),
+            number,
             name,
             target: kind.and_then(|_| section.raw("target")).and(quietly(section, "target")),
             expect: if unbuilt_kind { None } else { read_expect(section) },
@@ -318,14 +341,8 @@ fn read_families(section: &Section<'_, '_>, list: At<Vec<At<Family>>>) -> Option
 fn read_labels(labels: &Section<'_, '_>) -> BTreeMap<String, String> {
     let mut read = BTreeMap::new();
     for (key, place) in labels.keys() {
-        let legal = key.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-        if key.is_empty() || !legal || key.starts_with(|c: char| c.is_ascii_digit()) {
-            labels.context().wrong(&place, format!("\"{key}\" cannot be a label; write small letters, digits and _, no digit first"));
-        } else if RESERVED_LABELS.contains(&key) || key.starts_with("__") {
-            labels.context().wrong(
-                &place,
-                format!("the label \"{key}\" is reserved; write another name, such as \"my_{}\"", key.trim_start_matches('_')),
-            );
+        if let Err(why) = parse_label(key) {
+            labels.context().wrong(&place, why);
         }
         read.extend(labels.string(key, "\"platform\"").map(|value| (key.to_string(), value.value)));
     }

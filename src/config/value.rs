@@ -36,6 +36,25 @@ pub fn parse_kind(text: &str) -> Result<Kind, String> {
     }
 }
 
+/// Label names that the metrics use themselves, or that Datadog and Prometheus keep for themselves (SPEC section 7).
+const RESERVED_LABELS: [&str; 15] = [
+    "check", "kind", "target", "expect", "severity", "vantage", "verdict", "cause", "proof", "host", "env", "service", "cluster", "le",
+    "quantile",
+];
+
+/// Whether a check may give itself a label of this name.
+pub fn parse_label(name: &str) -> Result<(), String> {
+    let legal = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    if name.is_empty() || !legal || name.starts_with(|c: char| c.is_ascii_digit()) {
+        return Err(format!("\"{name}\" cannot be a label; write small letters, digits and _, no digit first"));
+    }
+    if RESERVED_LABELS.contains(&name) || name.starts_with("__") {
+        let other = name.trim_start_matches('_');
+        return Err(format!("the label \"{name}\" is reserved; write another name, such as \"my_{other}\""));
+    }
+    Ok(())
+}
+
 /// Any text but none.
 pub fn filled(text: &str) -> Result<String, String> {
     if text.is_empty() { Err("is empty; write something or leave it out".into()) } else { Ok(text.into()) }

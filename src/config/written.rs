@@ -43,6 +43,8 @@ pub struct File {
     pub beacon: Option<Beacon>,
     /// `[proxy]`, with its own defaults filled in
     pub proxy: Option<proxy::Settings>,
+    /// `[drill] interval`
+    pub drill: Option<At<Duration>>,
     /// `[admin_page]`
     pub admin_page: Option<AdminPage>,
     /// Every address that something of ours listens on
@@ -104,6 +106,8 @@ pub struct Common {
 pub struct Check {
     /// Where it stands.
     pub place: Place,
+    /// Which `[[check]]` of the file it is, from 1; those that come of one check with many targets have the same.
+    pub number: usize,
     /// `name`
     pub name: Option<At<String>>,
     /// `target`, as text

@@ -41,8 +41,8 @@ impl Engine {
             }
         };
         seen.iter().for_each(&mut need);
-        for witness in &check.witnesses {
-            let Some(runner) = self.runners.get(*witness) else { continue };
+        for witness in check.witness_numbers() {
+            let Some(runner) = self.runners.get(witness) else { continue };
             runner.newest().iter().flat_map(|run| run.seen()).for_each(&mut need);
         }
         join_all(needed.into_iter().map(|(key, (since, patience))| self.run_decoy(key, since, patience))).await;

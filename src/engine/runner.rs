@@ -9,7 +9,7 @@ use futures_util::future::{join, join_all};
 use tokio::sync::Mutex as Turn;
 
 use super::look::{Found, Look};
-use super::{Began, Engine};
+use super::{Began, Engine, shown_target};
 use crate::clock::{Moment, Wall};
 use crate::observation::{Observation, Subject};
 use crate::plan::{Check, WITNESS_SPACING};
@@ -29,7 +29,7 @@ pub(super) struct Runner {
     runs: Mutex<Runs>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct Runs {
     timeline: Timeline,
     /// Addresses that the next run shall tunnel to, besides the target as written.
@@ -44,6 +44,11 @@ impl Runner {
     /// Reads the runs so far, where they stand.
     pub(super) fn read<T>(&self, read: impl FnOnce(&Timeline) -> T) -> T {
         self.with(|runs| read(&runs.timeline))
+    }
+
+    /// The runner of the same check in the next engine: it knows what this one has seen.
+    pub(super) fn successor(&self) -> Runner {
+        Runner { turn: Turn::default(), runs: Mutex::new(self.with(|runs| runs.clone())) }
     }
 
     /// The newest run.
@@ -106,7 +111,7 @@ impl Engine {
         all_seen.extend(of_pins);
         let run = WitnessRun::new(started, Moment::now(), started_at, all_seen, &check.expectation);
         let up = run.seen().iter().any(|o| self.opened(number, o));
-        self.listener.witness(&check.name, up);
+        self.listener.witness(&check.name, &shown_target(&self.plan, check), up);
         runner.with(|runs| {
             runs.timeline.push(Arc::new(run));
             runs.pinned = pins;

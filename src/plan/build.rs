@@ -5,6 +5,7 @@ mod expect;
 mod key;
 mod witnesses;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,14 +22,14 @@ const LINGER: Duration = Duration::from_secs(3600);
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(25);
 
 /// The plan that the file means, and the key file that was made for it; none where something is wrong, which is noted.
-pub fn plan(file: File, context: &Context<'_>, keys: Keys) -> Option<(Plan, Option<PathBuf>)> {
+pub fn plan(file: File, context: &Context<'_>, keys: &Keys) -> Option<(Plan, Option<PathBuf>)> {
     listeners_apart(&file.listeners, context);
     decoys_apart(&file, context);
     if file.checks.is_empty() && !context.has_problem_at("check") && !serves_something(&file) {
         let place = Place { offset: 0, path: "check".into() };
         context.wrong(&place, "there is no check, and nothing to serve; write at least one [[check]]");
     }
-    let key = key::beacon_key(&file, context);
+    let key = key::beacon_key(&file, context, keys);
     let builder = Builder { context, defaults: &file.defaults, key: key.clone() };
     unique_names(&file.checks, context);
     let drafts: Vec<Draft> = file.checks.iter().map(|written| builder.draft(written)).collect();
@@ -56,12 +57,14 @@ pub fn plan(file: File, context: &Context<'_>, keys: Keys) -> Option<(Plan, Opti
         web: file.web.map(|web| web.value),
         beacon,
         proxy: file.proxy,
+        drill: file.drill.map(|interval| interval.value),
         admin_page: own_page,
         witness_window: value_or(file.witness_window, WITNESS_WINDOW),
         linger: value_or(file.linger, LINGER),
         decoy: decoy(&file.decoy),
         state_dir: file.state_dir.map(|dir| context.base_dir.join(dir.value)),
         shutdown_grace: value_or(file.shutdown_grace, SHUTDOWN_GRACE),
+        depends_on: BTreeSet::new(),
         masks: Vec::new(),
     };
     Some((plan, created))
@@ -106,10 +109,11 @@ fn listeners_apart(listeners: &[At<SocketAddr>], context: &Context<'_>) {
 }
 
 fn unique_names(checks: &[config::Check], context: &Context<'_>) {
-    let names = || checks.iter().enumerate().filter_map(|(i, c)| Some((i, c.name.as_ref()?)));
+    let names = || checks.iter().filter_map(|c| Some((c.number, c.name.as_ref()?)));
     for (i, name) in names() {
+        // The targets of one check share its name.
         if let Some((first, _)) = names().find(|(j, other)| *j < i && other.value == name.value) {
-            context.wrong(&name.place, format!("is the name of check #{} already; write another", first + 1));
+            context.wrong(&name.place, format!("is the name of check #{first} already; write another"));
         }
     }
 }

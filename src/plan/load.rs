@@ -4,14 +4,17 @@ use std::path::{Path, PathBuf};
 
 use super::{Plan, build};
 use crate::config::{self, Noted, Problems};
+use crate::token::Key;
 
-/// What to do about a missing `beacon.key_file` of our own beacon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Where the key shared with the beacon comes from.
+#[derive(Debug, Clone)]
 pub enum Keys {
-    /// Make one: the beacon is going to run.
+    /// From its file, which is made where it is missing: our own beacon is going to run.
     Create,
-    /// Let one in memory stand in for it: the file is only being looked at.
+    /// Let one in memory stand in for a missing file: the configuration is only being looked at.
     Read,
+    /// From here, whatever the configuration says.
+    Given(Key),
 }
 
 /// A file that is right.
@@ -25,16 +28,41 @@ pub struct Loaded {
     pub created_key: Option<PathBuf>,
 }
 
+/// A configuration as it was read, to be read again when a file of targets that it names has changed.
+#[derive(Debug, Clone)]
+pub struct Source {
+    file: String,
+    text: String,
+    base_dir: PathBuf,
+}
+
+impl Source {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// That it cannot be read.
+    pub fn read(path: &Path) -> Result<Source, Problems> {
+        let file = path.display().to_string();
+        let bytes = std::fs::read(path).map_err(|e| Problems::unreadable(&file, &e.to_string()))?;
+        let text = String::from_utf8(bytes).map_err(|_| Problems::unreadable(&file, "it is not UTF-8 text"))?;
+        Ok(Source { file, text, base_dir: path.parent().unwrap_or(Path::new("")).to_path_buf() })
+    }
+
+    /// What it means now.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn load(&self, keys: Keys) -> Result<Loaded, Problems> {
+        from_text(&self.file, &self.text, &self.base_dir, &|name| std::env::var(name).ok(), keys)
+    }
+}
+
 /// Reads a configuration file.
 ///
 /// # Errors
 /// Everything that is wrong with it; that it cannot be read is one such thing.
 pub fn load(path: &Path, keys: Keys) -> Result<Loaded, Problems> {
-    let file = path.display().to_string();
-    let bytes = std::fs::read(path).map_err(|e| Problems::unreadable(&file, &e.to_string()))?;
-    let text = String::from_utf8(bytes).map_err(|_| Problems::unreadable(&file, "it is not UTF-8 text"))?;
-    let base = path.parent().unwrap_or(Path::new(""));
-    from_text(&file, &text, base, &|name| std::env::var(name).ok(), keys)
+    Source::read(path)?.load(keys)
 }
 
 /// Reads a configuration: `file` is its name in messages, relative file names in it start at `base_dir`.
@@ -43,8 +71,8 @@ pub fn load(path: &Path, keys: Keys) -> Result<Loaded, Problems> {
 /// Everything that is wrong with it, in the order of the text.
 pub fn from_text(file: &str, text: &str, base_dir: &Path, env: &dyn Fn(&str) -> Option<String>, keys: Keys) -> Result<Loaded, Problems> {
     let (written, context) = config::read(text, base_dir, env);
-    let built = if context.broken { None } else { build::plan(written, &context, keys) };
-    let Noted { hints, masks } = context.noted(file, text)?;
+    let built = if context.broken { None } else { build::plan(written, &context, &keys) };
+    let Noted { hints, masks, depends_on } = context.noted(file, text)?;
     let (plan, created_key) = built.ok_or_else(|| Problems::internal(file))?;
-    Ok(Loaded { plan: Plan { masks, ..plan }, hints, created_key })
+    Ok(Loaded { plan: Plan { masks, depends_on, ..plan }, hints, created_key })
 }

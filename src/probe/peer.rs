@@ -116,17 +116,20 @@ fn weigh(report: &Report, probe: &Peer, read_at: Moment) -> Result<PeerEvidence,
         let millis = now.unix_millis() - Wall::parse(&run.started_at)?.unix_millis();
         Some(Duration::from_millis(u64::try_from(millis).ok()?))
     };
-    let newest = report.checks.first().ok_or("it has no record")?;
-    if newest.name != probe.check {
-        return Err(format!("it tells of another check, \"{}\"", newest.name));
+    if let Some(other) = report.checks.iter().find(|run| run.name != probe.check) {
+        return Err(format!("it tells of another check, \"{}\"", other.name));
     }
-    let aged = age(newest).ok_or("its newest record has no readable time, or one ahead of its own clock")?;
+    // One a target: the check holds there where it holds on all of them, and is as old as the oldest.
+    let newest = report.checks.iter().find(|run| run.verdict != "holds").or(report.checks.first()).ok_or("it has no record")?;
+    let ages: Option<Vec<Duration>> = report.checks.iter().map(age).collect();
+    let aged = ages.and_then(|ages| ages.into_iter().max());
+    let aged = aged.ok_or("a newest record of it has no readable time, or one ahead of its own clock")?;
     let holding = report.recent.iter().take_while(|run| run.verdict == "holds").last();
     let holding_since = holding.and_then(age).map(|age| read_at - age);
     // An inverted check there holds where nothing was reached.
     let open = |o: &&Seen| o.verdict == "holds" && o.outcome.parse().is_ok_and(|outcome: Outcome| outcome.class() == Class::Open);
     let there = |o: &Seen| Reached { address: o.address.clone(), transport: o.stage.transport(), asked: o.asked.clone() };
-    let reached = newest.observations.iter().filter(open).map(there).collect();
+    let reached = report.checks.iter().flat_map(|run| &run.observations).filter(open).map(there).collect();
     Ok(PeerEvidence {
         check: probe.check.clone(),
         vantage: report.vantage.clone(),
@@ -187,5 +190,19 @@ mod tests {
         assert_eq!(since(&["holds", "holds", "unproven"]), Some(980));
         assert_eq!(since(&["holds", "violated", "holds"]), Some(990));
         assert_eq!(since(&["unproven", "holds", "holds"]), None);
+    }
+
+    #[test]
+    fn a_check_with_many_targets_holds_where_all_of_them_do() {
+        let all = |runs: &[serde_json::Value]| {
+            let now = "2026-01-02T03:04:50Z";
+            weighed(serde_json::json!({ "schema": 1, "vantage": "office", "now": now, "checks": runs, "recent": runs }))
+        };
+        let both = all(&[run(40, "holds", "connected"), run(30, "holds", "connected")]);
+        assert_eq!((both.verdict.as_str(), both.age_seconds, both.reached.len()), ("holds", 20.0, 2), "as old as the oldest");
+        for bad in ["violated", "unproven"] {
+            assert_eq!(all(&[run(40, "holds", "connected"), run(30, bad, "connected")]).verdict, bad);
+            assert_eq!(all(&[run(40, bad, "connected"), run(30, "holds", "connected")]).verdict, bad);
+        }
     }
 }

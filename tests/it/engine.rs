@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use mustnot::clock::Moment;
-use mustnot::engine::{Engine, Listener};
+use mustnot::engine::{Course, Engine, Listener};
 use mustnot::history::Board;
 use mustnot::plan::{Keys, Plan, from_text};
 use mustnot::record::Record;
@@ -23,7 +23,7 @@ impl Listener for Count {
     fn finished(&self, _: &Record) {
         self.0.fetch_add(1, Ordering::SeqCst);
     }
-    fn witness(&self, _: &str, _: bool) {}
+    fn witness(&self, _: &str, _: &str, _: bool) {}
     fn looking(&self, _: i64) {}
     fn lag(&self, _: Duration) {}
 }
@@ -70,7 +70,7 @@ async fn a_run_that_the_end_cuts_short_is_recorded_with_what_it_saw() {
     let count = Arc::new(Count::default());
     let state = State::open(plan.state_dir.as_deref().unwrap()).unwrap();
     let engine = Engine::new(plan, Arc::clone(&board), count.clone(), Some(state));
-    let (stop, stopped) = watch::channel(false);
+    let (stop, stopped) = watch::channel(Course::Going);
     let running = tokio::spawn(async move { engine.run(stopped, Duration::from_millis(100)).await });
     let closed = || board.read(Moment::now()).remove(0);
     let announced = async {
@@ -81,7 +81,7 @@ async fn a_run_that_the_end_cuts_short_is_recorded_with_what_it_saw() {
     tokio::time::timeout(Duration::from_secs(20), announced).await.expect("the open port was not announced");
     assert!(!closed().ran, "its witness is still out");
 
-    stop.send(true).unwrap();
+    stop.send(Course::Stopping).unwrap();
     tokio::time::timeout(Duration::from_secs(20), running).await.expect("the end takes longer than the grace").unwrap();
     let reading = closed();
     assert!(reading.ran);

@@ -98,7 +98,7 @@ fn a_run_is_counted_and_shown() {
     run.observations = vec![slow, mixed];
     run.denial_changed = vec![DenialChanged { address: "203.0.113.7:443".into(), from: Outcome::Timeout, to: Outcome::Refused }];
     metrics.observe(&run);
-    metrics.witness_up("internet", true);
+    metrics.witness_up("internet", "198.51.100.5:443", true);
     metrics.scheduler_lag(Duration::from_millis(3));
     metrics.probes_in_flight().inc();
     board.publish(0, run);
@@ -188,12 +188,14 @@ fn the_info_metric_has_the_union_of_labels_and_none_that_is_taken() {
 
 #[test]
 fn a_removed_check_leaves_no_series_and_the_others_keep_their_counts() {
-    let metrics = metrics(&board([about("a"), about("b")]));
+    let board = board([about("a"), about("b")]);
+    let metrics = metrics(&board);
     metrics.observe(&held("a"));
     metrics.observe(&held("b"));
-    metrics.witness_up("b", true);
+    metrics.witness_up("b", "198.51.100.5:443", true);
     assert!(metrics.text().unwrap().contains(r#"check="b""#));
-    metrics.follow(board([about("a")]));
+    board.change(vec![Arc::new(about("a"))]);
+    metrics.reloaded();
     let text = metrics.text().unwrap();
     assert!(!text.contains(r#"check="b""#) && !text.contains("mustnot_witness_up"));
     assert_eq!(of_a(&text, "mustnot_check_runs_total", r#",verdict="holds""#), Some(1.0));
@@ -223,7 +225,7 @@ fn promtool_finds_nothing_to_say() {
     board.publish(0, run);
     metrics.observe(&held("b"));
     board.publish(1, held("b"));
-    metrics.witness_up("internet", false);
+    metrics.witness_up("internet", "198.51.100.5:443", false);
     let promtool =
         Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let Ok(mut promtool) = promtool else {

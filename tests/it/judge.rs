@@ -1064,7 +1064,7 @@ struct Deaf;
 
 impl mustnot::engine::Listener for Deaf {
     fn finished(&self, _: &Record) {}
-    fn witness(&self, _: &str, _: bool) {}
+    fn witness(&self, _: &str, _: &str, _: bool) {}
     fn looking(&self, _: i64) {}
     fn lag(&self, _: Duration) {}
 }

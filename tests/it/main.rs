@@ -22,4 +22,6 @@ mod report;
 #[cfg(test)]
 mod judge;
 #[cfg(test)]
+mod targets;
+#[cfg(test)]
 mod worlds;

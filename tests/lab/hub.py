@@ -145,7 +145,7 @@ class Listener:
         elif "runs" in answer:
             now = time.time() + answer.get("skew", 0)
             stamp = lambda at: time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at)) + ".%03dZ" % (at % 1 * 1000)
-            seen = lambda kept: [dict(zip(("verdict", "outcome", "address"), one)) for one in kept]
+            seen = lambda kept: [dict(zip(("verdict", "outcome", "address"), one), stage="tcp") for one in kept]
             runs = [{"name": answer.get("name", "there"), "verdict": verdict, "started_at": stamp(now - age), "observations": seen(kept)}
                     for verdict, age, kept in answer["runs"]]
             body = json.dumps({"schema": answer.get("schema", 1), "vantage": "far", "now": stamp(now), "checks": runs[:1],

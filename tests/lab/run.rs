@@ -11,7 +11,7 @@ use crate::service::{Process, until};
 use crate::world::{Host, Lab, OFFICE4};
 
 /// The binary under test.
-const BINARY: &str = env!("CARGO_BIN_EXE_mustnot");
+pub const BINARY: &str = env!("CARGO_BIN_EXE_mustnot");
 /// No gate of the laboratory may take longer.
 const GATE: Duration = Duration::from_secs(120);
 /// A monitor is ready, or has seen a turn of the world, within this time.

@@ -9,7 +9,10 @@ use crate::probe::Probe;
 use crate::token::Key;
 
 /// The key in `[beacon]`; one stands in for it where it is still to be made, or where something is wrong (and noted).
-pub(super) fn beacon_key(file: &File, context: &Context<'_>) -> Option<Key> {
+pub(super) fn beacon_key(file: &File, context: &Context<'_>, keys: &Keys) -> Option<Key> {
+    if let Keys::Given(key) = keys {
+        return Some(key.clone());
+    }
     let beacon = file.beacon.as_ref()?;
     let Some(key_file) = &beacon.key_file else { return stand_in(context, None) };
     let path = context.base_dir.join(&key_file.value);
@@ -41,12 +44,17 @@ fn stand_in(context: &Context<'_>, place: Option<&Place>) -> Option<Key> {
 }
 
 /// The beacon with its key, which is made now if it must be: nothing is written for a file that is wrong.
-pub(super) fn file_key(file: &File, stand_in: Option<Key>, context: &Context<'_>, keys: Keys) -> Option<(Option<Beacon>, Option<PathBuf>)> {
+pub(super) fn file_key(
+    file: &File,
+    stand_in: Option<Key>,
+    context: &Context<'_>,
+    keys: &Keys,
+) -> Option<(Option<Beacon>, Option<PathBuf>)> {
     let (Some(beacon), Some(stand_in)) = (&file.beacon, stand_in) else { return Some((None, None)) };
     let key_file = beacon.key_file.as_ref()?;
     let listen: Vec<SocketAddr> = beacon.listen.iter().map(|a| a.value).collect();
     let path = context.base_dir.join(&key_file.value);
-    if path.exists() || listen.is_empty() || keys == Keys::Read {
+    if path.exists() || listen.is_empty() || !matches!(keys, Keys::Create) {
         return Some((Some(Beacon { listen, key: stand_in }), None));
     }
     match Key::load_or_create(&path) {

@@ -5,17 +5,17 @@ use std::collections::BTreeMap;
 use super::check::Draft;
 use crate::config::{At, Common, Context, did_you_mean};
 use crate::observation::Family;
-use crate::plan::Check;
+use crate::plan::{Check, Witness};
 use crate::probe::{Probe, Technique};
 use crate::target::HostPort;
 use crate::witness::Proof;
 
 /// Each check's witnesses by number, in the order of the checks. What is wrong with them is noted.
-pub(super) fn resolve(drafts: &[Draft<'_>], defaults: &Common, context: &Context<'_>) -> Vec<Vec<usize>> {
-    let mut numbers = BTreeMap::new();
+pub(super) fn resolve(drafts: &[Draft<'_>], defaults: &Common, context: &Context<'_>) -> Vec<Vec<Witness>> {
+    let mut numbers: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for (i, draft) in drafts.iter().enumerate() {
         if let Some(name) = &draft.written.name {
-            numbers.entry(name.value.as_str()).or_insert(i);
+            numbers.entry(name.value.as_str()).or_default().push(i);
         }
     }
     let known = Known { drafts, numbers, context };
@@ -28,9 +28,9 @@ pub(super) fn resolve(drafts: &[Draft<'_>], defaults: &Common, context: &Context
 pub(super) fn controls(checks: &mut [Check]) {
     let relayed: Vec<Option<HostPort>> = checks.iter().map(|c| c.probe.via().map(|via| via.proxy.clone())).collect();
     for check in checks {
-        let through = |w: &usize| relayed.get(*w).and_then(Option::as_ref);
+        let through = |w: usize| relayed.get(w).and_then(Option::as_ref);
         let suite = matches!(check.probe, Probe::OpenProxy(_));
-        if suite && check.witnesses.iter().filter_map(through).any(|proxy| proxy == check.probe.target()) {
+        if suite && check.witness_numbers().filter_map(through).any(|proxy| proxy == check.probe.target()) {
             check.expectation = check.expectation.clone().controlled_by(vec![Technique::Connect.id()]);
         }
     }
@@ -38,15 +38,16 @@ pub(super) fn controls(checks: &mut [Check]) {
 
 struct Known<'a, 'f> {
     drafts: &'a [Draft<'f>],
-    numbers: BTreeMap<&'a str, usize>,
+    numbers: BTreeMap<&'a str, Vec<usize>>,
     context: &'a Context<'a>,
 }
 
 impl Known<'_, '_> {
-    /// The number of the positive check that is meant.
-    fn find(&self, witness: &At<String>) -> Option<usize> {
-        let Some(number) = self.numbers.get(witness.value.as_str()).copied() else {
-            let positive = self.numbers.iter().filter(|(_, i)| self.drafts.get(**i).is_some_and(|d| d.inverted != Some(true)));
+    /// The positive check that is meant.
+    fn find(&self, witness: &At<String>) -> Option<Witness> {
+        let inverted = |numbers: &[usize]| numbers.iter().any(|i| self.drafts.get(*i).is_some_and(|d| d.inverted == Some(true)));
+        let Some(numbers) = self.numbers.get(witness.value.as_str()) else {
+            let positive = self.numbers.iter().filter(|(_, numbers)| !inverted(numbers));
             let remedy = match positive.clone().count() {
                 0 => "write the name of a [[check]] with expect = \"open\"".into(),
                 _ => did_you_mean(&witness.value, positive.map(|(name, _)| *name)),
@@ -54,20 +55,20 @@ impl Known<'_, '_> {
             self.context.wrong(&witness.place, format!("there is no check \"{}\"; {remedy}", witness.value));
             return None;
         };
-        if self.drafts.get(number).is_some_and(|d| d.inverted == Some(true)) {
+        if inverted(numbers) {
             let message =
                 format!("the check \"{}\" is inverted, and a block proves no way; name a check that expects something open", witness.value);
             self.context.wrong(&witness.place, message);
             return None;
         }
-        Some(number)
+        Some(Witness { name: witness.value.clone(), numbers: numbers.clone() })
     }
 
-    fn witnesses_of(&self, number: usize, draft: &Draft<'_>, inherited: &[usize], defaults: &Common) -> Vec<usize> {
+    fn witnesses_of(&self, number: usize, draft: &Draft<'_>, inherited: &[Witness], defaults: &Common) -> Vec<Witness> {
         let before = self.context.problems();
         let named = match &draft.written.common.witness {
             Some(own) => own.value.iter().filter_map(|w| self.find_other(number, w)).collect(),
-            None => inherited.iter().copied().filter(|i| *i != number).collect::<Vec<usize>>(),
+            None => inherited.iter().filter(|witness| !witness.numbers.contains(&number)).cloned().collect::<Vec<Witness>>(),
         };
         let named_at_all = draft.written.has_witness || defaults.witness.is_some();
         if draft.inverted == Some(true) && !named_at_all {
@@ -76,7 +77,8 @@ impl Known<'_, '_> {
                            or witness = [] and require = [] to do without";
             self.context.wrong(&draft.written.place, message);
         } else if let Some(check) = draft.check.as_ref().filter(|_| self.context.problems() == before) {
-            let witnesses: Option<Vec<&Check>> = named.iter().map(|i| self.drafts.get(*i).and_then(|d| d.check.as_ref())).collect();
+            let numbers = named.iter().flat_map(|witness| &witness.numbers);
+            let witnesses: Option<Vec<&Check>> = numbers.map(|i| self.drafts.get(*i).and_then(|d| d.check.as_ref())).collect();
             if let Some(witnesses) = witnesses {
                 self.vet_proofs(check, &witnesses, draft);
             }
@@ -84,8 +86,8 @@ impl Known<'_, '_> {
         named
     }
 
-    fn find_other(&self, number: usize, witness: &At<String>) -> Option<usize> {
-        if self.numbers.get(witness.value.as_str()) == Some(&number) {
+    fn find_other(&self, number: usize, witness: &At<String>) -> Option<Witness> {
+        if self.numbers.get(witness.value.as_str()).is_some_and(|numbers| numbers.contains(&number)) {
             self.context.wrong(&witness.place, "a check cannot be its own witness; name another one, or none");
             return None;
         }

@@ -1,0 +1,61 @@
+//! `mustnot drill`: prove that a breach would be seen.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::console::say;
+use super::load;
+use crate::cli::{self, EXIT_HOLDS, EXIT_NOTHING, EXIT_UNPROVEN, EXIT_USAGE, EXIT_VIOLATED};
+use crate::drill::{drill as drill_all, kinds};
+use crate::metrics::Metrics;
+use crate::plan::{Keys, Loaded};
+use crate::probe::Kind;
+use crate::report::{Drilled, Finding};
+
+/// Drills the kinds that the file uses, or those that are named.
+pub async fn drill(file: &Path, args: &cli::Drill) -> u8 {
+    let drilled = if args.kind.is_empty() {
+        let Ok((_, Loaded { plan, .. })) = load(file, Keys::Read) else { return EXIT_USAGE };
+        kinds(&plan)
+    } else {
+        args.kind.clone()
+    };
+    crate::net::raise_descriptor_limit();
+    let drilled = drill_all(&drilled).await;
+    drilled.iter().for_each(|one| say(&one.line()));
+    exit_code(&drilled)
+}
+
+/// 0: every detector saw; 1: one is blind; 3: one could not be drilled; 4: there is none.
+pub(super) fn exit_code(drilled: &[Drilled]) -> u8 {
+    match drilled.iter().map(|one| one.finding).max() {
+        Some(Finding::Saw) => EXIT_HOLDS,
+        Some(Finding::Blind) => EXIT_VIOLATED,
+        Some(Finding::NotDrilled) => EXIT_UNPROVEN,
+        None => EXIT_NOTHING,
+    }
+}
+
+/// Drills the kinds of a monitor that runs, at its start and then on an interval.
+pub(super) async fn keep_drilling(kinds: Vec<Kind>, interval: Duration, metrics: Arc<Metrics>, mut stop: watch::Receiver<bool>) {
+    loop {
+        let rounds = async {
+            for one in drill_all(&kinds).await {
+                match one.finding {
+                    Finding::Saw => tracing::info!("drill: {}", one.line()),
+                    Finding::NotDrilled => tracing::warn!("drill: {}", one.line()),
+                    Finding::Blind => tracing::error!("drill: {}; what this kind says of its targets cannot be believed", one.line()),
+                }
+                metrics.drilled(&one);
+            }
+            tokio::time::sleep(interval).await;
+        };
+        tokio::select! {
+            _ = stop.wait_for(|stopped| *stopped) => return,
+            () = rounds => {}
+        }
+    }
+}
