@@ -289,7 +289,7 @@ def says_nonsense(conn):
     pieces = [
         b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 503 No\r\n", b"HTTP/1.1 999 X\r\n", b"HTTP/1.1 -1\r\n", b"HTTP/9.9 200\r\n", b"\r\n\r\n", b"\r\n",
         b"Content-Length: 18446744073709551616\r\n", b"Content-Length: -5\r\n", b"Transfer-Encoding: chunked\r\n", b"ffffffffffffffff\r\n",
-        b"X-Squid-Error: ERR_ACCESS_DENIED 0\r\n", b"\0" * 50, bytes(range(256)), old, old[: len(old) // 2], b"\x05\x00", b"\x05\x05\x00\x01",
+        b"X-Squid-Error: ERR_ACCESS_DENIED 0\r\n", b"\0" * 50, bytes(range(256)), old, old[: len(old) // 2], b"\x05\x00",
         b"\x00\x5a\x00\x00\x00\x00\x00\x00", b"\x16\x03\x03\xff\xff", b"\x15\x03\x03\x00\x02\x02\x28", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         b"\x00\x00\x00\x04\x00\x00\x00\x00\x00", b"\xff\xff\xff\x01\x05\x00\x00\x00\x01", b"Location: http://198.51.100.21:443/\r\n",
     ]

@@ -1,6 +1,6 @@
 //! Squid, as it is met in the field. Where `deny all` is missing at the end, that is the mistake.
 
-use super::{Entry, GET, NOBODY, ORIGIN, Part, TUNNEL, UNSEEN, closed, open, unprovable};
+use super::{Entry, GET, NOBODY, ORIGIN, Part, SERVER_NAME, TUNNEL, UNSEEN, closed, open, unprovable};
 
 /// What every Squid here has; the setups follow it.
 pub const HEAD: &str = "visible_hostname proxy.lab.test
@@ -258,6 +258,17 @@ pub const SQUIDS: &[Entry] = &[
         &["OP-34"],
         &[(Part::Squid, "http_port {at}\nhttp_access allow manager\nhttp_access allow office\nhttp_access deny all")],
     ),
+    // One of four behind a balancer is off, as in a deployment that got stuck.
+    open("squid-one-of-four-is-open", "for _ in 1 2 3 4; do curl -sS -m 6 --interface {from} -x http://{at} http://site.lab.test/; done", &[], &[
+        (
+            Part::Squid,
+            "http_port {back}\nhttp_port 127.0.0.1:{port} name=off\nacl off myportname off\nhttp_access allow off\nhttp_access deny all",
+        ),
+        (
+            Part::Haproxy,
+            "listen front\n bind {at}\n mode tcp\n balance roundrobin\n server a {back}\n server b {back}\n server c {back}\n server d 127.0.0.1:{port}",
+        ),
+    ]),
     open(
         "squid-forgets-ipv6",
         "curl -sS -m 6 --interface {from} -x http://{at} http://site.lab.test/",
@@ -273,12 +284,52 @@ pub const SQUIDS: &[Entry] = &[
 ];
 
 /// What no technique shows yet: open, and judged `holds`. Each is a hole in the catalogue, not in the zoo.
-pub const MISSED: &[Entry] = &[open(
-    "squid-get-to-a-list",
-    GET,
-    &["OP-07"],
-    &[(
-        Part::Squid,
-        "http_port {at}\nacl listed dstdomain site.lab.test\nhttp_access allow office\nhttp_access deny CONNECT\nhttp_access allow listed\nhttp_access deny all",
-    )],
-)];
+pub const MISSED: &[Entry] = &[
+    open(
+        "squid-get-to-a-list",
+        GET,
+        &["OP-07"],
+        &[(
+            Part::Squid,
+            "http_port {at}\nacl listed dstdomain site.lab.test\nhttp_access allow office\nhttp_access deny CONNECT\nhttp_access allow listed\nhttp_access deny all",
+        )],
+    ),
+    // It says no to tunnels at once, and thinks for six seconds before it lets everybody in.
+    open(
+        "squid-slow-to-allow",
+        "curl -sS -m 12 --interface {from} -x http://{at} http://site.lab.test/",
+        &[],
+        &[(
+            Part::Squid,
+            "http_port {at}\nexternal_acl_type slow ttl=0 negative_ttl=0 children-max=40 children-startup=10 %SRC /bin/sh {dir}/slow.sh\nacl slow external slow\n\
+             http_access deny CONNECT\nhttp_access allow slow\nhttp_access deny all",
+        )],
+    ),
+    // Whoever names a host in his ClientHello is taken there.
+    open(
+        "nginx-goes-where-the-server-name-says",
+        SERVER_NAME,
+        &[],
+        &[(
+            Part::Nginx,
+            "stream { resolver 198.51.100.20 ipv6=off; server { listen {at}; ssl_preread on; proxy_pass $ssl_preread_server_name:443; } }",
+        )],
+    ),
+    open(
+        "sniproxy-goes-where-the-server-name-says",
+        SERVER_NAME,
+        &[],
+        &[(Part::Sniproxy, "listener {at} {\n proto tls\n table any\n}\ntable any {\n .* *:443\n}")],
+    ),
+    // A filter that only lets browsers in.
+    open(
+        "nginx-for-browsers",
+        "curl -sS -m 6 --interface {from} -A 'Mozilla/5.0 (X11; Linux x86_64)' -x http://{at} http://site.lab.test/",
+        &[],
+        &[(
+            Part::Nginx,
+            "http { access_log off; resolver 198.51.100.20 ipv6=off; server { listen {at}; if ($http_user_agent !~ ^Mozilla) { return 403; } \
+             location / { proxy_pass http://$http_host; } } }",
+        )],
+    ),
+];
