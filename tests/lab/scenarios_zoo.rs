@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::world::Lab;
+use crate::run::{Monitor, SOON, peak_kib, series};
+use crate::service::until;
+use crate::world::{Host, Lab, STRANGER4};
 use crate::zoo::{APACHES, Entry, HAPROXIES, HARM, Hall, MISSED, NGINXES, NO_PROXIES, OTHERS, RECORDER, SOCKS, SQUIDS, TINYPROXIES, Truth};
 
 fn visit(halls: &[&[Entry]]) {
@@ -67,6 +69,27 @@ fn zoo_of_peers_that_mean_harm() {
     assert!(wrong.is_empty(), "{} things are wrong:\n{}", wrong.len(), wrong.join("\n"));
     assert!(all.took < LONGEST, "{:?}", all.took);
     assert!((1..MOST_KIB).contains(&all.peak_kib), "{} KiB", all.peak_kib);
+}
+
+/// The same for a monitor that stays: after some rounds it has no more memory than after the first.
+#[test]
+fn a_monitor_among_peers_that_mean_harm_does_not_grow() {
+    let Some(lab) = Lab::new() else { return };
+    let hall = Hall::open(&lab, &[RECORDER, HARM]);
+    let text = hall.config(&format!("[web]\nlisten = \"{STRANGER4}:9890\"\n"), |_| true).replacen("\"30s\"", "\"5s\"", 1);
+    let mut monitor = Monitor::start(&lab, Host::Stranger, STRANGER4, &text);
+    let peak = |monitor: &mut Monitor| peak_kib(monitor.process().id()).unwrap();
+    let runs = |monitor: &Monitor| {
+        let metrics = monitor.metrics(&lab);
+        series(&metrics, "mustnot_check_runs_total").iter().filter(|s| s.label("check") == "endless-body").map(|s| s.value).sum::<f64>()
+    };
+    let first = peak(&mut monitor);
+    let enough = until(SOON, || (runs(&monitor) >= 4.0).then_some(()));
+    assert!(enough.is_some(), "only {} rounds", runs(&monitor));
+    let last = peak(&mut monitor);
+    eprintln!("peak after the first round {first} KiB, after four {last} KiB");
+    assert!(last < MOST_KIB && last < first + first / 4, "{first} KiB, then {last} KiB");
+    assert_eq!(monitor.terminate(&lab), Some(0));
 }
 
 #[test]

@@ -355,12 +355,11 @@ impl<'a> Hall<'a> {
         })
     }
 
-    /// What the monitor says of these entries, against the truth.
-    pub fn judge(&self, these: impl Fn(&Entry) -> bool) -> Judgement {
+    /// A configuration that has a check of each of these entries, with its witnesses; `top` are more sections.
+    pub fn config(&self, top: &str, these: impl Fn(&Entry) -> bool) -> String {
         let ca = self.lab.dir().join("ca.pem");
-        let mut body = format!("[beacon]\nkey_file = \"beacon.key\"\n{}", internet());
-        let kept = || self.kept.iter().filter(|kept| these(kept.entry));
-        for Kept { entry, port, .. } in kept() {
+        let mut body = format!("{top}[beacon]\nkey_file = \"beacon.key\"\n{}", internet());
+        for Kept { entry, port, .. } in self.kept.iter().filter(|kept| these(kept.entry)) {
             let place = Place { lab: self.lab, name: entry.name.into(), port: *port, ip: entry.address() };
             let (name, at) = (entry.name, place.at());
             let from_allowed = format!("source = \"{}\"\nexpect = \"open\"", entry.sources().1);
@@ -383,7 +382,13 @@ impl<'a> Hall<'a> {
                 ),
             );
         }
-        let mut gate = start_gate(self.lab, Host::Stranger, &config("stranger", &body), None);
+        config("stranger", &body)
+    }
+
+    /// What the monitor says of these entries, against the truth.
+    pub fn judge(&self, these: impl Fn(&Entry) -> bool) -> Judgement {
+        let kept = || self.kept.iter().filter(|kept| these(kept.entry));
+        let mut gate = start_gate(self.lab, Host::Stranger, &self.config("", &these), None);
         let mut peak_kib = 0;
         until(SOON * 2, || {
             peak_kib = gate.peak_kib().unwrap_or(peak_kib);
