@@ -30,6 +30,8 @@ pub const HARM: &[Entry] = &[
     bluff("endless-zeros", &[(Part::Peer, "endless_zeros {at}")]),
     bluff("endless-pages", &[(Part::Peer, "endless_pages {at}")]),
     bluff("pours-before-it-is-asked", &[(Part::Peer, "pours_before_it_is_asked {at}")]),
+    bluff("drips-what-looks-signed", &[(Part::Peer, "drips_what_looks_signed {at}")]),
+    bluff("drips-a-head", &[(Part::Peer, "drips_a_head {at}")]),
     bluff("tarpit", &[(Part::Peer, "tarpit {at}")]),
     bluff("half-an-answer", &[(Part::Peer, "half_an_answer {at}")]),
     bluff("half-an-answer-and-silence", &[(Part::Peer, "half_an_answer_and_silence {at}")]),

@@ -188,6 +188,28 @@ def pours_before_it_is_asked(conn):
     pour(conn, b"\x05\x00")
 
 
+def drips(conn, piece):
+    """Many small pieces, each a segment of its own, and each to be looked at with all that came before."""
+    conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for _ in range(64):
+        for at in range(0, len(piece), 8):
+            conn.sendall(piece[at:at + 8])
+
+
+def drips_what_looks_signed(conn):
+    read = head(conn)
+    conn.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+    if read.startswith(b"CONNECT"):
+        conn.recv(4096)
+    drips(conn, recorded()[-1] + b"\n")
+
+
+def drips_a_head(conn):
+    head(conn)
+    conn.sendall(b"HTTP/1.1 200 OK\r\n")
+    drips(conn, b"X-A: bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb\r\n" * 4)
+
+
 def tarpit(conn):
     """A byte every now and then, for ever."""
     for byte in b"HTTP/1.1 200 OK\r\n" + b"X-Wait: a little more\r\n" * 100:
