@@ -419,9 +419,9 @@ fn a_technique_that_a_witness_relays_with_must_be_understood() {
 }
 
 #[test]
-fn mute_is_excused_by_another_technique_denied_at_the_same_address() {
+fn a_greeting_that_is_met_with_silence_is_excused_by_another_technique_denied_at_the_same_address() {
     let verdict = |others: Vec<Observation>, change: fn(&mut Observation)| {
-        let mut mute = technique(&[Outcome::Mute; 3], "OP-09");
+        let mut mute = technique(&[Outcome::Mute; 3], "OP-18");
         change(&mut mute);
         let mut all = vec![mute];
         all.extend(others);
@@ -431,9 +431,11 @@ fn mute_is_excused_by_another_technique_denied_at_the_same_address() {
     let denied = technique(&[Outcome::Denied; 3], "OP-01");
     assert_eq!(verdict(vec![denied.clone()], |_| ()), "holds");
     assert_eq!(verdict(vec![], |_| ()), "unproven");
+    // A whole request that nobody answers may still be thought over.
+    assert_eq!(verdict(vec![denied.clone()], |mute| mute.subject.technique = Some("OP-02")), "unproven");
     assert_eq!(verdict(vec![denied.clone()], |mute| mute.evidence.beacon_log = None), "unproven");
     assert_eq!(verdict(vec![denied.clone()], |mute| mute.evidence.beacon_log = Some("known".into())), "unproven");
-    assert_eq!(verdict(vec![technique(&[Outcome::Denied; 3], "OP-09")], |_| ()), "unproven", "the same technique is no other");
+    assert_eq!(verdict(vec![technique(&[Outcome::Denied; 3], "OP-18")], |_| ()), "unproven", "the same technique is no other");
     assert_eq!(verdict(vec![technique(&[Outcome::NotRelayed; 3], "OP-01")], |_| ()), "unproven");
     assert_eq!(verdict(vec![technique(&[Outcome::Denied, Outcome::Timeout, Outcome::Denied], "OP-01")], |_| ()), "unproven");
     let mut elsewhere = denied;

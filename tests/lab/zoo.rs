@@ -52,6 +52,8 @@ const FIRST_PORT: usize = 20_000;
 pub enum Truth {
     /// Relays for strangers. Each of these techniques shows it.
     Open(&'static [&'static str]),
+    /// Relays for strangers, but so that it may not be shown; only `holds` would be a lie.
+    Hidden,
     /// Relays for no stranger, and that can be shown.
     Closed,
     /// Relays for no stranger, and is so quiet about it that it may not be shown.
@@ -118,6 +120,11 @@ impl Entry {
 /// An entry that relays for strangers.
 pub const fn open(name: &'static str, by_hand: &'static str, by: &'static [&'static str], parts: &'static [(Part, &'static str)]) -> Entry {
     Entry { name, truth: Truth::Open(by), by_hand, parts, v6: false }
+}
+
+/// An entry that relays for strangers when they have long hung up.
+pub const fn hidden(name: &'static str, by_hand: &'static str, parts: &'static [(Part, &'static str)]) -> Entry {
+    Entry { name, truth: Truth::Hidden, by_hand, parts, v6: false }
 }
 
 /// An entry that relays for no stranger.
@@ -334,14 +341,15 @@ impl<'a> Hall<'a> {
                 return wrong;
             }
             let (stranger, how) = ask(kept, kept.entry.sources().0);
-            if stranger != matches!(kept.entry.truth, Truth::Open(_)) {
+            let open = matches!(kept.entry.truth, Truth::Open(_) | Truth::Hidden);
+            if stranger != open {
                 wrong.push(format!(
                     "{}: by hand a stranger {}: {how}",
                     kept.entry.name,
                     if stranger { "got the page" } else { "got nothing" }
                 ));
             }
-            if !matches!(kept.entry.truth, Truth::Open(_)) {
+            if !open {
                 let (allowed, how) = ask(kept, kept.entry.sources().1);
                 wrong.extend((!allowed).then(|| format!("{}: by hand the allowed address got nothing: {how}", kept.entry.name)));
             }
@@ -414,6 +422,8 @@ fn wrong_about(entry: &Entry, judged: &Value) -> Vec<String> {
     let due = match entry.truth {
         Truth::Open(by) if !by.is_empty() && by.iter().all(|technique| !BUILT.contains(technique)) => return wrong,
         Truth::Open(_) => "violated",
+        Truth::Hidden if verdict == "unproven" => "unproven",
+        Truth::Hidden => "violated",
         Truth::Quiet if verdict == "unproven" => "unproven",
         Truth::Closed | Truth::Quiet => "holds",
         Truth::Unprovable => "unproven",
@@ -439,6 +449,7 @@ fn wrong_about(entry: &Entry, judged: &Value) -> Vec<String> {
                 }
             }
         }
+        Truth::Hidden => {}
         Truth::Closed | Truth::Quiet | Truth::Unprovable => {
             for o in looked.iter().filter(|o| OPEN.iter().any(|t| o["outcome"] == *t)) {
                 say(format!("relays for nobody: {o:#}"));

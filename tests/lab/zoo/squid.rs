@@ -1,6 +1,6 @@
 //! Squid, as it is met in the field. Where `deny all` is missing at the end, that is the mistake.
 
-use super::{Entry, GET, NOBODY, ORIGIN, Part, SERVER_NAME, TUNNEL, UNSEEN, closed, open, unprovable};
+use super::{Entry, GET, NOBODY, ORIGIN, Part, SERVER_NAME, TUNNEL, UNSEEN, closed, hidden, open, unprovable};
 
 /// What every Squid here has; the setups follow it.
 pub const HEAD: &str = "visible_hostname proxy.lab.test
@@ -258,6 +258,16 @@ pub const SQUIDS: &[Entry] = &[
         &["OP-34"],
         &[(Part::Squid, "http_port {at}\nhttp_access allow manager\nhttp_access allow office\nhttp_access deny all")],
     ),
+    // It says no to tunnels at once, and thinks for six seconds before it lets everybody in.
+    hidden(
+        "squid-slow-to-allow",
+        "curl -sS -m 12 --interface {from} -x http://{at} http://site.lab.test/",
+        &[(
+            Part::Squid,
+            "http_port {at}\nexternal_acl_type slow ttl=0 negative_ttl=0 children-max=40 children-startup=10 %SRC /bin/sh {dir}/slow.sh\nacl slow external slow\n\
+             http_access deny CONNECT\nhttp_access allow slow\nhttp_access deny all",
+        )],
+    ),
     // One of four behind a balancer is off, as in a deployment that got stuck.
     open("squid-one-of-four-is-open", "for _ in 1 2 3 4; do curl -sS -m 6 --interface {from} -x http://{at} http://site.lab.test/; done", &[], &[
         (
@@ -292,17 +302,6 @@ pub const MISSED: &[Entry] = &[
         &[(
             Part::Squid,
             "http_port {at}\nacl listed dstdomain site.lab.test\nhttp_access allow office\nhttp_access deny CONNECT\nhttp_access allow listed\nhttp_access deny all",
-        )],
-    ),
-    // It says no to tunnels at once, and thinks for six seconds before it lets everybody in.
-    open(
-        "squid-slow-to-allow",
-        "curl -sS -m 12 --interface {from} -x http://{at} http://site.lab.test/",
-        &[],
-        &[(
-            Part::Squid,
-            "http_port {at}\nexternal_acl_type slow ttl=0 negative_ttl=0 children-max=40 children-startup=10 %SRC /bin/sh {dir}/slow.sh\nacl slow external slow\n\
-             http_access deny CONNECT\nhttp_access allow slow\nhttp_access deny all",
         )],
     ),
     // Whoever names a host in his ClientHello is taken there.
