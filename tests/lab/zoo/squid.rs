@@ -293,7 +293,7 @@ pub const SQUIDS: &[Entry] = &[
     .over_ipv6(),
 ];
 
-/// What no technique shows yet: open, and judged `holds`. Each is a hole in the catalogue, not in the zoo.
+/// What is judged wrongly: open ones that no technique shows, and a closed one that looks open. Each is a hole in the suite, not in the zoo.
 pub const MISSED: &[Entry] = &[
     open(
         "squid-get-to-a-list",
@@ -330,5 +330,31 @@ pub const MISSED: &[Entry] = &[
             "http { access_log off; resolver 198.51.100.20 ipv6=off; server { listen {at}; if ($http_user_agent !~ ^Mozilla) { return 403; } \
              location / { proxy_pass http://$http_host; } } }",
         )],
+    ),
+    // A password is asked for, and any will do.
+    open(
+        "squid-any-password",
+        "curl -sS -m 6 --interface {from} -x http://{at} -U any:thing http://site.lab.test/",
+        &[],
+        &[(
+            Part::Squid,
+            "http_port {at}\nauth_param basic program /usr/lib/squid/basic_fake_auth\nauth_param basic realm lab\n\
+             acl known proxy_auth REQUIRED\nhttp_access deny !known\nhttp_access allow known\nhttp_access deny all",
+        )],
+    ),
+    open(
+        "nginx-goes-where-x-forwarded-host-says",
+        "curl -sS -m 6 --interface {from} -H 'X-Forwarded-Host: site.lab.test' http://{at}/",
+        &[],
+        &[(
+            Part::Nginx,
+            "http { access_log off; resolver 198.51.100.20 ipv6=off; server { listen {at}; location / { proxy_pass http://$http_x_forwarded_host; } } }",
+        )],
+    ),
+    // No relay, but its only backend is our beacon.
+    closed(
+        "nginx-whose-backend-is-the-beacon",
+        NOBODY,
+        &[(Part::Nginx, "http { access_log off; server { listen {at}; location / { proxy_pass http://198.51.100.21:443; } } }")],
     ),
 ];
