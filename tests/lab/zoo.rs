@@ -385,7 +385,7 @@ impl<'a> Hall<'a> {
                 "open-proxy",
                 &at,
                 &format!(
-                    "beacon = [\"http://{BEACON4}:443/\", \"http://beacon.lab.test:80/\"]\nexpect = \"blocked\"\n{listed}\n\
+                    "beacon = [\"http://{BEACON4}:443/\", \"http://beacon.lab.test:80/\", \"http://{BEACON4}:9891/\"]\nexpect = \"blocked\"\n{listed}\n\
                      witness = [\"internet\", \"{name}-alive\"{relays}]\nrequire = [\"vantage\", \"target\"]"
                 ),
             );
@@ -456,6 +456,10 @@ fn wrong_about(entry: &Entry, judged: &Value) -> Vec<String> {
             }
         }
     }
+    let proofs = |of: &Value| ["vantage", "target"].iter().all(|p| of["proofs"].as_array().is_some_and(|all| all.contains(&json!(p))));
+    if verdict == "holds" && !(proofs(judged) && looked.iter().all(|o| proofs(o))) {
+        say(format!("holds without its proofs: {judged:#}"));
+    }
     for o in looked.iter().filter(|o| o["outcome"] == "relayed") {
         if !o["evidence"]["beacon_saw"].as_str().is_some_and(|saw| saw.starts_with(EGRESS4)) {
             say(format!("the beacon saw somebody else: {o:#}"));
@@ -467,7 +471,9 @@ fn wrong_about(entry: &Entry, judged: &Value) -> Vec<String> {
 /// The product's own beacon.
 fn beacon(lab: &Lab) -> Process {
     write_config(lab, "beacon.key", "6d7573746e6f742d6c61622d6b65792d6d7573746e6f742d6c61622d6b657921\n");
-    let text = format!("vantage = \"beacon\"\n[beacon]\nlisten = [\"{BEACON4}:443\", \"{BEACON4}:80\"]\nkey_file = \"beacon.key\"\n");
+    let text = format!(
+        "vantage = \"beacon\"\n[beacon]\nlisten = [\"{BEACON4}:443\", \"{BEACON4}:80\", \"{BEACON4}:9891\"]\nkey_file = \"beacon.key\"\n"
+    );
     let config = write_config(lab, "beacon.toml", &text);
     let command = [env!("CARGO_BIN_EXE_mustnot"), "beacon", "--config", config.to_str().unwrap()];
     let mut process = Process::spawn(lab, Host::Beacon, "beacon", &command, false);

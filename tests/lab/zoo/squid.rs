@@ -213,7 +213,7 @@ pub const SQUIDS: &[Entry] = &[
     open(
         "squid-high-ports",
         "curl -sS -m 6 --interface {from} -x http://{at} http://site.lab.test:8080/",
-        &["OP-05"],
+        &["OP-02"],
         &[(Part::Squid, "http_port {at}\nacl high port 1025-65535\nhttp_access allow office\nhttp_access deny CONNECT\nhttp_access allow high\nhttp_access deny all")],
     ),
     open(
@@ -225,13 +225,13 @@ pub const SQUIDS: &[Entry] = &[
     open(
         "squid-names-alone",
         TUNNEL,
-        &["OP-08"],
+        &["OP-01", "OP-02"],
         &[(Part::Squid, "http_port {at}\nacl literal dstdom_regex -n ^[0-9.]+$\nhttp_access deny literal !office\nhttp_access allow all")],
     ),
     open(
         "squid-literals-past-the-list-of-names",
         "curl -sS -m 6 --interface {from} -x http://{at} http://198.51.100.20/",
-        &["OP-08"],
+        &["OP-01", "OP-02"],
         &[(Part::Squid, "http_port {at}\nacl bad dstdomain -n .lab.test\nhttp_access deny bad !office\nhttp_access allow all")],
     ),
     open(
