@@ -76,7 +76,9 @@ fn zoo_of_peers_that_mean_harm() {
 fn a_monitor_among_peers_that_mean_harm_does_not_grow() {
     let Some(lab) = Lab::new() else { return };
     let hall = Hall::open(&lab, &[RECORDER, HARM]);
-    let text = hall.config(&format!("[web]\nlisten = \"{STRANGER4}:9890\"\n"), |_| true).replacen("\"30s\"", "\"5s\"", 1);
+    let text = hall
+        .config(&format!("[web]\nlisten = \"{STRANGER4}:9890\"\n"), "techniques = [\"OP-01\", \"OP-02\"]", |_| true)
+        .replacen("\"30s\"", "\"5s\"", 1);
     let mut monitor = Monitor::start(&lab, Host::Stranger, STRANGER4, &text);
     let peak = |monitor: &mut Monitor| peak_kib(monitor.process().id()).unwrap();
     let runs = |monitor: &Monitor| {

@@ -168,7 +168,7 @@ pub struct Judgement {
 pub struct Hall<'a> {
     lab: &'a Lab,
     kept: Vec<Kept<'a>>,
-    _beacon: Process,
+    _beacons: [Process; 2],
 }
 
 impl Part {
@@ -279,7 +279,7 @@ impl<'a> Hall<'a> {
             lab.hub(Host::Beacon)
                 .ask(&json!({ "do": "listen", "name": format!("page:{port}"), "host": WITNESS4, "port": port, "mode": "http" }));
         }
-        let mut hall = Hall { lab, kept: Vec::new(), _beacon: beacon(lab) };
+        let mut hall = Hall { lab, kept: Vec::new(), _beacons: beacons(lab) };
         let mut rules = Vec::new();
         for (number, entry) in entries.iter().copied().flatten().enumerate() {
             for (part, setup) in entry.parts {
@@ -364,7 +364,7 @@ impl<'a> Hall<'a> {
     }
 
     /// A configuration that has a check of each of these entries, with its witnesses; `top` are more sections.
-    pub fn config(&self, top: &str, these: impl Fn(&Entry) -> bool) -> String {
+    pub fn config(&self, top: &str, suite: &str, these: impl Fn(&Entry) -> bool) -> String {
         let ca = self.lab.dir().join("ca.pem");
         let mut body = format!("{top}[beacon]\nkey_file = \"beacon.key\"\n{}", internet());
         for Kept { entry, port, .. } in self.kept.iter().filter(|kept| these(kept.entry)) {
@@ -385,7 +385,7 @@ impl<'a> Hall<'a> {
                 "open-proxy",
                 &at,
                 &format!(
-                    "beacon = [\"http://{BEACON4}:443/\", \"http://beacon.lab.test:80/\", \"http://{BEACON4}:9891/\"]\nexpect = \"blocked\"\n{listed}\n\
+                    "beacon = [\"http://{BEACON4}:443/\", \"http://beacon.lab.test:80/\", \"http://{WITNESS4}:9891/\"]\nexpect = \"blocked\"\n{suite}\n{listed}\n\
                      witness = [\"internet\", \"{name}-alive\"{relays}]\nrequire = [\"vantage\", \"target\"]"
                 ),
             );
@@ -396,7 +396,7 @@ impl<'a> Hall<'a> {
     /// What the monitor says of these entries, against the truth.
     pub fn judge(&self, these: impl Fn(&Entry) -> bool) -> Judgement {
         let kept = || self.kept.iter().filter(|kept| these(kept.entry));
-        let mut gate = start_gate(self.lab, Host::Stranger, &self.config("", &these), None);
+        let mut gate = start_gate(self.lab, Host::Stranger, &self.config("", SUITE, &these), None);
         let mut peak_kib = 0;
         until(SOON * 2, || {
             peak_kib = gate.peak_kib().unwrap_or(peak_kib);
@@ -410,8 +410,10 @@ impl<'a> Hall<'a> {
 
 /// A destination that the lists of the zoo have.
 const LISTED: &str = "allowed_destination = \"site.lab.test:443\"";
-/// The techniques that are built.
-const BUILT: [&str; 4] = ["OP-01", "OP-02", "OP-07", "OP-09"];
+/// Every technique, with the address that the allow lists of the zoo have. One attempt each: what a technique shows does not hang on luck here.
+const SUITE: &str = "attempts = 1\nspoof = [\"198.51.100.10\"]";
+/// The few techniques that find most.
+const QUICK: [&str; 4] = ["OP-01", "OP-02", "OP-07", "OP-09"];
 /// What says that a proxy let a stranger in.
 const OPEN: [&str; 4] = ["relayed", "relayed-blind", "tunnelled", "acl-passed"];
 
@@ -420,7 +422,6 @@ fn wrong_about(entry: &Entry, judged: &Value) -> Vec<String> {
     let mut wrong = Vec::new();
     let verdict = judged["verdict"].as_str().unwrap();
     let due = match entry.truth {
-        Truth::Open(by) if !by.is_empty() && by.iter().all(|technique| !BUILT.contains(technique)) => return wrong,
         Truth::Open(_) => "violated",
         Truth::Hidden if verdict == "unproven" => "unproven",
         Truth::Hidden => "violated",
@@ -448,6 +449,10 @@ fn wrong_about(entry: &Entry, judged: &Value) -> Vec<String> {
                     say(format!("{technique} must show it{table}"));
                 }
             }
+            let (due, seen) = (by.iter().any(|t| QUICK.contains(t)), QUICK.iter().any(|t| shown(t) > 0));
+            if due != seen && !by.is_empty() {
+                say(format!("the quick techniques alone {} it{table}", if seen { "show" } else { "miss" }));
+            }
         }
         Truth::Hidden => {}
         Truth::Closed | Truth::Quiet | Truth::Unprovable => {
@@ -468,20 +473,21 @@ fn wrong_about(entry: &Entry, judged: &Value) -> Vec<String> {
     wrong
 }
 
-/// The product's own beacon.
-fn beacon(lab: &Lab) -> Process {
+/// The product's own beacons: one by address and by name on the usual ports, another one elsewhere on a high port.
+fn beacons(lab: &Lab) -> [Process; 2] {
     write_config(lab, "beacon.key", "6d7573746e6f742d6c61622d6b65792d6d7573746e6f742d6c61622d6b657921\n");
-    let text = format!(
-        "vantage = \"beacon\"\n[beacon]\nlisten = [\"{BEACON4}:443\", \"{BEACON4}:80\", \"{BEACON4}:9891\"]\nkey_file = \"beacon.key\"\n"
-    );
-    let config = write_config(lab, "beacon.toml", &text);
-    let command = [env!("CARGO_BIN_EXE_mustnot"), "beacon", "--config", config.to_str().unwrap()];
-    let mut process = Process::spawn(lab, Host::Beacon, "beacon", &command, false);
     let hub = lab.hub(Host::Beacon);
-    let ready = until(SOON, || {
-        assert!(process.ended().is_none(), "the beacon ended: {}", lab.log("beacon"));
-        (hub.connect(BEACON4, 80, 0.2).outcome == "connected").then_some(())
-    });
-    assert!(ready.is_some(), "the beacon did not get ready: {}", lab.log("beacon"));
-    process
+    [("beacon", BEACON4, &[443, 80][..]), ("far-beacon", WITNESS4, &[9891])].map(|(name, host, ports)| {
+        let listen: Vec<String> = ports.iter().map(|port: &u16| format!("{host}:{port}")).collect();
+        let text = format!("vantage = \"{name}\"\n[beacon]\nlisten = {listen:?}\nkey_file = \"beacon.key\"\n");
+        let config = write_config(lab, &format!("{name}.toml"), &text);
+        let command = [env!("CARGO_BIN_EXE_mustnot"), "beacon", "--config", config.to_str().unwrap()];
+        let mut process = Process::spawn(lab, Host::Beacon, name, &command, false);
+        let ready = until(SOON, || {
+            assert!(process.ended().is_none(), "{name} ended: {}", lab.log(name));
+            (hub.connect(host, ports[0], 0.2).outcome == "connected").then_some(())
+        });
+        assert!(ready.is_some(), "{name} did not get ready: {}", lab.log(name));
+        process
+    })
 }
