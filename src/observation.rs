@@ -1,5 +1,6 @@
 //! Observations: what happened on the wire. Facts only, nothing here is good or bad.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
@@ -380,6 +381,9 @@ pub struct Evidence {
     /// The address that the beacon saw, by its signature.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub beacon_saw: Option<SocketAddr>,
+    /// The address from which the beacon sees us come, directly, by its signature.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beacon_saw_us: Option<SocketAddr>,
     /// What the beacon's log said of the nonce: `unknown`, `known`, or why it could not be asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub beacon_log: Option<String>,
@@ -387,6 +391,9 @@ pub struct Evidence {
     /// is a proxy waiting for more, not one that relays (SPEC section 8).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub excused_by: Option<&'static str>,
+    /// It ended below TCP where other techniques at the same address got past it: a limit or a ban fell meanwhile.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub shut_out: bool,
     /// How long the proxy took to grant the tunnel, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub via_overhead_ms: Option<f64>,
@@ -477,6 +484,8 @@ pub struct Subject {
     pub via: bool,
     /// The technique of a suite.
     pub technique: Option<&'static str>,
+    /// The variant of a look that is made in several ways: the form of a technique.
+    pub variant: Option<String>,
 }
 
 /// The outcome of all attempts at one subject, with the evidence of the attempt that decided.
@@ -583,6 +592,19 @@ pub fn excuse_mute(seen: &mut [Observation]) {
     for mute in seen.iter_mut().filter(|o| o.outcome == Outcome::Mute && greeted(o) && unknown(o)) {
         let by = denied.iter().find(|(address, technique)| *address == mute.subject.dialled && *technique != mute.subject.technique);
         mute.evidence.excused_by = by.and_then(|(_, technique)| *technique);
+    }
+}
+
+/// Marks what a suite saw end below TCP at an address where something else of it got past: one port lets in or keeps out, so
+/// what changed meanwhile is that somebody had enough of us (a limit of rates, a ban), and these show no block.
+pub fn note_shut_out(seen: &mut [Observation]) {
+    let suite = |o: &&mut Observation| o.subject.technique.is_some() && o.subject.dialled.is_some();
+    let let_in: BTreeSet<SocketAddr> =
+        seen.iter().filter(|o| o.subject.technique.is_some() && o.got_past_tcp()).filter_map(|o| o.subject.dialled).collect();
+    let below = |o: &Outcome| matches!(o, Outcome::Refused | Outcome::Prohibited | Outcome::Unreachable | Outcome::Timeout);
+    for one in seen.iter_mut().filter(suite) {
+        let here = one.subject.dialled.is_some_and(|address| let_in.contains(&address));
+        one.evidence.shut_out = here && one.attempts.iter().any(below);
     }
 }
 

@@ -1,6 +1,7 @@
 //! Probes: one way of looking each, one file a kind. A probe knows the wire, and does not know what a verdict is.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
@@ -12,7 +13,7 @@ use crate::net::connect;
 use crate::net::resolve::{Answer, Resolver};
 use crate::observation::{Attempt, Class, Evidence, Family, Outcome, Stage, Subject, Transport};
 use crate::secret::Secret;
-use crate::target::{HostPort, Url};
+use crate::target::HostPort;
 
 mod by_hand;
 mod egress_ip;
@@ -28,7 +29,7 @@ mod tunnel;
 pub use egress_ip::EgressIp;
 pub use http::Http;
 pub use kind::Kind;
-pub use open_proxy::{OpenProxy, Technique};
+pub use open_proxy::{Form, LEFT_OUT, OpenProxy, Technique};
 pub use peer::Peer;
 pub use tcp::Tcp;
 pub use tls::Tls;
@@ -116,10 +117,35 @@ impl Probe {
         self.first_hop().host.ip().is_none()
     }
 
+    /// What follows most attempts: the question to the beacon's log.
+    pub fn afterthought(&self, timeout: Duration) -> Duration {
+        match self {
+            Probe::OpenProxy(_) => timeout,
+            Probe::Tcp(_) | Probe::Tls(_) | Probe::Http(_) | Probe::EgressIp(_) | Probe::Peer(_) => Duration::ZERO,
+        }
+    }
+
+    /// How many subjects of a run are looked at at once; witnesses run between those and the next.
+    pub fn looks_at_once(&self) -> usize {
+        match self {
+            Probe::OpenProxy(_) => OpenProxy::AT_ONCE,
+            Probe::Tcp(_) | Probe::Tls(_) | Probe::Http(_) | Probe::EgressIp(_) | Probe::Peer(_) => 128,
+        }
+    }
+
+    /// How many subjects there are by the file alone: of one address, and of a name an address a family.
+    pub fn subjects_known(&self) -> usize {
+        match self {
+            Probe::OpenProxy(suite) => suite.forms_known() * if self.needs_resolving() { 2 } else { 1 },
+            Probe::Tcp(_) | Probe::Tls(_) | Probe::Http(_) | Probe::EgressIp(_) | Probe::Peer(_) => 1,
+        }
+    }
+
     /// What follows the last attempt at worst: the open-proxy suite asks the beacon's log.
     pub fn epilogue(&self, timeout: Duration) -> Duration {
         match self {
-            Probe::OpenProxy(_) => timeout,
+            // Late arrivals before it, the log after it; and another beacon, where one answered.
+            Probe::OpenProxy(_) => timeout * 3,
             Probe::Tcp(_) | Probe::Tls(_) | Probe::Http(_) | Probe::EgressIp(_) | Probe::Peer(_) => Duration::ZERO,
         }
     }
@@ -132,8 +158,8 @@ pub enum Aim {
     AsWritten,
     /// This address of the target, through the proxy on the way.
     Tunnel(HostPort),
-    /// That a proxy relays, by this technique, to this beacon where it aims at one.
-    Relay(Technique, Option<Url>),
+    /// That a proxy relays, by this form of a technique.
+    Relay(Arc<Form>),
 }
 
 /// Where the first packets of a probe go.
@@ -178,6 +204,7 @@ impl Probe {
             source,
             via,
             technique: None,
+            variant: None,
         };
         let approach = Approach { to, source, timeout, aim: Aim::AsWritten, resolver };
         match self {

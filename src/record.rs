@@ -131,6 +131,9 @@ pub struct Seen {
     /// The technique of a suite.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub technique: Option<&'static str>,
+    /// The variant of a look that is made in several ways.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
     /// What was asked there, where an answer to one question says nothing of another.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub asked: Option<String>,

@@ -77,6 +77,7 @@ pub const OWN: &[(&str, &[Kind])] = &[
     ("beacon", &[Kind::OpenProxy]),
     ("techniques", &[Kind::OpenProxy]),
     ("allowed_destination", &[Kind::OpenProxy]),
+    ("spoof", &[Kind::OpenProxy]),
 ];
 
 /// Tables that the specification knows and this version has not built.
@@ -88,7 +89,6 @@ const UNBUILT_PROXY: &[&str] = &["proxy_protocol_from", "egress_budget", "drain"
 /// The same of a check.
 const UNBUILT_CHECK: &[&str] = &[
     "variants",
-    "spoof",
     "deny_location",
     "template",
     "allow_targets",

@@ -42,9 +42,31 @@ pub struct Look {
 }
 
 impl Found {
+    /// The same in parts that can be looked at at once; what was lost stands in the first.
+    pub(super) fn parts(mut self, at_once: usize) -> impl Iterator<Item = Found> {
+        let mut rest = self.subjects.split_off(self.subjects.len().min(at_once)).into_iter().peekable();
+        let parts = std::iter::from_fn(move || {
+            rest.peek()?;
+            Some(Found { subjects: rest.by_ref().take(at_once).collect(), ..Found::default() })
+        });
+        std::iter::once(self).chain(parts)
+    }
+
     /// There is nothing to look at but the answer of the name server itself, and the check accepts that one.
     pub(super) fn is_the_answer(&self, check: &Check) -> bool {
         self.subjects.is_empty() && self.lost.iter().any(|o| o.stage == Stage::Dns && check.expectation.accepts(o.outcome))
+    }
+}
+
+impl Look {
+    /// Both looks as one.
+    pub(super) fn and(mut self, more: Look) -> Look {
+        self.found.subjects.extend(more.found.subjects);
+        self.found.lost.extend(more.found.lost);
+        self.found.left_out += more.found.left_out;
+        self.seen.extend(more.seen);
+        self.planned += more.planned;
+        self
     }
 }
 
@@ -227,5 +249,6 @@ pub fn nowhere(address: String) -> Subject {
         source: None,
         via: false,
         technique: None,
+        variant: None,
     }
 }
