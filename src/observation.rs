@@ -578,6 +578,10 @@ impl Observation {
 /// The techniques that send the beginning of a conversation: an HTTP proxy waits in silence for what it takes for the rest of a head.
 /// All others send a whole request, and whoever is silent about that may still be thinking it over.
 const GREETINGS: &[&str] = &["OP-18", "OP-19", "OP-20", "OP-21"];
+/// This one greets with a ClientHello; what it asks for inside TLS is whole again.
+const INSIDE_TLS: &str = "OP-17";
+/// The one of them that carries no nonce, so that no log can know it.
+const WITHOUT_NONCE: &str = "OP-21";
 
 /// Excuses the `mute` observations of a suite's greetings: the beacon's log does not know their nonce, and another technique
 /// was answered `denied` at the same address (SPEC section 8).
@@ -587,8 +591,9 @@ pub fn excuse_mute(seen: &mut [Observation]) {
         .filter(|o| o.attempts.iter().all(|a| *a == Outcome::Denied))
         .map(|o| (o.subject.dialled, o.subject.technique))
         .collect();
-    let greeted = |o: &Observation| o.subject.technique.is_some_and(|t| GREETINGS.contains(&t));
-    let unknown = |o: &Observation| o.evidence.beacon_log.as_deref() == Some("unknown");
+    let hello = |o: &Observation| o.subject.technique == Some(INSIDE_TLS) && o.evidence.tls_version.is_none();
+    let greeted = |o: &Observation| hello(o) || o.subject.technique.is_some_and(|t| GREETINGS.contains(&t));
+    let unknown = |o: &Observation| o.evidence.beacon_log.as_deref() == Some("unknown") || o.subject.technique == Some(WITHOUT_NONCE);
     for mute in seen.iter_mut().filter(|o| o.outcome == Outcome::Mute && greeted(o) && unknown(o)) {
         let by = denied.iter().find(|(address, technique)| *address == mute.subject.dialled && *technique != mute.subject.technique);
         mute.evidence.excused_by = by.and_then(|(_, technique)| *technique);

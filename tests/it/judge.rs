@@ -432,6 +432,13 @@ fn a_greeting_that_is_met_with_silence_is_excused_by_another_technique_denied_at
     let denied = technique(&[Outcome::Denied; 3], "OP-01");
     assert_eq!(verdict(vec![denied.clone()], |_| ()), "holds");
     assert_eq!(verdict(vec![], |_| ()), "unproven");
+    // A ClientHello is a greeting, what is asked inside TLS is not.
+    assert_eq!(verdict(vec![denied.clone()], |mute| mute.subject.technique = Some("OP-17")), "holds");
+    let inside = |mute: &mut Observation| (mute.subject.technique, mute.evidence.tls_version) = (Some("OP-17"), Some("1.3".into()));
+    assert_eq!(verdict(vec![denied.clone()], inside), "unproven");
+    // OP-21 carries no nonce, so no log is asked.
+    let without_nonce = |mute: &mut Observation| (mute.subject.technique, mute.evidence.beacon_log) = (Some("OP-21"), None);
+    assert_eq!(verdict(vec![denied.clone()], without_nonce), "holds");
     // A whole request that nobody answers may still be thought over.
     assert_eq!(verdict(vec![denied.clone()], |mute| mute.subject.technique = Some("OP-02")), "unproven");
     assert_eq!(verdict(vec![denied.clone()], |mute| mute.evidence.beacon_log = None), "unproven");

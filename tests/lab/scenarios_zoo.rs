@@ -5,7 +5,9 @@ use std::time::Duration;
 use crate::run::{Monitor, SOON, peak_kib, series};
 use crate::service::until;
 use crate::world::{Host, Lab, STRANGER4};
-use crate::zoo::{APACHES, Entry, HAPROXIES, HARM, Hall, MISSED, NGINXES, NO_PROXIES, OTHERS, RECORDER, SOCKS, SQUIDS, TINYPROXIES, Truth};
+use crate::zoo::{
+    APACHES, BOASTERS, Entry, HAPROXIES, HARM, Hall, MISSED, NGINXES, NO_PROXIES, OTHERS, RECORDER, SOCKS, SQUIDS, TINYPROXIES, Truth,
+};
 
 fn visit(halls: &[&[Entry]]) {
     let Some(lab) = Lab::new() else { return };
@@ -47,9 +49,9 @@ fn zoo_of_what_is_no_proxy_or_out_of_reach() {
 
 /// Red until a technique sees them.
 #[test]
-#[ignore = "these are open, and no technique shows it yet"]
+#[ignore = "what is judged wrongly yet: open and not seen, or closed and called open"]
 fn zoo_of_what_is_missed() {
-    visit(&[MISSED]);
+    visit(&[MISSED, BOASTERS]);
 }
 
 /// The most memory that the monitor may need while everybody pours at once, in KiB.

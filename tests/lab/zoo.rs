@@ -18,7 +18,7 @@ mod http;
 mod rest;
 mod squid;
 
-pub use harm::{HARM, RECORDER};
+pub use harm::{BOASTERS, HARM, RECORDER};
 pub use http::{APACHES, HAPROXIES, NGINXES, OTHERS, TINYPROXIES};
 pub use rest::{NO_PROXIES, SOCKS};
 pub use squid::{MISSED, SQUIDS};
@@ -105,6 +105,19 @@ impl Entry {
     /// The same, listening on the proxy's IPv6 address alone.
     pub const fn over_ipv6(self) -> Entry {
         Entry { v6: true, ..self }
+    }
+
+    /// The techniques that it is asked by: every one where none may show anything, else those that must, and the quick ones.
+    /// One attempt each, since what a technique shows does not hang on luck here.
+    fn suite(&self) -> String {
+        let techniques = match self.truth {
+            Truth::Open(by) => {
+                let quick = QUICK.iter().filter(|t| !by.contains(t) && (**t != "OP-07" || !self.by_hand.is_empty()));
+                format!("techniques = {:?}\n", by.iter().chain(quick).collect::<Vec<_>>())
+            }
+            _ => String::new(),
+        };
+        format!("attempts = 1\nspoof = [\"198.51.100.10\"]\n{techniques}")
     }
 
     fn address(&self) -> &'static str {
@@ -380,6 +393,7 @@ impl<'a> Hall<'a> {
             let relays = if relays { format!(", \"{name}-relays\"") } else { String::new() };
             // Only who audits a proxy with a list of destinations knows one of them.
             let listed = if entry.by_hand == NOBODY { String::new() } else { format!("{LISTED}\nca_file = {ca:?}") };
+            let suite = if suite.is_empty() { entry.suite() } else { suite.to_owned() };
             body += &check(
                 name,
                 "open-proxy",
@@ -390,13 +404,14 @@ impl<'a> Hall<'a> {
                 ),
             );
         }
-        config("stranger", &body)
+        // Two cores may have a whole hall to serve between two witnesses.
+        format!("witness_window = \"30s\"\n{}", config("stranger", &body))
     }
 
     /// What the monitor says of these entries, against the truth.
     pub fn judge(&self, these: impl Fn(&Entry) -> bool) -> Judgement {
         let kept = || self.kept.iter().filter(|kept| these(kept.entry));
-        let mut gate = start_gate(self.lab, Host::Stranger, &self.config("", SUITE, &these), None);
+        let mut gate = start_gate(self.lab, Host::Stranger, &self.config("", "", &these), None);
         let mut peak_kib = 0;
         until(SOON * 2, || {
             peak_kib = gate.peak_kib().unwrap_or(peak_kib);
@@ -410,8 +425,6 @@ impl<'a> Hall<'a> {
 
 /// A destination that the lists of the zoo have.
 const LISTED: &str = "allowed_destination = \"site.lab.test:443\"";
-/// Every technique, with the address that the allow lists of the zoo have. One attempt each: what a technique shows does not hang on luck here.
-const SUITE: &str = "attempts = 1\nspoof = [\"198.51.100.10\"]";
 /// The few techniques that find most.
 const QUICK: [&str; 4] = ["OP-01", "OP-02", "OP-07", "OP-09"];
 /// What says that a proxy let a stranger in.

@@ -39,12 +39,16 @@ pub const HARM: &[Entry] = &[
     bluff("grants-and-echoes", &[(Part::Peer, "grants_and_echoes {at}")]),
     bluff("grants-and-pours", &[(Part::Peer, "grants_and_pours {at}")]),
     bluff("grants-and-is-silent", &[(Part::Peer, "grants_and_is_silent {at}")]),
-    bluff("grants-socks-and-echoes", &[(Part::Peer, "grants_socks_and_echoes {at}")]),
-    bluff("grants-socks-by-endless-name", &[(Part::Peer, "grants_socks_by_endless_name {at}")]),
     bluff("grants-socks-4-and-echoes", &[(Part::Peer, "grants_socks_4_and_echoes {at}")]),
     bluff("replays-what-the-beacon-signed", &[(Part::Peer, "replays {at}")]),
     bluff("forges-what-the-beacon-signs", &[(Part::Peer, "forges {at}")]),
     bluff("says-nonsense", &[(Part::Peer, "says_nonsense {at}")]),
     bluff("says-other-nonsense", &[(Part::Peer, "says_nonsense {at}")]),
     bluff("says-more-nonsense", &[(Part::Peer, "says_nonsense {at}")]),
+];
+
+/// These say yes to SOCKS BIND and UDP ASSOCIATE, and to everything else: judged `violated` by that word alone.
+pub const BOASTERS: &[Entry] = &[
+    bluff("grants-socks-and-echoes", &[(Part::Peer, "grants_socks_and_echoes {at}")]),
+    bluff("grants-socks-by-endless-name", &[(Part::Peer, "grants_socks_by_endless_name {at}")]),
 ];

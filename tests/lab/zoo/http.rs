@@ -65,7 +65,7 @@ pub const TINYPROXIES: &[Entry] = &[
         "curl -sS -m 6 --interface {from} -x http://{at} -U known:word-{from} http://site.lab.test/",
         &[(Part::Tinyproxy, "BasicAuth known word-198.51.100.67")],
     ),
-    closed(
+    quiet(
         "tinyproxy-reverse-only",
         NOBODY,
         &[(Part::Tinyproxy, "ReversePath \"/\" \"http://{back}/\"\nReverseOnly Yes"), (Part::Peer, "site {back}")],
@@ -97,12 +97,12 @@ pub const APACHES: &[Entry] = &[
             "{connects}ProxyRequests On\nAllowCONNECT 443 9891\n<Proxy \"*\">\nAuthType Basic\nAuthName lab\nAuthUserFile {dir}/passwords\nRequire valid-user\n</Proxy>",
         )],
     ),
-    closed(
+    quiet(
         "apache-reverse",
         NOBODY,
         &[(Part::Apache, "ProxyPass \"/\" \"http://{back}/\"\nProxyPreserveHost On"), (Part::Peer, "site {back}")],
     ),
-    closed("apache-pages", NOBODY, &[(Part::Apache, "DocumentRoot {dir}\n<Directory {dir}>\nRequire all granted\n</Directory>")]),
+    quiet("apache-pages", NOBODY, &[(Part::Apache, "DocumentRoot {dir}\n<Directory {dir}>\nRequire all granted\n</Directory>")]),
     closed(
         "apache-forwarded-for-of-our-balancer",
         TUNNEL,
@@ -243,7 +243,7 @@ pub const HAPROXIES: &[Entry] = &[
             "listen front\n bind {at}\n mode http\n http-request deny unless { src 198.51.100.10 198.51.100.67 }\n http-request return status 200 content-type text/plain string office",
         )],
     ),
-    closed(
+    quiet(
         "haproxy-rejects-before-squid",
         TUNNEL,
         &[
@@ -320,7 +320,7 @@ pub const HAPROXIES: &[Entry] = &[
             ),
         ],
     ),
-    closed(
+    quiet(
         "haproxy-proxy-header-and-source-first",
         NOBODY,
         &[

@@ -1,6 +1,6 @@
 //! SOCKS; what is no proxy at all; what is kept out below TCP; what cannot be told.
 
-use super::{Entry, NOBODY, Part, SOCKS4, SOCKS5, TUNNEL, closed, open, silent, unprovable};
+use super::{Entry, NOBODY, Part, SOCKS4, SOCKS5, TUNNEL, closed, open, quiet, silent, unprovable};
 
 /// What every dante here has.
 pub const DANTE: &str = "logoutput: {dir}/{name}-socks.log
@@ -65,9 +65,9 @@ pub const SOCKS: &[Entry] = &[
 ];
 
 pub const NO_PROXIES: &[Entry] = &[
-    closed("web-app-that-says-200-to-connect", NOBODY, &[(Part::Peer, "site {at}")]),
-    closed("echo", NOBODY, &[(Part::Peer, "echo {at}")]),
-    closed("mirror-in-a-200", NOBODY, &[(Part::Peer, "mirror {at}")]),
+    quiet("web-app-that-says-200-to-connect", NOBODY, &[(Part::Peer, "site {at}")]),
+    quiet("echo", NOBODY, &[(Part::Peer, "echo {at}")]),
+    quiet("mirror-in-a-200", NOBODY, &[(Part::Peer, "mirror {at}")]),
     closed("accepts-and-hangs-up", NOBODY, &[(Part::Peer, "close {at}")]),
     closed("accepts-and-resets", NOBODY, &[(Part::Peer, "reset {at}")]),
     closed("ssh-server", NOBODY, &[(Part::Peer, "banner {at}")]),

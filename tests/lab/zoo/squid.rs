@@ -1,6 +1,6 @@
 //! Squid, as it is met in the field. Where `deny all` is missing at the end, that is the mistake.
 
-use super::{Entry, GET, NOBODY, ORIGIN, Part, SERVER_NAME, TUNNEL, UNSEEN, closed, hidden, open, unprovable};
+use super::{Entry, GET, NOBODY, ORIGIN, Part, SERVER_NAME, TUNNEL, UNSEEN, closed, hidden, open, quiet, unprovable};
 
 /// What every Squid here has; the setups follow it.
 pub const HEAD: &str = "visible_hostname proxy.lab.test
@@ -39,7 +39,8 @@ http_access deny all";
 
 pub const SQUIDS: &[Entry] = &[
     closed("squid-textbook", TUNNEL, &[(Part::Squid, TEXTBOOK)]),
-    closed(
+    // Such a denial is no `denied`, so nothing excuses the silence about a SOCKS greeting.
+    quiet(
         "squid-denial-is-a-302",
         TUNNEL,
         &[(
@@ -47,7 +48,7 @@ pub const SQUIDS: &[Entry] = &[
             "http_port {at}\ndeny_info 302:http://help.lab.test/denied office\nhttp_access deny !office\nhttp_access allow office\nhttp_access deny all",
         )],
     ),
-    closed(
+    quiet(
         "squid-denial-is-a-307",
         TUNNEL,
         &[(
@@ -96,7 +97,7 @@ pub const SQUIDS: &[Entry] = &[
         &[
             (
                 Part::Squid,
-                "http_port {at} accel defaultsite=shop.lab.test no-vhost\ncache_peer 10.0.0.3 parent {backport} 0 no-query originserver\nhttp_access allow all\nnever_direct allow all",
+                "http_port {at} accel defaultsite=shop.lab.test no-vhost\ncache_peer 10.0.0.3 parent {backport} 0 no-query originserver\nhttp_access deny manager\nhttp_access allow all\nnever_direct allow all",
             ),
             (Part::Peer, "site {back}"),
         ],
@@ -112,11 +113,6 @@ pub const SQUIDS: &[Entry] = &[
             (Part::Haproxy, "listen front\n bind {at}\n mode tcp\n server squid {back} source 10.0.0.3 send-proxy"),
         ],
     ),
-    unprovable("squid-accelerator-of-a-dead-site", NOBODY, &[(
-        Part::Squid,
-        "http_port {at} accel defaultsite=shop.lab.test no-vhost\ncache_peer 10.0.0.3 parent {backport} 0 no-query originserver\n\
-         http_access allow all\nnever_direct allow all",
-    )]),
     // ---- open ------------------------------------------------------------------------------------------------------
     open(
         "squid-broad-source",
@@ -356,5 +352,15 @@ pub const MISSED: &[Entry] = &[
         "nginx-whose-backend-is-the-beacon",
         NOBODY,
         &[(Part::Nginx, "http { access_log off; server { listen {at}; location / { proxy_pass http://198.51.100.21:443; } } }")],
+    ),
+    // It goes to its own site alone, and that one is dead.
+    unprovable(
+        "squid-accelerator-of-a-dead-site",
+        NOBODY,
+        &[(
+            Part::Squid,
+            "http_port {at} accel defaultsite=shop.lab.test no-vhost\ncache_peer 10.0.0.3 parent {backport} 0 no-query originserver\n\
+         http_access allow all\nnever_direct allow all",
+        )],
     ),
 ];
