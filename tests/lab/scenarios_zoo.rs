@@ -13,7 +13,7 @@ fn visit(halls: &[&[Entry]]) {
     let Some(lab) = Lab::new() else { return };
     let hall = Hall::open(&lab, halls);
     let mut wrong = hall.by_hand();
-    wrong.extend(hall.judge(|_| true).wrong);
+    wrong.extend(hall.judge("", |_| true).wrong);
     assert!(wrong.is_empty(), "{} things are wrong:\n{}", wrong.len(), wrong.join("\n"));
 }
 
@@ -56,6 +56,9 @@ fn zoo_of_what_is_missed() {
 
 /// The most memory that the monitor may need while everybody pours at once, in KiB.
 const MOST_KIB: u64 = 64 * 1024;
+/// One technique of each protocol: what is harmful is in the answers, which are read by the same code for all others.
+const HARM_SUITE: &str =
+    "attempts = 1\ntechniques = [\"OP-01\", \"OP-02\", \"OP-09\", \"OP-15\", \"OP-16\", \"OP-17\", \"OP-18\", \"OP-20\", \"OP-34\"]";
 /// The longest that it may take over peers that never end.
 const LONGEST: Duration = Duration::from_secs(60);
 
@@ -64,8 +67,8 @@ const LONGEST: Duration = Duration::from_secs(60);
 fn zoo_of_peers_that_mean_harm() {
     let Some(lab) = Lab::new() else { return };
     let hall = Hall::open(&lab, &[RECORDER, HARM]);
-    let record = hall.judge(|entry| entry.name == RECORDER[0].name);
-    let all = hall.judge(|_| true);
+    let record = hall.judge(HARM_SUITE, |entry| entry.name == RECORDER[0].name);
+    let all = hall.judge(HARM_SUITE, |_| true);
     eprintln!("all harm at once: {:?}, at most {} KiB", all.took, all.peak_kib);
     let wrong = [record.wrong, all.wrong].concat();
     assert!(wrong.is_empty(), "{} things are wrong:\n{}", wrong.len(), wrong.join("\n"));
@@ -88,10 +91,10 @@ fn a_monitor_among_peers_that_mean_harm_does_not_grow() {
         series(&metrics, "mustnot_check_runs_total").iter().filter(|s| s.label("check") == "endless-body").map(|s| s.value).sum::<f64>()
     };
     let first = peak(&mut monitor);
-    let enough = until(SOON, || (runs(&monitor) >= 4.0).then_some(()));
+    let enough = until(SOON, || (runs(&monitor) >= 3.0).then_some(()));
     assert!(enough.is_some(), "only {} rounds", runs(&monitor));
     let last = peak(&mut monitor);
-    eprintln!("peak after the first round {first} KiB, after four {last} KiB");
+    eprintln!("peak after the first round {first} KiB, after three {last} KiB");
     assert!(last < MOST_KIB && last < first + first / 4, "{first} KiB, then {last} KiB");
     assert_eq!(monitor.terminate(&lab), Some(0));
 }

@@ -408,10 +408,10 @@ impl<'a> Hall<'a> {
         format!("witness_window = \"30s\"\n{}", config("stranger", &body))
     }
 
-    /// What the monitor says of these entries, against the truth.
-    pub fn judge(&self, these: impl Fn(&Entry) -> bool) -> Judgement {
+    /// What the monitor says of these entries, against the truth; `suite` is what is written of techniques, each entry's own where it is empty.
+    pub fn judge(&self, suite: &str, these: impl Fn(&Entry) -> bool) -> Judgement {
         let kept = || self.kept.iter().filter(|kept| these(kept.entry));
-        let mut gate = start_gate(self.lab, Host::Stranger, &self.config("", "", &these), None);
+        let mut gate = start_gate(self.lab, Host::Stranger, &self.config("", suite, &these), None);
         let mut peak_kib = 0;
         until(SOON * 2, || {
             peak_kib = gate.peak_kib().unwrap_or(peak_kib);
