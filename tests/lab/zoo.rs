@@ -111,7 +111,7 @@ impl Entry {
     /// One attempt each, since what a technique shows does not hang on luck here.
     fn suite(&self) -> String {
         let techniques = match self.truth {
-            Truth::Open(by) => {
+            Truth::Open(by) if !by.is_empty() => {
                 let quick = QUICK.iter().filter(|t| !by.contains(t) && (**t != "OP-07" || !self.by_hand.is_empty()));
                 format!("techniques = {:?}\n", by.iter().chain(quick).collect::<Vec<_>>())
             }

@@ -294,7 +294,7 @@ pub const MISSED: &[Entry] = &[
     open(
         "squid-get-to-a-list",
         GET,
-        &["OP-07"],
+        &[],
         &[(
             Part::Squid,
             "http_port {at}\nacl listed dstdomain site.lab.test\nhttp_access allow office\nhttp_access deny CONNECT\nhttp_access allow listed\nhttp_access deny all",
