@@ -270,14 +270,16 @@ impl Engine {
             found = self.find(number, check).await;
         }
         let mut whole = Look::default();
-        for part in found.parts(check.probe.looks_at_once()) {
-            if !whole.seen.is_empty() {
-                // After the part before, and before this one.
-                self.let_witnesses_run(check, Side::After, &part).await;
-            }
+        let mut parts = found.parts(check.probe.looks_at_once()).peekable();
+        while let Some(part) = parts.next() {
             let look = self.look(check, part, |seen| self.announce(number, check, seen, began));
             // The witnesses' decoys run meanwhile: beside the runs before, and at no cost in time.
-            whole = whole.and(join(look, self.hear_decoys(check, &[])).await.0);
+            let part = join(look, self.hear_decoys(check, &[])).await.0;
+            if let Some(next) = parts.peek() {
+                // After this part and before the next one, with the decoys beside what was seen.
+                join(self.let_witnesses_run(check, Side::After, next), self.hear_decoys(check, &part.seen)).await;
+            }
+            whole = whole.and(part);
         }
         whole
     }
