@@ -10,6 +10,7 @@ use mustnot::history::Board;
 use mustnot::memory::Memory;
 use mustnot::observation::{
     Attempt, Authentication, Class, Evidence, Family, Observation, Outcome, PeerEvidence, Reached, Stage, Subject, Transport, excuse_mute,
+    note_shut_out,
 };
 use mustnot::record::{Exposure, Record};
 use mustnot::schedule::Schedule;
