@@ -269,18 +269,17 @@ impl Engine {
             // The answer is the observation, so it has to be given while the witnesses stand around it.
             found = self.find(number, check).await;
         }
-        let (mut whole, mut heard) = (Look::default(), 0);
-        for part in found.parts(check.probe.looks_at_once()) {
-            if !whole.seen.is_empty() {
-                // After the part before, and before this one.
-                self.let_witnesses_run(check, Side::After, &part).await;
-            }
+        let mut whole = Look::default();
+        let mut parts = found.parts(check.probe.looks_at_once()).peekable();
+        while let Some(part) = parts.next() {
             let look = self.look(check, part, |seen| self.announce(number, check, seen, began));
-            // The decoys of the witnesses, and of the part before, run meanwhile: beside those runs, and at no cost in time.
-            let unheard = whole.seen.get(heard..).unwrap_or_default();
-            let look = join(look, self.hear_decoys(check, unheard)).await.0;
-            heard = whole.seen.len();
-            whole = whole.and(look);
+            // The witnesses' decoys run meanwhile: beside the runs before, and at no cost in time.
+            let part = join(look, self.hear_decoys(check, &[])).await.0;
+            if let Some(next) = parts.peek() {
+                // After this part and before the next one, with the decoys beside what was seen.
+                join(self.let_witnesses_run(check, Side::After, next), self.hear_decoys(check, &part.seen)).await;
+            }
+            whole = whole.and(part);
         }
         whole
     }

@@ -188,7 +188,7 @@ impl Plan {
         for check in checks {
             let slowest = check.witness_numbers().filter_map(|w| alone.get(w)).max().copied();
             let witnessed = slowest.map_or(Duration::ZERO, |w| (WITNESS_SPACING + w) * (check.rounds() + 1));
-            check.worst_run = check.worst_observation() + witnessed + check.timeout.max(DECOY_TIMEOUT);
+            check.worst_run = check.worst_observation() + witnessed + check.timeout.max(DECOY_TIMEOUT) * check.rounds();
         }
     }
 

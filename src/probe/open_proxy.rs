@@ -663,3 +663,6 @@ fn for_printf(bytes: &[u8]) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;

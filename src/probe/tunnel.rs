@@ -67,10 +67,13 @@ const TRIED: [&str; 7] = [
 
 /// What a proxy's answer that is no grant means.
 pub fn of_answer(head: &Head) -> Outcome {
-    let squid = head.header("x-squid-error").and_then(|value| value.split(' ').next()).unwrap_or_default();
+    let squid_says = head.header("x-squid-error").unwrap_or_default();
+    let squid = squid_says.split(' ').next().unwrap_or_default();
     let smokescreen = head.header("x-smokescreen-error").is_some();
     match head.status {
         _ if TRIED.contains(&squid) => Outcome::AclPassed,
+        // A denial that deny_info sends elsewhere: `X-Squid-Error: 302 Access Denied`.
+        300..=399 if squid_says.ends_with("Access Denied") => Outcome::Denied,
         _ if squid == "ERR_ACCESS_DENIED" || squid == "ERR_CACHE_ACCESS_DENIED" => Outcome::Denied,
         403 | 407 => Outcome::Denied,
         // It denies with 407; with these it had let us in, and could not connect.
@@ -124,6 +127,7 @@ mod tests {
             (403, Some("ERR_ACCESS_DENIED 0"), Outcome::Denied),
             (302, Some("ERR_ACCESS_DENIED 0"), Outcome::Denied),
             (302, None, Outcome::NotRelayed),
+            (302, Some("302 Access Denied"), Outcome::Denied),
             (200, None, Outcome::NotRelayed),
             (404, None, Outcome::NotRelayed),
             (500, None, Outcome::NotRelayed),

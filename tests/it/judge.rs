@@ -10,6 +10,7 @@ use mustnot::history::Board;
 use mustnot::memory::Memory;
 use mustnot::observation::{
     Attempt, Authentication, Class, Evidence, Family, Observation, Outcome, PeerEvidence, Reached, Stage, Subject, Transport, excuse_mute,
+    note_shut_out,
 };
 use mustnot::record::{Exposure, Record};
 use mustnot::schedule::Schedule;
@@ -449,6 +450,23 @@ fn a_greeting_that_is_met_with_silence_is_excused_by_another_technique_denied_at
     let mut elsewhere = denied;
     elsewhere.subject.dialled = "203.0.113.10:3128".parse().ok();
     assert_eq!(verdict(vec![elsewhere], |_| ()), "unproven");
+}
+
+#[test]
+fn what_is_refused_after_others_got_in_shows_no_block() {
+    let verdicts = |all: &[Observation]| {
+        let mut all = all.to_vec();
+        note_shut_out(&mut all);
+        all.into_iter().map(|one| suite_verdict(one, &proxy_blocked())).collect::<Vec<_>>()
+    };
+    let (denied, refused) = (technique(&[Outcome::Denied; 3], "OP-01"), technique(&[Outcome::Refused; 3], "OP-02"));
+    assert_eq!(verdicts(&[denied.clone(), refused.clone()]), ["holds", "unproven"]);
+    assert_eq!(verdicts(&[refused.clone(), refused.clone()]), ["holds", "holds"], "kept out from the first to the last");
+    let uneven = technique(&[Outcome::Denied, Outcome::Timeout, Outcome::Denied], "OP-03");
+    assert_eq!(verdicts(&[denied.clone(), uneven]), ["holds", "unproven"]);
+    let mut elsewhere = refused;
+    elsewhere.subject.dialled = "203.0.113.10:3128".parse().ok();
+    assert_eq!(verdicts(&[denied, elsewhere]), ["holds", "holds"]);
 }
 
 // ---------------------------------------------------------------------------------------------- SPEC 2.2, fold

@@ -21,6 +21,7 @@ mod certificates;
 mod run;
 mod scenarios_between;
 mod scenarios_blocked;
+mod scenarios_catalogue;
 mod scenarios_drill;
 mod scenarios_edges;
 mod scenarios_http;

@@ -260,8 +260,8 @@ pub(super) fn forms(suite: &OpenProxy, technique: Technique, at: SocketAddr) -> 
             let to = || To::Ip(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
             let bind = To::both(&main.authority).into_iter().next().unwrap_or_else(to);
             vec![
-                plain("udp associate", Talk::Socks5 { command: socks::UDP_ASSOCIATE, password: false, to: to() }),
-                plain("bind", Talk::Socks5 { command: socks::BIND, password: false, to: bind }),
+                ours("udp associate", Talk::Socks5 { command: socks::UDP_ASSOCIATE, password: false, to: to() }),
+                ours("bind", Talk::Socks5 { command: socks::BIND, password: false, to: bind }),
             ]
         }
         "OP-23" => suite.forged().flat_map(|a| prefixed(both(&format!("v1 {a}"), ""), &proxy_v1(a, at))).collect(),

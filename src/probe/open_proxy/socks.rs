@@ -114,7 +114,9 @@ where
         Chosen::Other => return Err(Outcome::NotUnderstood),
     }
     let _ = http::send(stream, &request5(command, to), deadline).await;
-    let Reply { code, port } = take(stream, &mut read, reply5, deadline, evidence).await?;
+    // Who lets us in and then says nothing may be trying: that is no waiting for the end of a greeting.
+    let waits = |outcome| if outcome == Outcome::Mute { Outcome::GatewayError } else { outcome };
+    let Reply { code, port } = take(stream, &mut read, reply5, deadline, evidence).await.map_err(waits)?;
     evidence.detail = Some(format!("SOCKS5 reply {code:02x}"));
     match code {
         // A grant for datagrams or for a visitor names where they go.
@@ -265,6 +267,9 @@ mod tests {
 
     use super::*;
 
+    /// What the server says, message by message; what is asked for, with a password or not; what comes of it.
+    type Cell<'a> = (&'a [&'a [u8]], u8, bool, Result<Vec<u8>, Outcome>);
+
     fn to() -> To {
         To::Ip("192.0.2.7:443".parse().unwrap())
     }
@@ -292,7 +297,7 @@ mod tests {
     async fn every_answer_of_socks5() {
         let ok: &[u8] = &[5, 0];
         let reply = |code: u8| [5, code, 0, 1, 0, 0, 0, 0, 0, 9];
-        let cells: &[(&[&[u8]], u8, bool, Result<Vec<u8>, Outcome>)] = &[
+        let cells: &[Cell<'_>] = &[
             (&[ok, &reply(0)], CONNECT, false, Ok(vec![])),
             (&[ok, &reply(1)], CONNECT, false, Err(Outcome::GatewayError)),
             (&[ok, &reply(2)], CONNECT, false, Err(Outcome::Denied)),
