@@ -333,7 +333,7 @@ impl<'a> Hall<'a> {
         let ready = until(SOON, || {
             let probes: Vec<Value> = places.iter().map(|(_, host, port)| json!({ "host": host, "port": port, "timeout": 1 })).collect();
             let mut seen = hub.connects(&probes).into_iter();
-            places.retain(|_| seen.next().is_some_and(|s| s.outcome == "ECONNREFUSED"));
+            places.retain(|_| !seen.next().is_some_and(|s| ["connected", "ECONNRESET"].contains(&s.outcome.as_str())));
             places.is_empty().then_some(())
         });
         let logs: String = places.iter().map(|(name, ..)| format!("{name}: {}\n", self.lab.log(name))).collect();
