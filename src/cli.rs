@@ -177,6 +177,12 @@ pub struct Probe {
     /// Our beacon's URL, for open-proxy (repeatable)
     #[arg(long, value_name = "URL")]
     pub beacon: Vec<String>,
+    /// A technique of open-proxy, or standard or quick (repeatable)
+    #[arg(long, value_name = "OP-NN")]
+    pub technique: Vec<String>,
+    /// An address or network that the proxy's own rules allow, to be forged (repeatable)
+    #[arg(long, value_name = "CIDR")]
+    pub spoof: Vec<String>,
     /// The beacon's key
     #[arg(long, value_name = "FILE")]
     pub key_file: Option<PathBuf>,

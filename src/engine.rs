@@ -15,7 +15,7 @@ use crate::clock::{Moment, Wall};
 use crate::expectation::Reading;
 use crate::history::Board;
 use crate::memory::Memory;
-use crate::observation::{Observation, Outcome, Stage, excuse_mute, excuse_versions};
+use crate::observation::{Observation, Outcome, Stage, excuse_mute, excuse_versions, note_shut_out};
 use crate::plan::{Check, Plan, Witness};
 use crate::probe::Probe;
 use crate::record::{About, Coverage, Record};
@@ -272,6 +272,7 @@ impl Engine {
         self.hear_decoys(check, &look.seen).await;
         excuse_mute(&mut look.seen);
         excuse_versions(&mut look.seen);
+        note_shut_out(&mut look.seen);
         let judged = look.seen.into_iter().map(|seen| self.judge_one(check, seen)).collect();
         (judged, look.planned)
     }
@@ -285,14 +286,16 @@ impl Engine {
             found = self.find_every_time(number, check).await;
         }
         let mut whole = Look::default();
-        for part in found.parts() {
-            if !whole.seen.is_empty() {
-                // After the part before, and before this one.
-                self.let_witnesses_run(check, Side::After, &part).await;
-            }
+        let mut parts = found.parts(check.probe.looks_at_once()).peekable();
+        while let Some(part) = parts.next() {
             let look = self.look(check, part, |seen| self.announce(number, check, seen, began));
             // The witnesses' decoys run meanwhile: beside the runs before, and at no cost in time.
-            whole = whole.and(join(look, self.hear_decoys(check, &[])).await.0);
+            let part = join(look, self.hear_decoys(check, &[])).await.0;
+            if let Some(next) = parts.peek() {
+                // After this part and before the next one, with the decoys beside what was seen.
+                join(self.let_witnesses_run(check, Side::After, next), self.hear_decoys(check, &part.seen)).await;
+            }
+            whole = whole.and(part);
         }
         whole
     }

@@ -181,7 +181,7 @@ impl Expectation {
         let excused = |o: Outcome| o == Outcome::Mute && seen.evidence.excused_by.is_some();
         let undecided =
             |o: Outcome| self.is_undecided(o, seen.subject.technique) || (self.inverted && seen.subject.via && may_be_the_proxy(o));
-        if seen.attempts.iter().any(|o| undecided(*o) && !excused(*o)) {
+        if seen.evidence.shut_out || seen.attempts.iter().any(|o| undecided(*o) && !excused(*o)) {
             return Reading::Undecided;
         }
         let accepted = seen.attempts.iter().filter(|o| self.accepts(**o) || (excused(**o) && self.undecided.contains(o))).count();

@@ -99,8 +99,8 @@ impl Memory {
             if !blocked || !matches!(one.verdict, Verdict::Holds(_)) {
                 continue;
             }
-            let way = subject.technique.or(subject.variant.as_deref()).unwrap_or_default();
-            let key = format!("{} {way} {nth}", subject.address);
+            let (technique, variant) = (subject.technique.unwrap_or_default(), subject.variant.as_deref().unwrap_or_default());
+            let key = format!("{} {technique} {variant} {nth}", subject.address);
             if !self.denials.contains_key(&key) && self.denials.len() >= MAX_ADDRESSES {
                 continue;
             }

@@ -1,6 +1,6 @@
 //! Observations: what happened on the wire. Facts only, nothing here is good or bad.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
@@ -416,6 +416,9 @@ pub struct Evidence {
     /// The address that the beacon saw, by its signature.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub beacon_saw: Option<SocketAddr>,
+    /// The address from which the beacon sees us come, directly, by its signature.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beacon_saw_us: Option<SocketAddr>,
     /// What the beacon's log said of the nonce: `unknown`, `known`, or why it could not be asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub beacon_log: Option<String>,
@@ -424,6 +427,9 @@ pub struct Evidence {
     /// certificate by a server that does not speak the version of this one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub excused_by: Option<String>,
+    /// It ended below TCP where other techniques at the same address got past it: a limit or a ban fell meanwhile.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub shut_out: bool,
     /// How long the proxy took to grant the tunnel, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub via_overhead_ms: Option<f64>,
@@ -616,7 +622,7 @@ pub struct Subject {
     pub via: bool,
     /// The technique of a suite.
     pub technique: Option<&'static str>,
-    /// The variant of a look that is made in several ways: the TLS version and the client certificate.
+    /// The variant of a look that is made in several ways: the TLS version and the client certificate, the form of a technique.
     pub variant: Option<String>,
 }
 
@@ -739,15 +745,26 @@ impl Observation {
     }
 }
 
-/// Excuses the `mute` observations of a suite: the beacon's log does not know their nonce, and another technique was
-/// answered `denied` at the same address (SPEC section 8).
+/// The techniques that send the beginning of a conversation: an HTTP proxy waits in silence for what it takes for the rest of a head.
+/// All others send a whole request, and whoever is silent about that may still be thinking it over.
+const GREETINGS: &[&str] = &["OP-18", "OP-19", "OP-20", "OP-21"];
+/// This one greets with a ClientHello; what it asks for inside TLS is whole again.
+const INSIDE_TLS: &str = "OP-17";
+/// The one of them that carries no nonce, so that no log can know it.
+const WITHOUT_NONCE: &str = "OP-21";
+
+/// Excuses the `mute` observations of a suite's greetings: the beacon's log does not know their nonce, and another technique
+/// was answered `denied` at the same address (SPEC section 8).
 pub fn excuse_mute(seen: &mut [Observation]) {
     let denied: Vec<_> = seen
         .iter()
         .filter(|o| o.attempts.iter().all(|a| *a == Outcome::Denied))
         .map(|o| (o.subject.dialled, o.subject.technique))
         .collect();
-    for mute in seen.iter_mut().filter(|o| o.outcome == Outcome::Mute && o.evidence.beacon_log.as_deref() == Some("unknown")) {
+    let hello = |o: &Observation| o.subject.technique == Some(INSIDE_TLS) && o.evidence.tls_version.is_none();
+    let greeted = |o: &Observation| hello(o) || o.subject.technique.is_some_and(|t| GREETINGS.contains(&t));
+    let unknown = |o: &Observation| o.evidence.beacon_log.as_deref() == Some("unknown") || o.subject.technique == Some(WITHOUT_NONCE);
+    for mute in seen.iter_mut().filter(|o| o.outcome == Outcome::Mute && greeted(o) && unknown(o)) {
         let by = denied.iter().find(|(address, technique)| *address == mute.subject.dialled && *technique != mute.subject.technique);
         mute.evidence.excused_by = by.and_then(|(_, technique)| technique.map(str::to_string));
     }
@@ -767,6 +784,19 @@ pub fn excuse_versions(seen: &mut [Observation]) {
         let other =
             |s: &&(String, Option<SocketAddr>, String, String)| (&s.0, s.1, &s.2) == (&address, dialled, &certificate) && s.3 != version;
         unspoken.evidence.excused_by = shut.iter().find(other).map(|s| format!("{}/{}", s.3, s.2));
+    }
+}
+
+/// Marks what a suite saw end below TCP at an address where something else of it got past: one port lets in or keeps out, so
+/// what changed meanwhile is that somebody had enough of us (a limit of rates, a ban), and these show no block.
+pub fn note_shut_out(seen: &mut [Observation]) {
+    let suite = |o: &&mut Observation| o.subject.technique.is_some() && o.subject.dialled.is_some();
+    let let_in: BTreeSet<SocketAddr> =
+        seen.iter().filter(|o| o.subject.technique.is_some() && o.got_past_tcp()).filter_map(|o| o.subject.dialled).collect();
+    let below = |o: &Outcome| matches!(o, Outcome::Refused | Outcome::Prohibited | Outcome::Unreachable | Outcome::Timeout);
+    for one in seen.iter_mut().filter(suite) {
+        let here = one.subject.dialled.is_some_and(|address| let_in.contains(&address));
+        one.evidence.shut_out = here && one.attempts.iter().any(below);
     }
 }
 

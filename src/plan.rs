@@ -45,9 +45,6 @@ pub const DECOY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Runs of one witness start at least this far apart, so that many checks share one.
 pub const WITNESS_SPACING: Duration = Duration::from_secs(1);
 
-/// How many addresses of one run are looked at at once; witnesses run between those and the next.
-pub const LOOKS_AT_ONCE: usize = 128;
-
 /// Everything that a `probes.toml` means.
 #[derive(Debug)]
 pub struct Plan {
@@ -202,11 +199,13 @@ impl Check {
         }
         let others = u32::try_from(self.attempts.saturating_sub(1)).unwrap_or(u32::MAX);
         let spacing = self.attempt_stagger(&self.expectation).max(self.probe.keeps_host()) * others;
-        let rounds = u32::try_from(self.probe.subjects_known().div_ceil(LOOKS_AT_ONCE)).unwrap_or(u32::MAX);
         // Where the resolver's own answer may be the block, it is asked for as often as an address would be tried.
         let may_be_the_answer = [Outcome::NxDomain, Outcome::NoData].into_iter().any(|o| self.expectation.accepts(o));
         let asking_again = if may_be_the_answer && !resolving.is_zero() { spacing + self.timeout } else { Duration::ZERO };
-        resolving + asking_again + (spacing + self.timeout) * rounds + self.probe.epilogue(self.timeout)
+        resolving
+            + asking_again
+            + (spacing + self.timeout + self.probe.afterthought(self.timeout)) * self.rounds()
+            + self.probe.epilogue(self.timeout)
     }
 
     /// Whether both may send datagrams to one host, where only one is sent a second.
@@ -236,6 +235,11 @@ impl Check {
         sweep::longest(swept, self.attempts, ports.rate, self.timeout) + singles + (one + self.timeout) * waves * 2
     }
 
+    /// In how many parts it is looked at, one after the other.
+    pub fn rounds(&self) -> u32 {
+        u32::try_from(self.probe.subjects_known().div_ceil(self.probe.looks_at_once())).unwrap_or(u32::MAX)
+    }
+
     /// How long the next attempt waits for a slow one. A block needs all its attempts, so they overlap; a positive
     /// check needs one, so a second connection is opened only when the first is well overdue.
     pub fn attempt_stagger(&self, demand: &Expectation) -> Duration {
@@ -256,9 +260,8 @@ impl Plan {
         let looks: Vec<Duration> = looks.collect();
         let runs = checks.iter().zip(&looks).map(|(check, look)| {
             let slowest = check.witness_numbers().filter_map(|w| looks.get(w)).max().copied();
-            let rounds = u32::try_from(check.probe.subjects_known().div_ceil(LOOKS_AT_ONCE)).unwrap_or(u32::MAX);
-            let witnessed = slowest.map_or(Duration::ZERO, |w| (WITNESS_SPACING + w) * (rounds + 1));
-            *look + witnessed + check.timeout.max(DECOY_TIMEOUT)
+            let witnessed = slowest.map_or(Duration::ZERO, |w| (WITNESS_SPACING + w) * (check.rounds() + 1));
+            *look + witnessed + check.timeout.max(DECOY_TIMEOUT) * check.rounds()
         });
         let runs: Vec<Duration> = runs.collect();
         let in_line = |at: usize, check: &Check| -> Duration {

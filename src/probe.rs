@@ -1,6 +1,7 @@
 //! Probes: one way of looking each, one file a kind. A probe knows the wire, and does not know what a verdict is.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
@@ -15,7 +16,7 @@ use crate::net::resolve::{Answer, Resolver};
 use crate::net::tls::Stranger;
 use crate::observation::{Attempt, Class, Evidence, Family, Outcome, Stage, Subject, Transport};
 use crate::secret::Secret;
-use crate::target::{HostPort, Url};
+use crate::target::HostPort;
 
 mod by_hand;
 mod dns;
@@ -39,7 +40,7 @@ pub use egress_ip::EgressIp;
 pub use http::Http;
 pub use icmp::{Icmp, Scope, bare};
 pub use kind::Kind;
-pub use open_proxy::{OpenProxy, Technique};
+pub use open_proxy::{Form, LEFT_OUT, OpenProxy, Technique};
 pub use peer::Peer;
 pub use ports::Ports;
 pub use promql::{MAX_QUERY, PromQl, is_plain_series};
@@ -53,6 +54,9 @@ pub const USER_AGENT: &str = concat!("mustnot/", env!("CARGO_PKG_VERSION"));
 
 /// How much longer than its time an attempt may take before its process must have been stopped in the middle of it.
 const OVERRUN: Duration = Duration::from_secs(1);
+
+/// How many subjects of one run are looked at at once, as a rule.
+const LOOKS_AT_ONCE: usize = 128;
 
 /// How an attempt ended, and how deep it got.
 type Ended = (Outcome, Stage);
@@ -197,14 +201,6 @@ impl Probe {
         !matches!(self, Probe::Dns(_)) && self.first_hop().host.ip().is_none()
     }
 
-    /// How many addresses there are to look at, as far as that can be told without resolving; at least one.
-    pub fn subjects_known(&self) -> usize {
-        match self {
-            Probe::Icmp(p) => p.target.addresses().map_or(1, |all| all.len()),
-            _ => 1,
-        }
-    }
-
     /// Whether both may lead to one host, as far as that can be told without resolving.
     pub fn may_ask(&self, other: &Probe) -> bool {
         let overlap = |echo: &Icmp, other: &Probe| echo.target.may_be(&other.first_hop().host);
@@ -219,10 +215,36 @@ impl Probe {
         }
     }
 
+    /// What follows most attempts: the question to the beacon's log.
+    pub fn afterthought(&self, timeout: Duration) -> Duration {
+        match self {
+            Probe::OpenProxy(_) => timeout,
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// How many subjects of a run are looked at at once; witnesses run between those and the next.
+    pub fn looks_at_once(&self) -> usize {
+        match self {
+            Probe::OpenProxy(_) => OpenProxy::AT_ONCE,
+            _ => LOOKS_AT_ONCE,
+        }
+    }
+
+    /// How many subjects there are by the file alone: of one address, and of a name an address a family.
+    pub fn subjects_known(&self) -> usize {
+        match self {
+            Probe::OpenProxy(suite) => suite.forms_known() * if self.needs_resolving() { 2 } else { 1 },
+            Probe::Icmp(p) => p.target.addresses().map_or(1, |all| all.len()),
+            _ => 1,
+        }
+    }
+
     /// What follows the last attempt at worst: the open-proxy suite asks the beacon's log.
     pub fn epilogue(&self, timeout: Duration) -> Duration {
         match self {
-            Probe::OpenProxy(_) => timeout,
+            // Late arrivals before it, the log after it; and another beacon, where one answered.
+            Probe::OpenProxy(_) => timeout * 3,
             _ => Duration::ZERO,
         }
     }
@@ -235,8 +257,8 @@ pub enum Aim {
     AsWritten,
     /// This address of the target, through the proxy on the way.
     Tunnel(HostPort),
-    /// That a proxy relays, by this technique, to this beacon where it aims at one.
-    Relay(Technique, Option<Url>),
+    /// That a proxy relays, by this form of a technique.
+    Relay(Arc<Form>),
     /// The target, in the place of this one of the strangers that the probe plays.
     Stranger(usize),
     /// For the records of this type.

@@ -198,7 +198,8 @@ fn happened(seen: &Observation, check: &Check) -> String {
     let took = format!("{:.0} ms", seen.elapsed.as_secs_f64() * 1000.0);
     let request = e.request.as_deref().map_or(String::new(), |r| format!(" \"{}\"", r.trim_end_matches(" HTTP/1.1")));
     let to_request = if request.is_empty() { String::new() } else { format!(" to{request}") };
-    let technique = e.technique.map_or(String::new(), |t| format!(" ({t})"));
+    let form = seen.subject.variant.as_ref().map_or(String::new(), |v| format!(", {v}"));
+    let technique = e.technique.map_or(String::new(), |t| format!(" ({t}{form})"));
     let saw = e.beacon_saw.map_or(String::new(), |a| format!(" from {a}"));
     let icmp = e.icmp.last().map_or(String::new(), |i| {
         let sender = i.sender.map_or("somebody".to_string(), |s| s.to_string());
@@ -224,6 +225,7 @@ fn happened(seen: &Observation, check: &Check) -> String {
             format!("{who} relayed a stranger's request: our beacon saw it{saw}, though the answer did not come back{technique}")
         }
         Outcome::Tunnelled => format!("{who} granted{request}, proven by that host's certificate{technique}"),
+        Outcome::AclPassed if e.detail.is_some() => format!("{who} let us in: to{request}{detail}{technique}"),
         Outcome::AclPassed => format!("{who} tried to do{request} for us: its source ACL let us in{technique}"),
         Outcome::Egress => format!("the beacon {} saw us{saw}, as expected", seen.subject.address),
         Outcome::EgressOther => format!("the beacon {} saw us{saw}, which is none of the egress addresses", seen.subject.address),

@@ -80,6 +80,11 @@ fn configuration(args: &cli::Probe) -> Result<String, String> {
     if !args.beacon.is_empty() {
         let _ = writeln!(check, "beacon = {}", list(&args.beacon));
     }
+    for (key, values) in [("techniques", &args.technique), ("spoof", &args.spoof)] {
+        if !values.is_empty() {
+            let _ = writeln!(check, "{key} = {}", list(values));
+        }
+    }
     for set in &args.set {
         let (key, value) = set.split_once('=').ok_or_else(|| format!("--set {set}: write KEY=VALUE, with VALUE as in TOML"))?;
         let _ = writeln!(check, "{} = {}", key.trim(), value.trim());

@@ -88,6 +88,7 @@ pub const OWN: &[(&str, &[Kind])] = &[
     ("except", &[Kind::Ports]),
     ("open", &[Kind::Ports]),
     ("rate", &[Kind::Ports]),
+    ("spoof", &[Kind::OpenProxy]),
 ];
 
 /// Tables that the specification knows and this version has not built.
@@ -97,7 +98,7 @@ const UNBUILT_WEB: &[&str] = &["cert_file", "key_file", "client_ca_file", "basic
 /// The same of `[proxy]`.
 const UNBUILT_PROXY: &[&str] = &["proxy_protocol_from", "egress_budget", "drain", "drain_lead", "health_listen"];
 /// The same of a check.
-const UNBUILT_CHECK: &[&str] = &["variants", "spoof", "deny_location", "template", "allow_targets", "via_method"];
+const UNBUILT_CHECK: &[&str] = &["variants", "deny_location", "template", "allow_targets", "via_method"];
 /// Kinds that the specification knows and this version has not built.
 pub const UNBUILT_KINDS: &[&str] = &[];
 

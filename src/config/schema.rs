@@ -173,7 +173,10 @@ fn rules(kind: Kind) -> Vec<Value> {
     let tls = ["server_name", "ca_file", "client_cert_file", "client_key_file", "alpn", "min_version", "max_version"];
     let no_tls = json!({ "if": plain, "then": { "not": { "anyOf": tls.iter().map(has).collect::<Vec<_>>() } } });
     let destination = "allowed_destination";
-    let goes_there = json!({ "required": ["techniques"], "properties": { "techniques": { "contains": { "const": "OP-07" } } } });
+    let goes_there =
+        json!({ "required": ["techniques"], "properties": { "techniques": { "type": "array", "contains": { "const": "OP-07" } } } });
+    let may_go_there =
+        json!({ "properties": { "techniques": { "if": { "type": "array" }, "then": { "contains": { "const": "OP-07" } } } } });
     match kind {
         Kind::Http => vec![
             no_tls,
@@ -186,7 +189,7 @@ fn rules(kind: Kind) -> Vec<Value> {
         Kind::Peer | Kind::PromQl => vec![no_tls],
         Kind::OpenProxy => vec![
             json!({ "if": goes_there, "then": has(&destination) }),
-            json!({ "if": { "required": [destination, "techniques"] }, "then": goes_there }),
+            json!({ "if": { "required": [destination] }, "then": may_go_there }),
             needs("server_name", &[destination]),
             needs("ca_file", &[destination]),
         ],

@@ -17,7 +17,9 @@ use super::value::{
     parse_query, parse_resolver, parse_runbook, parse_scope, parse_severity, parse_sha256, parse_technique, parse_url, parse_user,
     parse_version, parse_via,
 };
-use super::written::{AdminPage, Beacon, Check, Common, Expect, File, Http, MAX_LABELS, OpenProxy, Own, Peer, Ports, PromQl, Tls, Via};
+use super::written::{
+    AdminPage, Beacon, Check, Common, Expect, File, Http, MAX_LABELS, OpenProxy, Own, Peer, Ports, PromQl, Tls, Tried, Via,
+};
 use crate::observation::Family;
 use crate::probe::Kind;
 use crate::proxy;
@@ -410,13 +412,23 @@ fn read_own(section: &Section<'_, '_>, kind: Kind) -> Own {
         Kind::OpenProxy => Own::OpenProxy(Box::new(OpenProxy {
             target: section.parsed("target", "\"proxy.example.com:3128\"", parse_host_port),
             beacons: read_beacons(section),
-            techniques: section.list("techniques", "\"OP-01\"", parse_technique).and_then(|list| {
+            techniques: section.one_or_list("techniques", "\"OP-01\"", parse_technique).and_then(|list| {
                 let faulty = section.holds_problem_at(&list.place);
                 if list.value.is_empty() && !faulty {
                     section.context().wrong(&list.place, "is empty, so nothing would be tried; leave it out for the default");
                 }
-                let list = unique(section, list, |t| t.id());
+                let list = unique(section, list, |t| t.token());
+                if let (Some(set), true) = (list.value.iter().find(|t| !matches!(t.value, Tried::One(_))), list.value.len() > 1) {
+                    let message = format!("\"{}\" is a set of its own; write it alone, or the numbers alone", set.value.token());
+                    section.context().wrong(&set.place, message);
+                }
                 (!list.value.is_empty()).then_some(list)
+            }),
+            spoof: section.one_or_list("spoof", "\"203.0.113.10\"", parse_cidr).and_then(|list| {
+                if list.value.is_empty() && !section.holds_problem_at(&list.place) {
+                    section.context().wrong(&list.place, "is empty; write the addresses that the proxy's own rules allow, or leave it out");
+                }
+                (!list.value.is_empty()).then(|| values(list))
             }),
             allowed_destination: section.parsed("allowed_destination", "\"api.example.com:443\"", parse_host_port),
             tls: read_tls(section),

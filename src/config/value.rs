@@ -5,10 +5,11 @@ use std::path::Path;
 
 use super::keys;
 use super::reader::{did_you_mean, listed};
+use super::written::Tried;
 use crate::net::resolve::Resolver;
 use crate::net::tls::Version;
 use crate::observation::{ClientCertificate, Family};
-use crate::probe::{Kind, MAX_QUERY, Scope, Technique, is_plain_series};
+use crate::probe::{Kind, LEFT_OUT, MAX_QUERY, Scope, Technique, is_plain_series};
 use crate::proxy;
 use crate::severity::Severity;
 use crate::target::{Host, HostPort, Hosts, Scheme, Url, fold_mapped};
@@ -328,16 +329,21 @@ pub fn parse_version(text: &str) -> Result<Version, String> {
     }
 }
 
-/// A technique by its number in the catalogue.
-pub fn parse_technique(text: &str) -> Result<Technique, String> {
-    if let Some(technique) = Technique::ALL.iter().find(|t| t.id() == text) {
-        return Ok(*technique);
+/// A technique by its number in the catalogue, or a set of them by its name.
+pub fn parse_technique(text: &str) -> Result<Tried, String> {
+    match text {
+        "standard" => return Ok(Tried::Standard),
+        "quick" => return Ok(Tried::Quick),
+        _ => {}
     }
-    let number = text.strip_prefix("OP-").filter(|n| n.len() == 2).and_then(|n| n.parse::<u8>().ok());
-    match number {
-        Some(1..=40) => Err(keys::not_built(&format!("technique \"{text}\""))),
-        _ => Err(format!("\"{text}\" is no technique; write one of {}", listed(Technique::ALL.iter().map(|t| t.id())))),
+    if let Some(technique) = Technique::of(text) {
+        return Ok(Tried::One(technique));
     }
+    if let Some((id, why)) = LEFT_OUT.iter().find(|(id, _)| *id == text) {
+        return Err(format!("{id} is not sent: {why}; leave it out"));
+    }
+    let known = ["standard", "quick"].into_iter().chain(Technique::ALL.iter().map(|t| t.id()));
+    Err(format!("\"{text}\" is no technique; write one of {}", listed(known)))
 }
 
 /// A proof by its token.

@@ -239,7 +239,9 @@ pub struct OpenProxy {
     /// `beacon`
     pub beacons: Vec<At<Url>>,
     /// `techniques`
-    pub techniques: Option<At<Vec<At<Technique>>>>,
+    pub techniques: Option<At<Vec<At<Tried>>>>,
+    /// `spoof`
+    pub spoof: Option<At<Vec<IpNet>>>,
     /// `allowed_destination`
     pub allowed_destination: Option<At<HostPort>>,
     /// TLS keys, for OP-07
@@ -258,6 +260,28 @@ pub struct Ports {
     pub open: Option<At<PortSet>>,
     /// `rate`
     pub rate: Option<At<usize>>,
+}
+
+/// One entry of `techniques`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tried {
+    /// `"standard"`: all that the rest of the check allows
+    Standard,
+    /// `"quick"`: the few that find most
+    Quick,
+    /// One by its number
+    One(Technique),
+}
+
+impl Tried {
+    /// As written.
+    pub fn token(self) -> &'static str {
+        match self {
+            Tried::Standard => "standard",
+            Tried::Quick => "quick",
+            Tried::One(technique) => technique.id(),
+        }
+    }
 }
 
 /// `via`, `via_user`, `via_password_file`

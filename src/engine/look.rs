@@ -12,7 +12,7 @@ use crate::clock::{Moment, Wall};
 use crate::net::own_addresses;
 use crate::net::resolve::Answer;
 use crate::observation::{Attempt, Family, Observation, Outcome, Stage, Subject, Transport};
-use crate::plan::{ATTEMPT_SPACING, Check, LOOKS_AT_ONCE};
+use crate::plan::{ATTEMPT_SPACING, Check};
 use crate::probe::{Approach, Hops};
 use crate::target::{Host, HostPort};
 
@@ -43,11 +43,11 @@ pub struct Look {
 
 impl Found {
     /// The same in parts that can be looked at at once; what was lost stands in the first.
-    pub(super) fn parts(mut self) -> impl Iterator<Item = Found> {
-        let mut rest = self.subjects.split_off(self.subjects.len().min(LOOKS_AT_ONCE)).into_iter().peekable();
+    pub(super) fn parts(mut self, at_once: usize) -> impl Iterator<Item = Found> {
+        let mut rest = self.subjects.split_off(self.subjects.len().min(at_once)).into_iter().peekable();
         let parts = std::iter::from_fn(move || {
             rest.peek()?;
-            Some(Found { subjects: rest.by_ref().take(LOOKS_AT_ONCE).collect(), ..Found::default() })
+            Some(Found { subjects: rest.by_ref().take(at_once).collect(), ..Found::default() })
         });
         std::iter::once(self).chain(parts)
     }
@@ -195,7 +195,7 @@ impl Engine {
             seen
         };
         let mut seen = Vec::new();
-        for part in found.subjects.chunks(LOOKS_AT_ONCE) {
+        for part in found.subjects.chunks(check.probe.looks_at_once()) {
             seen.extend(join_all(part.iter().map(look_at)).await);
         }
         let lost = found.lost.clone();

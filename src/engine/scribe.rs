@@ -1,5 +1,6 @@
 //! The scribe: from a judged run to its record, sorted, bounded, and told in words.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Began;
@@ -47,6 +48,11 @@ pub(super) fn record(
     let holds = matches!(folded.verdict, Verdict::Holds(_));
     let mut ranked: Vec<&Judged> = judged.iter().collect();
     ranked.sort_by_key(|j| std::cmp::Reverse(j.verdict.rank()));
+    // Of a long suite the first of each technique comes before the rest of the same verdict, so that the bound leaves none out.
+    let mut known = BTreeSet::new();
+    let again: Vec<bool> = ranked.iter().map(|j| j.seen.subject.technique.is_some_and(|t| !known.insert(t))).collect();
+    let mut ranked: Vec<(bool, &Judged)> = again.into_iter().zip(ranked).collect();
+    ranked.sort_by_key(|(again, j)| (std::cmp::Reverse(j.verdict.rank()), *again));
     let record = Record {
         about: Arc::new(about(check, plan)),
         cause: folded.verdict.cause(),
@@ -60,7 +66,7 @@ pub(super) fn record(
         exposure: if check.expectation.is_inverted() { memory.exposure } else { Exposure::default() },
         denial_changed,
         coverage: None,
-        observations: ranked.into_iter().take(MAX_OBSERVATIONS).map(seen).collect(),
+        observations: ranked.into_iter().take(MAX_OBSERVATIONS).map(|(_, judged)| seen(judged)).collect(),
         witnesses: witnesses(check, judged),
         began: began.at,
     };

@@ -225,6 +225,32 @@ impl Client {
     }
 }
 
+/// Shakes hands with whoever is there, offering one protocol. Only for what is no secret: nothing tells who listens.
+///
+/// # Errors
+/// The outcome, as [`Client::shake`] has it.
+pub async fn shake_with_anybody<S>(
+    stream: S,
+    host: &Host,
+    protocol: &str,
+    deadline: Instant,
+    evidence: &mut Evidence,
+) -> Result<TlsStream<S>, Outcome>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let client = Client::new(&Options { alpn: vec![protocol.into()], ..Options::default() }).map_err(|(_, why)| {
+        evidence.detail = Some(why);
+        Outcome::LocalError
+    })?;
+    let name = client.name(host, evidence)?;
+    let shaking = TlsConnector::from(Arc::new(client.config.clone())).connect(name, stream);
+    let shaken = timeout_at(deadline, shaking).await.map_err(|_| Outcome::Mute)?;
+    let stream = shaken.map_err(|e| client.refused(&e, evidence))?;
+    evidence.tls_version = stream.get_ref().1.protocol_version().map(|v| format!("{v:?}"));
+    Ok(stream)
+}
+
 /// Watches a fresh stream for a late refusal: twice as long as the handshake took, and at least [`LATE_ALERT`] longer than it,
 /// never past the deadline. An alert upon our last message is one round trip away, and the handshake was at least one.
 /// Bytes that the server sent meanwhile are handed back.

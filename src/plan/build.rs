@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{AdminPage, Check, Decoy, Keys, Plan};
+use crate::config::duration::show;
 use crate::config::{self, At, Context, File, Own, Place};
 use crate::observation::Family;
 use crate::target::fold_mapped;
@@ -42,6 +43,7 @@ pub fn plan(file: File, context: &Context<'_>, keys: &Keys) -> Option<(Plan, Opt
         return None;
     }
 
+    let places: Vec<Place> = drafts.iter().filter(|draft| draft.check.is_some()).map(|draft| draft.written.place.clone()).collect();
     let mut checks: Vec<Check> = drafts.into_iter().filter_map(|draft| draft.check).collect();
     for (check, named) in checks.iter_mut().zip(witnesses) {
         check.witnesses = named;
@@ -49,6 +51,16 @@ pub fn plan(file: File, context: &Context<'_>, keys: &Keys) -> Option<(Plan, Opt
     witnesses::controls(&mut checks);
     Plan::worst_runs(&mut checks);
     ports::hint_at_haste(&checks, &file.checks, context);
+    for (check, place) in checks.iter().zip(&places).filter(|(check, _)| check.rounds() > 1 && check.worst_run > check.interval) {
+        let message = format!(
+            "one run may take {} where all is silent, longer than its interval of {}, and its target bears it without a pause; \
+             write a longer interval, such as \"{}m\", or fewer techniques",
+            show(Duration::from_secs(check.worst_run.as_secs())),
+            show(check.interval),
+            check.worst_run.as_secs() / 60 + 1
+        );
+        context.hint(place, message);
+    }
     let (beacon, created) = key::file_key(&file, key, context, keys)?;
     if let Some(beacon) = &beacon {
         checks.iter_mut().for_each(|check| key::give_key(check, &beacon.key));

@@ -83,11 +83,11 @@ impl Probe {
             Probe::Icmp(_) => format!("ping -c {QUESTIONS} -W {wait}{} {}", source("-I"), to.ip()),
             Probe::OpenProxy(suite) => {
                 let beacon = suite.beacons.first();
-                match Technique::ALL.iter().find(|t| Some(t.id()) == subject.technique)? {
-                    Technique::Connect => format!("{curl} -p -x 'http://{to}' {}", quoted(beacon?)),
-                    Technique::AbsoluteGet => format!("{curl} -x 'http://{to}' {}", quoted(beacon?)),
-                    Technique::AllowedDestination => format!("{curl} -x 'http://{to}' 'https://{}/'", suite.allowed_destination.as_ref()?),
-                    Technique::OriginGet => format!("{curl} -H 'Host: {}' 'http://{to}/'", beacon?.host_header()),
+                match subject.technique.and_then(Technique::of)? {
+                    Technique::CONNECT => format!("{curl} -p -x 'http://{to}' {}", quoted(beacon?)),
+                    Technique::ABSOLUTE_GET => format!("{curl} -x 'http://{to}' {}", quoted(beacon?)),
+                    Technique::ORIGIN_GET => format!("{curl} -H 'Host: {}' 'http://{to}/'", beacon?.host_header()),
+                    _ => suite.bytes_by_hand(subject)?,
                 }
             }
         })

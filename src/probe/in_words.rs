@@ -1,7 +1,7 @@
 //! In words: what one attempt does on the wire, for somebody who decides whether it may be done.
 
 use super::http::MAX_REDIRECTS;
-use super::{Aim, Probe, Technique, Via};
+use super::{Aim, OpenProxy, Probe, Via};
 use crate::net::ask::QUESTIONS;
 use crate::target::{HostPort, Scheme, Url};
 
@@ -60,13 +60,15 @@ impl Probe {
             Probe::OpenProxy(suite) => {
                 let techniques: Vec<&str> = suite.techniques.iter().map(|t| t.id()).collect();
                 let beacons: Vec<String> = suite.beacons.iter().map(Url::to_string).collect();
-                let destination = suite.allowed_destination.as_ref().filter(|_| suite.techniques.contains(&Technique::AllowedDestination));
+                let destination = suite.allowed_destination.as_ref();
                 format!(
-                    "by each of the techniques {} and for each of the beacons {}, a request to relay a new nonce there{}; then that beacon's \
-                     log is asked whether the nonce came all the same",
-                    techniques.join(", "),
+                    "a request to relay a new nonce to our beacons ({}), in {} forms by the techniques {}{}, {} at a time; then that beacon's log \
+                     is asked whether the nonce came all the same",
                     beacons.join(", "),
-                    destination.map_or(String::new(), |to| format!(" (OP-07: a tunnel and a TLS handshake to {to})"))
+                    suite.forms_known(),
+                    techniques.join(", "),
+                    destination.map_or(String::new(), |to| format!(" (OP-07: a tunnel and a TLS handshake to {to})")),
+                    OpenProxy::AT_ONCE
                 )
             }
         }
@@ -79,7 +81,7 @@ impl Probe {
             (Probe::PromQl(_), _) => 2,
             (Probe::Ports(ports), _) => ports.closed.len() + ports.open.len(),
             // One to the proxy, and one to the log of the beacon that it aims at.
-            (Probe::OpenProxy(_), Aim::Relay(_, Some(_))) => 2,
+            (Probe::OpenProxy(_), Aim::Relay(_)) => 2,
             _ => 1,
         }
     }

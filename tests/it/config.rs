@@ -115,7 +115,9 @@ fn the_internet_vantage() {
     assert_eq!(forbidden.severity, Severity::Warning);
 
     let Probe::OpenProxy(suite) = &plan.checks[4].probe else { panic!("{:?}", plan.checks[4].probe) };
-    assert_eq!(suite.techniques, [Technique::Connect, Technique::AbsoluteGet, Technique::OriginGet]);
+    assert_eq!(suite.techniques[..3], [Technique::CONNECT, Technique::ABSOLUTE_GET, Technique::ORIGIN_GET]);
+    let left: Vec<Technique> = Technique::ALL.iter().copied().filter(|t| !suite.techniques.contains(t)).collect();
+    assert!(left.iter().all(|t| t.needs_destination()) && left.len() == 1, "{left:?}");
     assert_eq!(
         suite.beacons.iter().map(ToString::to_string).collect::<Vec<_>>(),
         ["http://beacon.example.com:443/", "http://beacon.example.com:9891/"]

@@ -9,6 +9,7 @@ use mustnot::history::Board;
 use mustnot::metrics::Metrics;
 use mustnot::observation::Outcome;
 use mustnot::plan::{Keys, Loaded, from_text};
+use mustnot::probe::{LEFT_OUT, Technique};
 use mustnot::proxy::Stats;
 use mustnot::token::Key;
 use mustnot::verdict::Cause;
@@ -122,6 +123,23 @@ fn every_outcome_is_documented_and_no_other() {
     let statuses = ["status:200", "status:399", "status:400", "status:599"].map(String::from);
     let known: BTreeSet<String> = Outcome::all().map(|o| o.to_string()).chain(statuses).collect();
     assert_eq!(documented, known);
+}
+
+#[test]
+fn every_technique_is_documented_in_its_order_and_no_other() {
+    let document = text("docs/techniques.md");
+    let (sent, left_out) = document.split_once("\nNot sent:").unwrap();
+    let rows = |text: &str| -> Vec<String> {
+        text.lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split('`').next().filter(|id| id.starts_with("OP-")))
+            .map(String::from)
+            .collect()
+    };
+    assert_eq!(rows(sent), Technique::ALL.iter().map(|t| t.id()).collect::<Vec<_>>());
+    assert_eq!(rows(left_out), LEFT_OUT.iter().map(|(id, _)| *id).collect::<Vec<_>>());
+    let mut all: Vec<String> = rows(&document);
+    all.sort();
+    assert_eq!(all, (1..=40).map(|n| format!("OP-{n:02}")).collect::<Vec<_>>());
 }
 
 #[test]

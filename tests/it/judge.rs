@@ -10,6 +10,7 @@ use mustnot::history::Board;
 use mustnot::memory::Memory;
 use mustnot::observation::{
     Attempt, Authentication, Class, Evidence, Family, Observation, Outcome, PeerEvidence, Reached, Stage, Subject, Transport, excuse_mute,
+    note_shut_out,
 };
 use mustnot::record::{Exposure, Record};
 use mustnot::schedule::Schedule;
@@ -422,9 +423,9 @@ fn a_technique_that_a_witness_relays_with_must_be_understood() {
 }
 
 #[test]
-fn mute_is_excused_by_another_technique_denied_at_the_same_address() {
+fn a_greeting_that_is_met_with_silence_is_excused_by_another_technique_denied_at_the_same_address() {
     let verdict = |others: Vec<Observation>, change: fn(&mut Observation)| {
-        let mut mute = technique(&[Outcome::Mute; 3], "OP-09");
+        let mut mute = technique(&[Outcome::Mute; 3], "OP-18");
         change(&mut mute);
         let mut all = vec![mute];
         all.extend(others);
@@ -434,14 +435,40 @@ fn mute_is_excused_by_another_technique_denied_at_the_same_address() {
     let denied = technique(&[Outcome::Denied; 3], "OP-01");
     assert_eq!(verdict(vec![denied.clone()], |_| ()), "holds");
     assert_eq!(verdict(vec![], |_| ()), "unproven");
+    // A ClientHello is a greeting, what is asked inside TLS is not.
+    assert_eq!(verdict(vec![denied.clone()], |mute| mute.subject.technique = Some("OP-17")), "holds");
+    let inside = |mute: &mut Observation| (mute.subject.technique, mute.evidence.tls_version) = (Some("OP-17"), Some("1.3".into()));
+    assert_eq!(verdict(vec![denied.clone()], inside), "unproven");
+    // OP-21 carries no nonce, so no log is asked.
+    let without_nonce = |mute: &mut Observation| (mute.subject.technique, mute.evidence.beacon_log) = (Some("OP-21"), None);
+    assert_eq!(verdict(vec![denied.clone()], without_nonce), "holds");
+    // A whole request that nobody answers may still be thought over.
+    assert_eq!(verdict(vec![denied.clone()], |mute| mute.subject.technique = Some("OP-02")), "unproven");
     assert_eq!(verdict(vec![denied.clone()], |mute| mute.evidence.beacon_log = None), "unproven");
     assert_eq!(verdict(vec![denied.clone()], |mute| mute.evidence.beacon_log = Some("known".into())), "unproven");
-    assert_eq!(verdict(vec![technique(&[Outcome::Denied; 3], "OP-09")], |_| ()), "unproven", "the same technique is no other");
+    assert_eq!(verdict(vec![technique(&[Outcome::Denied; 3], "OP-18")], |_| ()), "unproven", "the same technique is no other");
     assert_eq!(verdict(vec![technique(&[Outcome::NotRelayed; 3], "OP-01")], |_| ()), "unproven");
     assert_eq!(verdict(vec![technique(&[Outcome::Denied, Outcome::Timeout, Outcome::Denied], "OP-01")], |_| ()), "unproven");
     let mut elsewhere = denied;
     elsewhere.subject.dialled = "203.0.113.10:3128".parse().ok();
     assert_eq!(verdict(vec![elsewhere], |_| ()), "unproven");
+}
+
+#[test]
+fn what_is_refused_after_others_got_in_shows_no_block() {
+    let verdicts = |all: &[Observation]| {
+        let mut all = all.to_vec();
+        note_shut_out(&mut all);
+        all.into_iter().map(|one| suite_verdict(one, &proxy_blocked())).collect::<Vec<_>>()
+    };
+    let (denied, refused) = (technique(&[Outcome::Denied; 3], "OP-01"), technique(&[Outcome::Refused; 3], "OP-02"));
+    assert_eq!(verdicts(&[denied.clone(), refused.clone()]), ["holds", "unproven"]);
+    assert_eq!(verdicts(&[refused.clone(), refused.clone()]), ["holds", "holds"], "kept out from the first to the last");
+    let uneven = technique(&[Outcome::Denied, Outcome::Timeout, Outcome::Denied], "OP-03");
+    assert_eq!(verdicts(&[denied.clone(), uneven]), ["holds", "unproven"]);
+    let mut elsewhere = refused;
+    elsewhere.subject.dialled = "203.0.113.10:3128".parse().ok();
+    assert_eq!(verdicts(&[denied, elsewhere]), ["holds", "holds"]);
 }
 
 // ---------------------------------------------------------------------------------------------- SPEC 2.2, fold

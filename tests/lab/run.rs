@@ -107,10 +107,21 @@ pub fn start_gate_as(lab: &Lab, host: Host, text: &str, front: &[&str]) -> Gate 
     Gate { process: Process::spawn(lab, host, &name, &command, false), name, output }
 }
 
+/// The most memory that a process had so far, in KiB (proc(5), `VmHWM`).
+pub fn peak_kib(process: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.trim().strip_suffix(" kB")?.parse().ok()
+}
+
 impl Gate {
     /// Whether it still runs.
     pub fn running(&mut self) -> bool {
         self.process.ended().is_none()
+    }
+
+    /// The most memory that it had so far, in KiB; none once it has ended.
+    pub fn peak_kib(&self) -> Option<u64> {
+        peak_kib(self.process.id())
     }
 
     /// Waits for the end and reads the report, which must be sane.

@@ -32,6 +32,8 @@ pub const STRANGER4: &str = "198.51.100.66";
 pub const STRANGER6: &str = "fd00:66::66";
 /// A second source address of the stranger's host.
 pub const SECOND4: &str = "198.51.100.67";
+/// The same, IPv6.
+pub const SECOND6: &str = "fd00:66::67";
 /// The office, whom the ACL lets in.
 pub const OFFICE4: &str = "198.51.100.10";
 /// The office, IPv6.

@@ -211,7 +211,11 @@ pub const OWN: &[Row] = &[
     ("user", USER),
     ("password_file", FILE),
     ("beacon", Type::OneOrFilledList(&BEACON_URL)),
-    ("techniques", Type::FilledSet(&Type::Word(|| Technique::ALL.iter().map(|t| t.id()).collect()))),
+    (
+        "techniques",
+        Type::OneOrFilledList(&Type::Word(|| ["standard", "quick"].into_iter().chain(Technique::ALL.iter().map(|t| t.id())).collect())),
+    ),
+    ("spoof", Type::OneOrList(&NETWORK)),
     ("allowed_destination", HOST_PORT),
     ("ports", Type::Ports),
     ("except", Type::Ports),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{expect, ports};
 use crate::config::duration::show;
-use crate::config::{self, At, Common, Context, MAX_LABELS, Own, Place, Tls, Via};
+use crate::config::{self, At, Common, Context, MAX_LABELS, Own, Place, Tls, Tried, Via};
 use crate::expectation::Expectation;
 use crate::net::resolve::Resolver;
 use crate::net::tls::{self, Version};
@@ -22,6 +22,8 @@ use crate::token::Key;
 use crate::witness::{Proof, ProofSet};
 
 const INTERVAL: Duration = Duration::from_secs(30);
+/// Of a check that is looked at in parts: it takes minutes, and its target bears the whole of it every time.
+const SUITE_INTERVAL: Duration = Duration::from_secs(600);
 const TIMEOUT: Duration = Duration::from_secs(5);
 const ATTEMPTS: usize = 3;
 const MAX_AGE: Duration = Duration::from_secs(60);
@@ -73,6 +75,7 @@ impl Builder<'_> {
     /// The check with what it says itself, else with the default's, else with ours.
     fn check(&self, written: &config::Check, probe: Probe, expectation: Expectation) -> Option<Check> {
         let (own, defaults) = (&written.common, self.defaults);
+        let usual_interval = if probe.subjects_known() > probe.looks_at_once() { SUITE_INTERVAL } else { INTERVAL };
         Some(Check {
             name: written.name.as_ref()?.value.clone(),
             target: written.target.as_ref()?.value.clone(),
@@ -83,7 +86,7 @@ impl Builder<'_> {
             expectation,
             witnesses: Vec::new(),
             require: self.either(written, |c| c.require.as_ref()).map_or(ProofSet::NONE.with(Proof::Vantage), |r| r.value),
-            interval: self.either(written, |c| c.interval.as_ref()).map_or(INTERVAL, |i| i.value),
+            interval: self.either(written, |c| c.interval.as_ref()).map_or(usual_interval, |i| i.value),
             timeout: self.either(written, |c| c.timeout.as_ref()).map_or(TIMEOUT, |t| t.value),
             attempts: self.either(written, |c| c.attempts.as_ref()).map_or(ATTEMPTS, |a| a.value),
             families: self.either(written, |c| c.families.as_ref()).map_or(Family::BOTH.to_vec(), |f| f.value.clone()),
@@ -333,7 +336,12 @@ impl Builder<'_> {
     }
 
     fn open_proxy(&self, suite: &config::OpenProxy, place: &Place) -> Option<probe::OpenProxy> {
-        let goes_there = |list: &Vec<At<Technique>>| list.iter().any(|t| t.value == Technique::AllowedDestination);
+        let goes_there = |list: &Vec<At<Tried>>| {
+            list.iter().any(|t| match t.value {
+                Tried::Standard | Tried::Quick => suite.allowed_destination.is_some(),
+                Tried::One(technique) => technique.needs_destination(),
+            })
+        };
         match (&suite.techniques, &suite.allowed_destination) {
             (Some(list), None) if goes_there(&list.value) => {
                 self.context.wrong(
@@ -351,19 +359,47 @@ impl Builder<'_> {
                 self.context.wrong(&key.place, "is for the certificate of allowed_destination; write that too, or leave this out");
             }
         }
+        let forge: Vec<Technique> = Technique::ALL.iter().copied().filter(|t| t.needs_spoof()).collect();
+        let named = |t: &&At<Tried>| matches!(t.value, Tried::One(technique) if technique.needs_spoof());
+        match (&suite.techniques, &suite.spoof) {
+            (Some(list), None) if list.value.iter().any(|t| named(&t)) => {
+                for one in list.value.iter().filter(named) {
+                    let message = format!(
+                        "{} forges an address that the proxy's own rules allow; write spoof = [\"203.0.113.10\"] too, or leave it out",
+                        one.value.token()
+                    );
+                    self.context.wrong(&one.place, message);
+                }
+            }
+            (list, None) if list.as_ref().is_none_or(|list| list.value.iter().any(|t| t.value == Tried::Standard)) => {
+                let message = format!(
+                    "{} are not tried, nor is it shown that this monitor is a stranger to the proxy: \
+                     that takes spoof = [...], the addresses that the proxy's own rules allow",
+                    forge.iter().map(|t| t.id()).collect::<Vec<_>>().join(", ")
+                );
+                self.context.hint(place, message);
+            }
+            _ => {}
+        }
         let tls = self.tls(&suite.tls, place, false);
         let key = self.key(place);
-        let default = || {
-            Technique::ALL.iter().copied().filter(|t| *t != Technique::AllowedDestination || suite.allowed_destination.is_some()).collect()
+        let possible = |technique: &Technique| {
+            (suite.spoof.is_some() || !technique.needs_spoof()) && (suite.allowed_destination.is_some() || !technique.needs_destination())
         };
-        Some(probe::OpenProxy {
-            target: suite.target.as_ref()?.value.clone(),
-            beacons: suite.beacons.iter().map(|b| b.value.clone()).collect(),
-            techniques: suite.techniques.as_ref().map_or_else(default, |list| list.value.iter().map(|t| t.value).collect()),
-            allowed_destination: suite.allowed_destination.as_ref().map(|d| d.value.clone()),
-            tls: tls?,
-            key: key?,
-        })
+        let of = |tried: Tried| match tried {
+            Tried::Standard => Technique::ALL.iter().copied().filter(possible).collect(),
+            Tried::Quick => Technique::QUICK.iter().copied().filter(possible).collect(),
+            Tried::One(technique) => vec![technique],
+        };
+        let techniques: Vec<Technique> = match &suite.techniques {
+            Some(list) => list.value.iter().flat_map(|t| of(t.value)).collect(),
+            None => of(Tried::Standard),
+        };
+        let beacons = suite.beacons.iter().map(|b| b.value.clone()).collect();
+        let mut probe = probe::OpenProxy::new(suite.target.as_ref()?.value.clone(), beacons, techniques, tls?, key?);
+        probe.spoof = suite.spoof.as_ref().map_or(Vec::new(), |s| s.value.clone());
+        probe.allowed_destination = suite.allowed_destination.as_ref().map(|d| d.value.clone());
+        Some(probe)
     }
 
     fn dns(&self, dns: &config::Dns, written: &config::Check, inverted: Option<bool>) -> Option<probe::Dns> {

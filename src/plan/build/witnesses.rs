@@ -32,7 +32,7 @@ pub(super) fn controls(checks: &mut [Check]) {
         let through = |w: usize| relayed.get(w).and_then(Option::as_ref);
         let suite = matches!(check.probe, Probe::OpenProxy(_));
         if suite && check.witness_numbers().filter_map(through).any(|proxy| proxy == check.probe.target()) {
-            check.expectation = check.expectation.clone().controlled_by(vec![Technique::Connect.id()]);
+            check.expectation = check.expectation.clone().controlled_by(vec![Technique::CONNECT.id()]);
         }
     }
 }
