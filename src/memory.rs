@@ -87,17 +87,18 @@ impl Memory {
 
     fn compare_denials(&mut self, judged: &[Judged]) -> Vec<DenialChanged> {
         let mut changed = Vec::new();
-        let mut seen_of: BTreeMap<(&str, Option<&str>), usize> = BTreeMap::new();
+        let mut seen_of: BTreeMap<(&str, Option<&str>, Option<&str>), usize> = BTreeMap::new();
         for one in judged {
             let subject = &one.seen.subject;
             // A technique is tried at one address with each beacon; the order of those is the plan's, and stays.
-            let nth = seen_of.entry((&subject.address, subject.technique)).or_default();
+            let nth = seen_of.entry((&subject.address, subject.technique, subject.variant.as_deref())).or_default();
             *nth += 1;
             let (outcome, blocked) = (one.seen.outcome, one.seen.outcome.class() == Class::Closed);
             if !blocked || !matches!(one.verdict, Verdict::Holds(_)) {
                 continue;
             }
-            let key = format!("{} {} {nth}", subject.address, subject.technique.unwrap_or_default());
+            let way = subject.technique.or(subject.variant.as_deref()).unwrap_or_default();
+            let key = format!("{} {way} {nth}", subject.address);
             if !self.denials.contains_key(&key) && self.denials.len() >= MAX_ADDRESSES {
                 continue;
             }

@@ -6,6 +6,7 @@ use nix::sys::socket::SockaddrStorage;
 
 pub mod connect;
 pub mod failure;
+pub mod h2;
 pub mod http;
 pub mod resolve;
 pub mod sys;

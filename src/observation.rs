@@ -365,6 +365,13 @@ pub struct Evidence {
     /// The request line that was sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,
+    /// Every byte of the head that a variant sent, the PROXY header before it too, with control characters made visible, at
+    /// most [`Evidence::MAX_REQUEST`]. Headers of the check itself are left out of it: they may be secret.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_head: Option<String>,
+    /// Of a variant: whether the page that must not be seen was in its answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub marker: Option<Marker>,
     /// The status of the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
@@ -401,6 +408,24 @@ pub struct Evidence {
     pub detail: Option<String>,
 }
 
+/// Whether a body has the text by which the page that must not be seen is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Marker {
+    /// It has, and pages that everybody may see have not.
+    Found,
+    /// It has, but so has a page that everybody may see: it tells nothing.
+    Everywhere,
+    /// It was read to its end, or came with a denial, and has not.
+    Absent,
+    /// It broke off, or went on past the bound, and has not as far as it was read.
+    Cut,
+    /// There was no body to look into.
+    Unseen,
+    /// The address answered the plain request, and then was silent: it may have shut us out for asking.
+    Shunned,
+}
+
 /// What a peer's API said of one of its checks.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PeerEvidence {
@@ -434,6 +459,8 @@ pub struct Reached {
 impl Evidence {
     /// Bytes of an answer's head that are kept.
     pub const MAX_HEAD: usize = 512;
+    /// Bytes of a variant's request that are kept.
+    pub const MAX_REQUEST: usize = 2048;
     /// ICMP errors of one attempt that are kept.
     pub const MAX_ICMP: usize = 4;
 }
@@ -477,6 +504,8 @@ pub struct Subject {
     pub via: bool,
     /// The technique of a suite.
     pub technique: Option<&'static str>,
+    /// The variant of a look that is made in several ways.
+    pub variant: Option<String>,
 }
 
 /// The outcome of all attempts at one subject, with the evidence of the attempt that decided.
@@ -506,11 +535,12 @@ pub struct Observation {
 
 impl Observation {
     /// Folds the attempts at one subject. The deciding attempt is `settled` where one ended the matter,
-    /// else the first open one, else the first local one, else the last.
+    /// else one whose answer was not read whole, else the first open one, else the first local one, else the last.
     /// No attempt at all is a bug of ours, and says so.
     pub fn of(subject: Subject, attempts: Vec<Attempt>, settled: Option<usize>, started_at: Wall) -> Observation {
         let first = |class| attempts.iter().position(|a| a.outcome.class() == class);
-        let at = settled.or_else(|| first(Class::Open)).or_else(|| first(Class::Local)).unwrap_or(attempts.len().saturating_sub(1));
+        let untold = attempts.iter().position(|a| matches!(a.evidence.marker, Some(Marker::Cut | Marker::Everywhere)));
+        let at = settled.or(untold).or_else(|| first(Class::Open)).or_else(|| first(Class::Local)).unwrap_or(attempts.len().saturating_sub(1));
         let silent = attempts.iter().filter(|a| a.outcome == Outcome::Timeout && subject.transport == Transport::Tcp);
         let fewest_syns = silent.map(|a| a.evidence.syns_sent.unwrap_or(0)).min();
         let outcomes = attempts.iter().map(|a| a.outcome).collect();
@@ -577,6 +607,20 @@ pub fn excuse_mute(seen: &mut [Observation]) {
     for mute in seen.iter_mut().filter(|o| o.outcome == Outcome::Mute && o.evidence.beacon_log.as_deref() == Some("unknown")) {
         let by = denied.iter().find(|(address, technique)| *address == mute.subject.dialled && *technique != mute.subject.technique);
         mute.evidence.excused_by = by.and_then(|(_, technique)| *technique);
+    }
+}
+
+/// Doubts the silence of variants at an address that answered the plain request: whoever is asked strange questions may shut
+/// out whoever asks, and then all that follow are met by the same silence.
+pub fn doubt_silence(seen: &mut [Observation]) {
+    let answered = |o: &&Observation| o.evidence.marker.is_none() && o.got_past_tcp();
+    let answered: Vec<_> = seen.iter().filter(answered).filter_map(|o| o.subject.dialled).collect();
+    for variant in seen.iter_mut().filter(|o| o.evidence.marker.is_some_and(|m| m != Marker::Found)) {
+        let kept_out = variant.attempts.iter().any(|o| o.class() == Class::Closed && !o.is_past_tcp());
+        if kept_out && variant.subject.dialled.is_some_and(|to| answered.contains(&to)) {
+            variant.evidence.marker = Some(Marker::Shunned);
+            variant.evidence.detail = Some("the same address answered the plain request; does it shut out whoever asks too much?".into());
+        }
     }
 }
 

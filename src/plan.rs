@@ -165,7 +165,12 @@ impl Check {
     pub fn worst_observation(&self) -> Duration {
         let resolving = if self.probe.needs_resolving() { self.timeout } else { Duration::ZERO };
         let spacing = self.attempt_stagger() * u32::try_from(self.attempts.saturating_sub(1)).unwrap_or(u32::MAX);
-        resolving + spacing + self.timeout + self.probe.epilogue(self.timeout)
+        resolving + (spacing + self.timeout + self.probe.epilogue(self.timeout)) * self.rounds()
+    }
+
+    /// In how many rounds one address is looked at; witnesses run between them.
+    fn rounds(&self) -> u32 {
+        u32::try_from(self.probe.subjects_known().div_ceil(self.probe.looks_at_once())).unwrap_or(u32::MAX)
     }
 
     /// How long the next attempt waits for a slow one. A block needs all its attempts, so they overlap; a positive
@@ -181,8 +186,8 @@ impl Plan {
         let alone: Vec<Duration> = checks.iter().map(Check::worst_observation).collect();
         for check in checks {
             let slowest = check.witness_numbers().filter_map(|w| alone.get(w)).max().copied();
-            let witnessed = slowest.map_or(Duration::ZERO, |w| (WITNESS_SPACING + w) * 2);
-            check.worst_run = check.worst_observation() + witnessed + check.timeout.max(DECOY_TIMEOUT);
+            let witnessed = slowest.map_or(Duration::ZERO, |w| (WITNESS_SPACING + w) * (check.rounds() + 1));
+            check.worst_run = check.worst_observation() + witnessed + check.timeout.max(DECOY_TIMEOUT) * check.rounds();
         }
     }
 

@@ -24,21 +24,26 @@ mod peer;
 mod tcp;
 mod tls;
 mod tunnel;
+mod variant;
 
 pub use egress_ip::EgressIp;
-pub use http::Http;
+pub use http::{Http, MAX_PAGE};
 pub use kind::Kind;
 pub use open_proxy::{OpenProxy, Technique};
 pub use peer::Peer;
 pub use tcp::Tcp;
 pub use tls::Tls;
 pub use tunnel::Via;
+pub use variant::{Pick, Variant};
 
 /// How every probe names itself, so that the audited side's logs corroborate.
 pub const USER_AGENT: &str = concat!("mustnot/", env!("CARGO_PKG_VERSION"));
 
 /// How much longer than its time an attempt may take before its process must have been stopped in the middle of it.
 const OVERRUN: Duration = Duration::from_secs(1);
+
+/// How many subjects of one run are looked at at once, as a rule.
+const LOOKS_AT_ONCE: usize = 128;
 
 /// How an attempt ended, and how deep it got.
 type Ended = (Outcome, Stage);
@@ -50,7 +55,7 @@ pub enum Probe {
     Tcp(Tcp),
     /// A TLS handshake, and the silence after it.
     Tls(Tls),
-    /// One HTTP/1.1 exchange, direct or through a proxy.
+    /// One HTTP exchange, direct or through a proxy, and its variants.
     Http(Http),
     /// The address that the beacon sees us come from.
     EgressIp(EgressIp),
@@ -116,10 +121,36 @@ impl Probe {
         self.first_hop().host.ip().is_none()
     }
 
+    /// How many subjects of one run are looked at at once; witnesses run between those and the next.
+    pub fn looks_at_once(&self) -> usize {
+        match self {
+            Probe::Http(http) if !http.variants.is_empty() => variant::AT_ONCE,
+            _ => LOOKS_AT_ONCE,
+        }
+    }
+
+    /// How many subjects one address of the first hop has.
+    pub fn subjects_known(&self) -> usize {
+        match self {
+            Probe::Http(http) => 1 + http.variants.len(),
+            _ => 1,
+        }
+    }
+
+    /// How many requests one run may cost the target, where there is a bound.
+    pub fn budget(&self) -> Option<usize> {
+        match self {
+            Probe::Http(http) if !http.variants.is_empty() => Some(variant::BUDGET),
+            _ => None,
+        }
+    }
+
     /// What follows the last attempt at worst: the open-proxy suite asks the beacon's log.
     pub fn epilogue(&self, timeout: Duration) -> Duration {
         match self {
             Probe::OpenProxy(_) => timeout,
+            // Where a variant finds the page, public pages are asked for beside it.
+            Probe::Http(http) if !http.variants.is_empty() => timeout,
             Probe::Tcp(_) | Probe::Tls(_) | Probe::Http(_) | Probe::EgressIp(_) | Probe::Peer(_) => Duration::ZERO,
         }
     }
@@ -134,6 +165,8 @@ pub enum Aim {
     Tunnel(HostPort),
     /// That a proxy relays, by this technique, to this beacon where it aims at one.
     Relay(Technique, Option<Url>),
+    /// The page of the target, by this one of the probe's variants.
+    Variant(usize),
 }
 
 /// Where the first packets of a probe go.
@@ -178,10 +211,12 @@ impl Probe {
             source,
             via,
             technique: None,
+            variant: None,
         };
         let approach = Approach { to, source, timeout, aim: Aim::AsWritten, resolver };
         match self {
             Probe::OpenProxy(suite) => suite.subjects(&subject, &approach),
+            Probe::Http(http) if !http.variants.is_empty() => variant::subjects(&http.variants, &subject, &approach),
             Probe::Tcp(_) | Probe::Tls(_) | Probe::Http(_) | Probe::EgressIp(_) | Probe::Peer(_) => vec![(subject, approach)],
         }
     }

@@ -119,10 +119,13 @@ fn happened(seen: &Observation, check: &Check) -> String {
             None => seen.subject.address.clone(),
         },
     };
+    let who = seen.subject.variant.as_ref().map_or(who.clone(), |variant| format!("{who} ({variant})"));
     let e = &seen.evidence;
+    let explained = seen.subject.variant.is_some();
+    let aside = e.detail.as_ref().filter(|_| explained).map_or(String::new(), |d| format!(" ({d})"));
     let detail = e.detail.as_ref().map_or(String::new(), |d| format!(": {d}"));
     let took = format!("{:.0} ms", seen.elapsed.as_secs_f64() * 1000.0);
-    let request = e.request.as_deref().map_or(String::new(), |r| format!(" \"{}\"", r.trim_end_matches(" HTTP/1.1")));
+    let request = e.request.as_deref().map_or(String::new(), |r| format!(" \"{}\"", r.trim_end_matches(" HTTP/1.1").trim_end_matches(" HTTP/2")));
     let to_request = if request.is_empty() { String::new() } else { format!(" to{request}") };
     let technique = e.technique.map_or(String::new(), |t| format!(" ({t})"));
     let saw = e.beacon_saw.map_or(String::new(), |a| format!(" from {a}"));
@@ -138,7 +141,7 @@ fn happened(seen: &Observation, check: &Check) -> String {
         }
         Outcome::NotTls => format!("{who} answered with something that is not TLS"),
         Outcome::BadHttp => format!("{who} answered with something that is not HTTP"),
-        Outcome::Status(code) => format!("{who} answered {code}{to_request}"),
+        Outcome::Status(code) => format!("{who} answered {code}{to_request}{aside}"),
         Outcome::Mismatch => format!("{who} answered, but not as the check says{detail}"),
         Outcome::Replied => format!("{who} replied after {took}{detail}"),
         Outcome::Resolved => format!("{who} gave an answer{detail}"),
@@ -161,9 +164,9 @@ fn happened(seen: &Observation, check: &Check) -> String {
             seen.fewest_syns.or(e.syns_sent).unwrap_or(0),
             seen.attempts.len()
         ),
-        Outcome::Reset => format!("{who} accepted the connection and reset it at stage {}", seen.stage),
-        Outcome::Closed => format!("{who} accepted the connection and closed it at stage {} without an answer", seen.stage),
-        Outcome::Mute => format!("{who} accepted the connection and then said nothing at stage {} until the deadline", seen.stage),
+        Outcome::Reset => format!("{who} accepted the connection and reset it at stage {}{aside}", seen.stage),
+        Outcome::Closed => format!("{who} accepted the connection and closed it at stage {} without an answer{aside}", seen.stage),
+        Outcome::Mute => format!("{who} accepted the connection and then said nothing at stage {} until the deadline{aside}", seen.stage),
         Outcome::TlsRefused => format!("{who} refused the TLS handshake ({})", e.tls_alert.as_deref().unwrap_or("alert")),
         Outcome::NxDomain => format!("{who} does not exist in DNS"),
         Outcome::NoData => format!("{who} has no address in DNS"),

@@ -131,6 +131,9 @@ pub struct Seen {
     /// The technique of a suite.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub technique: Option<&'static str>,
+    /// The variant of a look that is made in several ways.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
     /// What was asked there, where an answer to one question says nothing of another.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub asked: Option<String>,
@@ -176,7 +179,7 @@ impl Seen {
     #[must_use]
     fn shown(mut self, show: impl Fn(&str) -> String) -> Seen {
         let e = &mut self.evidence;
-        for text in [&mut e.request, &mut e.head, &mut e.detail, &mut e.tls_error, &mut e.beacon_log].into_iter().flatten() {
+        for text in [&mut e.request, &mut e.request_head, &mut e.head, &mut e.detail, &mut e.tls_error, &mut e.beacon_log].into_iter().flatten() {
             *text = show(text);
         }
         if let Some(peer) = &mut e.peer {

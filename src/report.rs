@@ -257,6 +257,9 @@ pub(crate) fn seen_line(seen: &Seen) -> String {
     if let Some(technique) = seen.technique {
         let _ = write!(line, " {technique}");
     }
+    if let Some(variant) = &seen.variant {
+        let _ = write!(line, " {variant}");
+    }
     let times = if seen.attempts == 1 { "1 attempt".to_owned() } else { format!("{} attempts", seen.attempts) };
     let _ = write!(line, ": {} at {} after {:.1} ms, {times}", seen.outcome, seen.stage, seen.elapsed_ms);
     if !seen.attempt_outcomes.is_empty() {

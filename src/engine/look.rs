@@ -42,9 +42,32 @@ pub struct Look {
 }
 
 impl Found {
+    /// The same in parts of so many, each to be looked at at once; what was lost stands in the first.
+    pub(super) fn parts(mut self, at_once: usize) -> impl Iterator<Item = Found> {
+        let at_once = at_once.max(1);
+        let mut rest = self.subjects.split_off(self.subjects.len().min(at_once)).into_iter().peekable();
+        let parts = std::iter::from_fn(move || {
+            rest.peek()?;
+            Some(Found { subjects: rest.by_ref().take(at_once).collect(), ..Found::default() })
+        });
+        std::iter::once(self).chain(parts)
+    }
+
     /// There is nothing to look at but the answer of the name server itself, and the check accepts that one.
     pub(super) fn is_the_answer(&self, check: &Check) -> bool {
         self.subjects.is_empty() && self.lost.iter().any(|o| o.stage == Stage::Dns && check.expectation.accepts(o.outcome))
+    }
+}
+
+impl Look {
+    /// Both looks as one.
+    pub(super) fn and(mut self, more: Look) -> Look {
+        self.found.subjects.extend(more.found.subjects);
+        self.found.lost.extend(more.found.lost);
+        self.found.left_out += more.found.left_out;
+        self.seen.extend(more.seen);
+        self.planned += more.planned;
+        self
     }
 }
 
@@ -71,6 +94,10 @@ impl Engine {
             };
             found.subjects.extend(subjects.into_iter().map(named));
         }
+        // What would cost the target more requests than it may is left out, and said to be.
+        let most = check.probe.budget().map_or(usize::MAX, |requests| requests / check.attempts.max(1));
+        found.left_out += found.subjects.len().saturating_sub(most);
+        found.subjects.truncate(most);
         found
     }
 
@@ -173,7 +200,7 @@ impl Engine {
                 biased;
                 Some(attempt) = under_way.next(), if !under_way.is_empty() => {
                     let attempt: Attempt = attempt;
-                    if check.expectation.settled_by(attempt.outcome) {
+                    if check.expectation.settled_by_attempt(&attempt) {
                         settled = Some(attempts.len());
                     }
                     attempts.push(attempt);
@@ -227,5 +254,6 @@ pub fn nowhere(address: String) -> Subject {
         source: None,
         via: false,
         technique: None,
+        variant: None,
     }
 }

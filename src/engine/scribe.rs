@@ -85,6 +85,7 @@ fn seen(one: &Judged) -> Seen {
         attempts: o.attempts.len(),
         attempt_outcomes: if uneven { o.attempts.clone() } else { Vec::<Outcome>::new() },
         technique: o.subject.technique,
+        variant: o.subject.variant.clone(),
         asked: o.subject.asked.clone(),
         proofs: one.proofs,
         evidence: o.evidence.clone(),

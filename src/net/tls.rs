@@ -63,6 +63,8 @@ pub struct Client {
     certificate: Option<Arc<CertifiedKey>>,
     /// The check does not limit the versions: what we cannot speak then is ours, not the server's denial.
     any_version: bool,
+    /// An untrusted certificate ends nothing; it stays in the evidence, and nothing is authenticated.
+    any_certificate: bool,
 }
 
 /// A finished handshake.
@@ -96,13 +98,40 @@ impl Client {
         // Every handshake proves the whole chain anew.
         config.resumption = Resumption::disabled();
         let any_version = options.min_version.is_none() && options.max_version.is_none();
-        Ok(Client { server_name: options.server_name.clone(), config, trust, certificate, any_version })
+        Ok(Client { server_name: options.server_name.clone(), config, trust, certificate, any_version, any_certificate: false })
+    }
+
+    /// The same, offering these protocols (RFC 7301) where the check names none.
+    #[must_use]
+    pub fn or_offering(mut self, protocols: &[&str]) -> Client {
+        if self.config.alpn_protocols.is_empty() {
+            self.config.alpn_protocols = protocols.iter().map(|p| p.as_bytes().to_vec()).collect();
+        }
+        self
+    }
+
+    /// The same, offering these protocols and no others.
+    #[must_use]
+    pub fn offering(mut self, protocols: &[&str]) -> Client {
+        self.config.alpn_protocols.clear();
+        self.or_offering(protocols)
+    }
+
+    /// The same for whom a certificate says nothing: with this name in SNI, or with none.
+    /// Nothing that is secret may be sent over what it shakes.
+    #[must_use]
+    pub fn for_anybody(mut self, name: Option<String>) -> Client {
+        self.config.enable_sni = name.is_some();
+        self.server_name = name.or(self.server_name);
+        self.any_certificate = true;
+        self
     }
 
     /// Shakes hands over `stream` with `host` until `deadline`; what was seen goes into `evidence`.
     ///
     /// # Errors
-    /// The outcome: refused, broken off, not TLS, or not to be trusted. Nothing is ever sent over an untrusted stream.
+    /// The outcome: refused, broken off, not TLS, or not to be trusted. Nothing is ever sent over an untrusted stream, save by
+    /// a client that is [for anybody](Client::for_anybody).
     pub async fn shake<S>(&self, stream: S, host: &Host, deadline: Instant, evidence: &mut Evidence) -> Result<Shaken<S>, Outcome>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -117,7 +146,10 @@ impl Client {
         let asked_us = asked.load(Ordering::Relaxed);
         evidence.client_certificate_requested = asked_us.then_some(true);
         let stream = shaken.map_err(|e| self.refused(&e, evidence))?;
-        self.note(&stream, &name, evidence)?;
+        match self.note(&stream, &name, evidence) {
+            Err(Outcome::TlsUntrusted) if self.any_certificate => {}
+            noted => noted?,
+        }
         Ok(Shaken { stream, may_refuse_late: asked_us, took: began.elapsed() })
     }
 

@@ -205,6 +205,7 @@ fn observation(dialled: &str, source: Option<&str>, outcome: Outcome, evidence: 
         asked: None,
         via: false,
         technique: None,
+        variant: None,
     };
     let attempt = Attempt { outcome, stage: Stage::Http, evidence, started: at(started), ended: at(started + 10) };
     Observation::of(subject, vec![attempt], None, Wall::now())

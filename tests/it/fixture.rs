@@ -49,6 +49,7 @@ pub fn holds() -> Verdict {
         asked: None,
         via: false,
         technique: None,
+        variant: None,
     };
     let attempt = Attempt { outcome: Outcome::Connected, stage: Stage::Tcp, evidence: Evidence::default(), started: now, ended: now };
     let seen = Observation::of(subject, vec![attempt], None, Wall::now());
@@ -69,6 +70,7 @@ pub fn seen(verdict: Verdict, outcome: Outcome) -> Seen {
         attempts: 1,
         attempt_outcomes: Vec::new(),
         technique: None,
+        variant: None,
         asked: None,
         proofs: [Proof::Vantage, Proof::Target].into_iter().collect(),
         evidence: Evidence { local_address: "10.0.0.5:41234".parse().ok(), syn_retransmits: Some(0), ..Evidence::default() },

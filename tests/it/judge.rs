@@ -49,6 +49,7 @@ fn seen(to: &str, outcomes: &[Outcome], from: f64, until: f64) -> Observation {
         asked: None,
         via: false,
         technique: None,
+        variant: None,
     };
     let local = if to.is_ipv4() { MONITOR } else { "[2001:db8:5::5]:40000" };
     let attempt = |outcome: &Outcome| {

@@ -500,6 +500,7 @@ fn subject(to: &str, source: Option<&str>) -> Subject {
         asked: None,
         via: false,
         technique: None,
+        variant: None,
     }
 }
 
