@@ -34,7 +34,7 @@ pub use peer::Peer;
 pub use tcp::Tcp;
 pub use tls::Tls;
 pub use tunnel::Via;
-pub use variant::{Pick, Variant};
+pub use variant::{BUDGET, Pick, Variant};
 
 /// How every probe names itself, so that the audited side's logs corroborate.
 pub const USER_AGENT: &str = concat!("mustnot/", env!("CARGO_PKG_VERSION"));

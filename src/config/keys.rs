@@ -63,6 +63,10 @@ pub const OWN: &[(&str, &[Kind])] = &[
     ("headers", &[Kind::Http]),
     ("body_contains", &[Kind::Http]),
     ("follow_redirects", &[Kind::Http]),
+    ("deny_location", &[Kind::Http]),
+    ("http_version", &[Kind::Http]),
+    ("variants", &[Kind::Http]),
+    ("spoof", &[Kind::Http]),
     ("server_name", &[Kind::Tls, Kind::Http, Kind::Peer, Kind::OpenProxy]),
     ("ca_file", &[Kind::Tls, Kind::Http, Kind::Peer, Kind::OpenProxy]),
     ("client_cert_file", &[Kind::Tls, Kind::Http, Kind::Peer]),
@@ -87,9 +91,6 @@ const UNBUILT_WEB: &[&str] = &["cert_file", "key_file", "client_ca_file", "basic
 const UNBUILT_PROXY: &[&str] = &["proxy_protocol_from", "egress_budget", "drain", "drain_lead", "health_listen"];
 /// The same of a check.
 const UNBUILT_CHECK: &[&str] = &[
-    "variants",
-    "spoof",
-    "deny_location",
     "template",
     "allow_targets",
     "via_method",

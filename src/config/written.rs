@@ -11,7 +11,7 @@ use super::problem::{At, Place};
 use crate::net::resolve::Resolver;
 use crate::net::tls::Version;
 use crate::observation::Family;
-use crate::probe::{Kind, Technique};
+use crate::probe::{Kind, Pick, Technique};
 use crate::proxy;
 use crate::secret::Secret;
 use crate::severity::Severity;
@@ -177,6 +177,14 @@ pub struct Http {
     pub body_contains: Option<At<String>>,
     /// `follow_redirects`
     pub follow_redirects: Option<At<bool>>,
+    /// `deny_location`
+    pub deny_location: Option<At<Vec<At<Url>>>>,
+    /// `http_version`, true for 2
+    pub http_version: Option<At<bool>>,
+    /// `variants`
+    pub variants: Option<At<Vec<At<Pick>>>>,
+    /// `spoof`
+    pub spoof: Option<At<Vec<At<IpNet>>>>,
     /// TLS keys
     pub tls: Tls,
 }

@@ -194,11 +194,15 @@ where
     }
     if chunked {
         chunks.join(&raw);
-        return Body { whole: chunks.last_seen, bytes: chunks.with_the_rest(&raw) };
+        let last_seen = chunks.last_seen;
+        let mut bytes = chunks.with_the_rest(&raw);
+        let whole = last_seen && bytes.len() <= limit;
+        bytes.truncate(limit);
+        return Body { bytes, whole };
     }
     let whole = match length {
-        Some(length) => raw.len() >= length,
-        None => ended == Some(Outcome::Closed),
+        Some(length) => length <= wanted && raw.len() >= length,
+        None => ended == Some(Outcome::Closed) && raw.len() <= limit,
     };
     raw.truncate(wanted);
     Body { bytes: raw, whole }
@@ -352,5 +356,122 @@ mod tests {
         assert_eq!(read(b"").await.0, Err(Outcome::Closed));
         let endless = b"HTTP/1.1 100 Continue\r\n\r\n".repeat(MAX_INTERIM + 1);
         assert_eq!(read(&endless).await.0, Err(Outcome::BadHttp));
+    }
+
+    #[tokio::test]
+    async fn a_badly_written_header_changes_no_status() {
+        for odd in [
+            &b"HTTP/1.1 403 No\nServer: x\n\n"[..],
+            b"HTTP/1.1 403 No\r\nA : b\r\n\r\n",
+            b"HTTP/1.1 403 No\r\nA: b\r\n folded\r\n\r\n",
+            b"HTTP/1.1 403 No\r\nno colon\r\n\r\n",
+            b"HTTP/1.1 403\r\n\r\n",
+            b"HTTP/1.1 403 No\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
+        ] {
+            assert_eq!(read(odd).await.0.map(|h| h.status), Ok(403), "{:?}", String::from_utf8_lossy(odd));
+        }
+    }
+
+    #[tokio::test]
+    async fn another_protocol_is_no_answer_unless_it_was_asked_for() {
+        let switch = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\nrest";
+        assert_eq!(read(switch).await.0, Err(Outcome::BadHttp));
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let mut both = tokio::io::join(&switch[..], tokio::io::sink());
+        match upgrade(&mut both, b"GET / HTTP/1.1\r\n\r\n", deadline, &mut Evidence::default()).await {
+            Ok(Upgraded::Yes(rest)) => assert_eq!(rest, b"rest"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_head_past_the_bound_is_bad_http() {
+        let head = |padding: usize| [b"HTTP/1.1 403 No\r\nX: ".to_vec(), vec![b'x'; padding], b"\r\n\r\n".to_vec()].concat();
+        assert_eq!(read(&head(MAX_HEAD / 2)).await.0.map(|h| h.status), Ok(403));
+        assert_eq!(read(&head(3 * MAX_HEAD)).await.0, Err(Outcome::BadHttp));
+    }
+
+    #[tokio::test]
+    async fn a_body_says_whether_it_is_whole() {
+        let of = async |sent: &[u8], limit: usize| {
+            let mut stream = sent;
+            let deadline = Instant::now() + Duration::from_secs(5);
+            let head = read_head(&mut stream, Vec::new(), deadline, &mut Evidence::default()).await.unwrap();
+            let body = read_body(&mut stream, &head, limit, deadline).await;
+            (body.len(), body.whole)
+        };
+        for (sent, limit, expected) in [
+            (&b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nabcd"[..], 9, (4, true)),
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabcd", 9, (4, false)),
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nabcd", 3, (3, false)),
+            (b"HTTP/1.1 200 OK\r\n\r\nabcd", 9, (4, true)),
+            (b"HTTP/1.1 200 OK\r\n\r\nabcd", 4, (4, false)),
+            (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n", 99, (2, true)),
+            (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n", 99, (2, false)),
+            (b"HTTP/1.1 204 No\r\n\r\n", 9, (0, true)),
+        ] {
+            assert_eq!(of(sent, limit).await, expected, "{:?} {limit}", String::from_utf8_lossy(sent));
+        }
+    }
+
+    /// Bytes that look like an answer, and break off or go wrong anywhere.
+    fn answers() -> impl proptest::strategy::Strategy<Value = Vec<u8>> {
+        use proptest::prelude::*;
+        let piece = prop_oneof![
+            Just(b"HTTP/1.1 ".to_vec()),
+            Just(b"HTTP/1.1 200 OK\r\n".to_vec()),
+            Just(b"HTTP/1.1 100 Continue\r\n\r\n".to_vec()),
+            Just(b"HTTP/1.1 101 Other\r\n\r\n".to_vec()),
+            Just(b"Transfer-Encoding: chunked\r\n".to_vec()),
+            Just(b"Content-Length: 18446744073709551615\r\n".to_vec()),
+            Just(b"\r\n".to_vec()),
+            Just(b"\n".to_vec()),
+            Just(b"ffffffffffffffff\r\n".to_vec()),
+            Just(b"5\r\nhello\r\n".to_vec()),
+            Just(b"0\r\n\r\n".to_vec()),
+            prop::collection::vec(any::<u8>(), 0..64),
+        ];
+        prop::collection::vec(piece, 0..24).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig { cases: 2048, failure_persistence: None, ..Default::default() })]
+
+        #[test]
+        fn no_bytes_of_an_answer_panic_or_grow_past_the_bound(sent in answers(), limit in 0_usize..4096) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            runtime.block_on(async {
+                let mut stream = sent.as_slice();
+                let deadline = Instant::now() + Duration::from_secs(5);
+                let mut evidence = Evidence::default();
+                if let Ok(head) = read_head(&mut stream, Vec::new(), deadline, &mut evidence).await {
+                    assert!((200..=599).contains(&head.status));
+                    let body = read_body(&mut stream, &head, limit, deadline).await;
+                    assert!(body.len() <= sent.len());
+                    assert!(body.len() <= limit);
+                }
+                assert!(evidence.head.is_none_or(|h| h.chars().count() <= Evidence::MAX_HEAD));
+            });
+        }
+    }
+
+    /// Whoever sends without end, or one byte in a while, is heard until the bound or the deadline and no longer.
+    #[tokio::test(start_paused = true)]
+    async fn a_drip_ends_at_the_deadline() {
+        let (mut ours, mut theirs) = tokio::io::duplex(64);
+        tokio::spawn(async move {
+            let _ = theirs.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
+            loop {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                if theirs.write_all(b"x").await.is_err() {
+                    return;
+                }
+            }
+        });
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let head = read_head(&mut ours, Vec::new(), deadline, &mut Evidence::default()).await.unwrap();
+        let body = read_body(&mut ours, &head, MAX_BODY, deadline).await;
+        assert_eq!(Instant::now(), deadline);
+        assert!(!body.whole && body.len() >= 48, "{}", body.len());
     }
 }

@@ -3,6 +3,7 @@
 mod check;
 mod expect;
 mod key;
+mod variants;
 mod witnesses;
 
 use std::collections::BTreeSet;

@@ -13,6 +13,11 @@ impl Probe {
         let wait = timeout.as_secs().max(1);
         let source = |flag: &str| subject.source.map_or(String::new(), |s| format!(" {flag} {s}"));
         let curl = format!("curl -sS -o /dev/null -D - --path-as-is --max-time {wait}{}", source("--interface"));
+        if let (Probe::Http(http), Some(label)) = (self, &subject.variant)
+            && let Some(variant) = http.variants.iter().find(|v| v.label() == *label)
+        {
+            return variant.by_hand(&http.url, to, &source("--interface"), wait);
+        }
         let pin = |host: &HostPort| match host.host.ip() {
             Some(_) => String::new(),
             None => format!(" --resolve '{}:{}:{}'", host.host, host.port, Host::Ip(to.ip())),
@@ -22,7 +27,10 @@ impl Probe {
             Probe::Tls(tls) => format!("openssl s_client -connect {to} -servername {} </dev/null", tls.target.host),
             Probe::Http(http) => match &http.via {
                 Some(via) => format!("{curl} -X {} -p -x 'http://{}' {}", http.method, via.proxy, quoted(&http.url)),
-                None => format!("{curl} -X {}{} {}", http.method, pin(&http.url.authority), quoted(&http.url)),
+                None => {
+                    let http2 = if http.prior_knowledge { " --http2-prior-knowledge" } else { "" };
+                    format!("{curl} -X {}{http2}{} {}", http.method, pin(&http.url.authority), quoted(&http.url))
+                }
             },
             Probe::EgressIp(egress) => match &egress.via {
                 Some(via) => format!("{curl} -p -x 'http://{}' {}", via.proxy, quoted(&egress.url)),

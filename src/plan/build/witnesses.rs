@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::check::Draft;
+use super::variants::unsure_of_the_page;
 use crate::config::{At, Common, Context, did_you_mean};
 use crate::observation::Family;
 use crate::plan::{Check, Witness};
@@ -107,6 +108,11 @@ impl Known<'_, '_> {
         let place = place.unwrap_or(&draft.written.place);
         for proof in check.require.iter().filter(|proof| !witnesses.iter().any(|w| could_give(w, check, *proof))) {
             self.context.wrong(place, format!("the proof {} is required, and {}", proof.token(), why_not(proof, check, witnesses)));
+        }
+        match unsure_of_the_page(check, witnesses) {
+            Some(Err(why)) => self.context.wrong(place, why),
+            Some(Ok(why)) => self.context.hint(&draft.written.place, why),
+            None => {}
         }
         if check.require.is_empty() {
             self.context
