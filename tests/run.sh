@@ -16,6 +16,7 @@ say() { printf '\n=== %s\n' "$*"; }
 NEEDS=(
     cc:gcc nft:nftables ip:iproute2 sysctl:procps unshare:util-linux nsenter:util-linux squid:squid unbound:unbound
     promtool:prometheus python3:python3 curl:curl nc:netcat-openbsd openssl:openssl update-ca-certificates:ca-certificates
+    nginx:nginx-light haproxy:haproxy apache2:apache2
 )
 POLICY=/usr/sbin/policy-rc.d
 

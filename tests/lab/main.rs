@@ -28,6 +28,7 @@ mod scenarios_names;
 mod scenarios_peer;
 mod scenarios_proxy;
 mod scenarios_time;
+mod scenarios_variants;
 mod scenarios_world;
 mod service;
 mod world;
