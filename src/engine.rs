@@ -15,7 +15,7 @@ use crate::clock::{Moment, Wall};
 use crate::expectation::Reading;
 use crate::history::Board;
 use crate::memory::Memory;
-use crate::observation::{Observation, Outcome, Stage, doubt_silence, excuse_mute};
+use crate::observation::{Observation, Outcome, Stage, doubt_denials, excuse_mute};
 use crate::plan::{Check, Plan, Witness};
 use crate::record::{About, Record};
 use crate::schedule::Schedule;
@@ -256,7 +256,7 @@ impl Engine {
         }
         self.hear_decoys(check, &look.seen).await;
         excuse_mute(&mut look.seen);
-        doubt_silence(&mut look.seen);
+        doubt_denials(&mut look.seen);
         let judged = look.seen.into_iter().map(|seen| self.judge_one(check, seen)).collect();
         (judged, look.planned)
     }
@@ -269,11 +269,12 @@ impl Engine {
             // The answer is the observation, so it has to be given while the witnesses stand around it.
             found = self.find(number, check).await;
         }
+        let all = found.clone();
         let mut whole = Look::default();
         for part in found.parts(check.probe.looks_at_once()) {
             if !whole.seen.is_empty() {
                 // After the part before, and before this one.
-                join(self.let_witnesses_run(check, Side::After, &part), self.hear_decoys(check, &whole.seen)).await;
+                join(self.let_witnesses_run(check, Side::After, &all), self.hear_decoys(check, &whole.seen)).await;
             }
             let look = self.look(check, part, |seen| self.announce(number, check, seen, began));
             // The witnesses' decoys run meanwhile: beside the runs before, and at no cost in time.

@@ -422,7 +422,7 @@ pub enum Marker {
     Cut,
     /// There was no body to look into.
     Unseen,
-    /// The address answered the plain request, and then was silent: it may have shut us out for asking.
+    /// The plain request was answered otherwise in the same run: the target may have shut us out for asking.
     Shunned,
 }
 
@@ -540,7 +540,8 @@ impl Observation {
     pub fn of(subject: Subject, attempts: Vec<Attempt>, settled: Option<usize>, started_at: Wall) -> Observation {
         let first = |class| attempts.iter().position(|a| a.outcome.class() == class);
         let untold = attempts.iter().position(|a| matches!(a.evidence.marker, Some(Marker::Cut | Marker::Everywhere)));
-        let at = settled.or(untold).or_else(|| first(Class::Open)).or_else(|| first(Class::Local)).unwrap_or(attempts.len().saturating_sub(1));
+        let at =
+            settled.or(untold).or_else(|| first(Class::Open)).or_else(|| first(Class::Local)).unwrap_or(attempts.len().saturating_sub(1));
         let silent = attempts.iter().filter(|a| a.outcome == Outcome::Timeout && subject.transport == Transport::Tcp);
         let fewest_syns = silent.map(|a| a.evidence.syns_sent.unwrap_or(0)).min();
         let outcomes = attempts.iter().map(|a| a.outcome).collect();
@@ -610,18 +611,28 @@ pub fn excuse_mute(seen: &mut [Observation]) {
     }
 }
 
-/// Doubts the silence of variants at an address that answered the plain request: whoever is asked strange questions may shut
-/// out whoever asks, and then all that follow are met by the same silence.
-pub fn doubt_silence(seen: &mut [Observation]) {
-    let answered = |o: &&Observation| o.evidence.marker.is_none() && o.got_past_tcp();
-    let answered: Vec<_> = seen.iter().filter(answered).filter_map(|o| o.subject.dialled).collect();
+/// Doubts the denials of variants where the plain request, asked again behind them, is no longer answered as before, or where
+/// an address that answered it was silent: whoever is asked odd questions may shut out whoever asks, and then all that
+/// follow are met alike.
+pub fn doubt_denials(seen: &mut [Observation]) {
+    let plain: Vec<_> =
+        seen.iter().filter(|o| o.evidence.marker.is_none()).map(|o| (o.subject.clone(), o.outcome, o.got_past_tcp())).collect();
     for variant in seen.iter_mut().filter(|o| o.evidence.marker.is_some_and(|m| m != Marker::Found)) {
-        let kept_out = variant.attempts.iter().any(|o| o.class() == Class::Closed && !o.is_past_tcp());
-        if kept_out && variant.subject.dialled.is_some_and(|to| answered.contains(&to)) {
+        let of_it = || plain.iter().filter(|(subject, ..)| subject.reached == variant.subject.reached);
+        let turned = of_it().any(|(_, outcome, _)| of_it().any(|(_, other, _)| other != outcome));
+        let silent = variant.attempts.iter().any(|o| o.class() == Class::Closed && !o.is_past_tcp());
+        let answered = of_it().any(|(subject, _, answered)| *answered && subject.dialled == variant.subject.dialled);
+        if turned || (silent && answered) {
             variant.evidence.marker = Some(Marker::Shunned);
-            variant.evidence.detail = Some("the same address answered the plain request; does it shut out whoever asks too much?".into());
+            variant.evidence.detail =
+                Some("the plain request was answered otherwise in the same run; does it shut out whoever asks too much?".into());
         }
     }
+}
+
+impl Subject {
+    /// The variant that is none: the plain request, once more behind all others.
+    pub const AGAIN: &str = "again";
 }
 
 #[cfg(test)]

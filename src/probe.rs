@@ -34,7 +34,7 @@ pub use peer::Peer;
 pub use tcp::Tcp;
 pub use tls::Tls;
 pub use tunnel::Via;
-pub use variant::{BUDGET, Pick, Variant};
+pub use variant::{BUDGET, EXTRA, Pick, Variant};
 
 /// How every probe names itself, so that the audited side's logs corroborate.
 pub const USER_AGENT: &str = concat!("mustnot/", env!("CARGO_PKG_VERSION"));
@@ -132,7 +132,7 @@ impl Probe {
     /// How many subjects one address of the first hop has.
     pub fn subjects_known(&self) -> usize {
         match self {
-            Probe::Http(http) => 1 + http.variants.len(),
+            Probe::Http(http) if !http.variants.is_empty() => http.variants.len() + variant::EXTRA,
             _ => 1,
         }
     }

@@ -90,20 +90,8 @@ const UNBUILT_WEB: &[&str] = &["cert_file", "key_file", "client_ca_file", "basic
 /// The same of `[proxy]`.
 const UNBUILT_PROXY: &[&str] = &["proxy_protocol_from", "egress_budget", "drain", "drain_lead", "health_listen"];
 /// The same of a check.
-const UNBUILT_CHECK: &[&str] = &[
-    "template",
-    "allow_targets",
-    "via_method",
-    "payload",
-    "record",
-    "server",
-    "answers",
-    "ports",
-    "except",
-    "open",
-    "rate",
-    "query",
-];
+const UNBUILT_CHECK: &[&str] =
+    &["template", "allow_targets", "via_method", "payload", "record", "server", "answers", "ports", "except", "open", "rate", "query"];
 /// Kinds that the specification knows and this version has not built.
 pub const UNBUILT_KINDS: &[&str] = &["udp", "icmp", "dns", "ports", "promql"];
 

@@ -11,9 +11,9 @@ use super::problem::At;
 use super::reader::{Section, listed};
 use super::targets::{self, Target};
 use super::value::{
-    filled, parse_address, parse_alpn, parse_base, parse_beacon, parse_decoy, parse_door, parse_family, parse_host_port, parse_http_version, parse_kind,
-    parse_label, parse_listen, parse_log, parse_method, parse_name, parse_proof, parse_resolver, parse_runbook, parse_severity,
-    parse_technique, parse_url, parse_user, parse_variants, parse_version, parse_via,
+    filled, parse_address, parse_alpn, parse_base, parse_beacon, parse_decoy, parse_door, parse_family, parse_host_port,
+    parse_http_version, parse_kind, parse_label, parse_listen, parse_log, parse_method, parse_name, parse_proof, parse_resolver,
+    parse_runbook, parse_severity, parse_technique, parse_url, parse_user, parse_variants, parse_version, parse_via,
 };
 use super::written::{AdminPage, Beacon, Check, Common, Expect, File, Http, MAX_LABELS, OpenProxy, Own, Peer, Tls, Via};
 use crate::observation::Family;

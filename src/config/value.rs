@@ -274,7 +274,9 @@ pub fn parse_variants(text: &str) -> Result<Pick, String> {
         "AD-12" => Err("\"AD-12\" is a check of its own for each path; leave it out".into()),
         _ => match near(text, known()) {
             Some(meant) => Err(format!("\"{text}\" is no variant; did you mean \"{meant}\"?")),
-            None => Err(format!("\"{text}\" is no variant; write \"standard\", or some of {} or of their names", listed(Variant::numbers()))),
+            None => {
+                Err(format!("\"{text}\" is no variant; write \"standard\", or some of {} or of their names", listed(Variant::numbers())))
+            }
         },
     }
 }

@@ -138,7 +138,10 @@ impl Engine {
         if witness.probe.via().is_none() || witness.probe.target() != check.probe.target() {
             return Vec::new();
         }
-        found.subjects.iter().filter(|(subject, _)| !subject.via).filter_map(|(subject, _)| subject.reached).collect()
+        // Many subjects may be about one address, by one variant each.
+        let reached: BTreeSet<SocketAddr> =
+            found.subjects.iter().filter(|(subject, _)| !subject.via).filter_map(|(subject, _)| subject.reached).collect();
+        reached.into_iter().collect()
     }
 }
 

@@ -58,7 +58,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let asked = written(&request).map_err(|why| {
-        evidence.detail = Some(format!("HTTP/2 cannot carry this request: {why}"));
+        evidence.detail = Some(format!("HTTP/2 cannot carry this request: {why}; write alpn = [\"http/1.1\"]"));
         Outcome::LocalError
     })?;
     let tap = Tap { stream, early: io::Cursor::new(early), seen: Arc::default() };

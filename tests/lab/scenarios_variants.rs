@@ -74,8 +74,7 @@ fn apache(lab: &Lab, inside: &str) -> Process {
     fs::write(dir.join("docs/admin/index.html"), format!("<p>{MARKER}</p>")).unwrap();
     fs::write(dir.join("docs/index.html"), "welcome").unwrap();
     let modules = ["mpm_event", "authz_core", "authz_host", "dir", "remoteip"];
-    let modules: String =
-        modules.iter().map(|m| format!("LoadModule {m}_module /usr/lib/apache2/modules/mod_{m}.so\n")).collect();
+    let modules: String = modules.iter().map(|m| format!("LoadModule {m}_module /usr/lib/apache2/modules/mod_{m}.so\n")).collect();
     let inside = inside.replace("OFFICE", &format!("Require ip {ALLOWED}"));
     let text = format!(
         "ServerRoot {dir}\nServerName admin4.lab.test\nListen {ADMIN4}:80\nPidFile {dir}/pid\nErrorLog /dev/stderr\nUser root\nGroup root\n{modules}\
@@ -132,15 +131,16 @@ fn exposed_by(run: &Run, expected: &[&str]) {
 
 const PAGE: &str = "return 200 'SECRET-4711';";
 
+/// The line that the record gives for the exposure gets the page, too.
+fn by_hand(lab: &Lab, run: &Run) {
+    let line = run.check("admin")["reproduce"].as_str().unwrap();
+    let shown = lab.output(Host::Stranger, &["sh", "-c", &format!("CURL_CA_BUNDLE=ca.pem {line}")]);
+    assert!(shown.contains(MARKER), "{line}: {shown}");
+}
+
 /// All forms of a list of forwarders whose last one is believed.
-const LAST: [&str; 6] = [
-    "AD-05 x-forwarded-for A",
-    "AD-05 list-alike A",
-    "AD-05 list-last A",
-    "AD-05 lines-last A",
-    "AD-05 mapped A",
-    "AD-05 with-port A",
-];
+const LAST: [&str; 6] =
+    ["AD-05 x-forwarded-for A", "AD-05 list-alike A", "AD-05 list-last A", "AD-05 lines-last A", "AD-05 mapped A", "AD-05 with-port A"];
 
 #[test]
 fn nginx_that_believes_the_last_forwarder_is_open() {
@@ -154,6 +154,7 @@ fn nginx_that_believes_the_last_forwarder_is_open() {
     let run = tried(&lab, "https://admin4.lab.test/admin", "");
     exposed_by(&run, &LAST);
     run.expect_code(1);
+    by_hand(&lab, &run);
     let reproduce = run.check("admin")["reproduce"].as_str().unwrap();
     assert!(reproduce.contains(&format!("-H 'X-Forwarded-For: {ALLOWED}")), "{reproduce}");
 }
@@ -200,6 +201,7 @@ fn haproxy_that_matches_the_path_as_typed_is_open() {
         assert!(found.contains(&format!("AD-07 {spelling}")), "{spelling}: {found:?}");
     }
     assert!(found.iter().all(|name| name.starts_with("AD-07 ")), "{found:?}");
+    by_hand(&lab, &run);
     let request = |name: &str| {
         let all = observed(run.check("admin"));
         let one = all.iter().find(|o| o["variant"] == name).unwrap_or_else(|| panic!("{name}"));
@@ -220,6 +222,7 @@ fn a_rule_on_one_listener_only_is_open_by_the_other() {
     );
     let run = tried(&lab, "https://admin4.lab.test/", "");
     exposed_by(&run, &["AD-02 plain-http"]);
+    by_hand(&lab, &run);
     let all = observed(run.check("admin"));
     let plain = all.iter().find(|o| o["variant"] == "AD-02 plain-http").unwrap();
     assert_eq!(plain["address"], format!("{ADMIN4}:80"));
@@ -274,6 +277,7 @@ fn a_rule_by_the_name_in_the_handshake_is_open_by_another() {
     );
     let run = tried(&lab, "https://admin4.lab.test/admin", "headers = { X-Token = \"hush\" }");
     exposed_by(&run, &["AD-04 no-sni", "AD-04 sni-parent", "AD-04 sni-www"]);
+    by_hand(&lab, &run);
     assert!(!serde_json::to_string(&run.report).unwrap().contains("hush"), "what may be secret is shown nowhere");
 }
 
@@ -402,7 +406,8 @@ fn http_2_is_spoken_where_it_is_agreed_or_asked_for() {
         &[80, 443],
     );
     let closed = "expect = [\"status:403\"]\n";
-    let spoken = |run: &Run| run.observation("admin", &format!("{ADMIN4}:443"))["evidence"]["request"].as_str().unwrap_or_default().to_string();
+    let spoken =
+        |run: &Run| run.observation("admin", &format!("{ADMIN4}:443"))["evidence"]["request"].as_str().unwrap_or_default().to_string();
     let run = asked(&lab, "https://admin4.lab.test/admin", closed);
     run.expect("admin", "holds", "as-expected", "status:403");
     assert_eq!(spoken(&run), "GET /admin HTTP/2");

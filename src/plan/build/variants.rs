@@ -9,7 +9,7 @@ use super::check::Builder;
 use crate::config::duration::show;
 use crate::config::{self, At, listed};
 use crate::plan::Check;
-use crate::probe::{BUDGET, Pick, Probe, Variant};
+use crate::probe::{BUDGET, EXTRA, Pick, Probe, Variant};
 use crate::target::Url;
 use crate::witness::Proof;
 
@@ -39,9 +39,10 @@ impl Builder<'_> {
             }
         }
         let attempts = self.either(written, |c| c.attempts.as_ref()).map_or(super::check::ATTEMPTS, |a| a.value);
-        let requests = (variants.len() + 1) * attempts;
+        let requests = (variants.len() + EXTRA) * attempts;
         if requests > BUDGET {
-            let message = format!("makes {requests} requests of each address, and at most {BUDGET} are sent; write fewer, or a shorter spoof");
+            let message =
+                format!("makes {requests} requests of each address, and at most {BUDGET} are sent; write fewer, or a shorter spoof");
             self.context.wrong(&picks.place, message);
         }
         (self.context.problems() == before).then_some(variants)
@@ -87,7 +88,8 @@ impl Builder<'_> {
                     self.context.wrong(&pick.place, "\"standard\" is all of them; write it alone, or leave it out");
                 }
                 Pick::Standard if spoof.is_empty() => {
-                    let message = "forge no address, since spoof names none; write spoof = [\"203.0.113.10\"], the addresses that are let in";
+                    let message =
+                        "forge no address, since spoof names none; write spoof = [\"203.0.113.10\"], the addresses that are let in";
                     self.context.hint(&pick.place, message);
                 }
                 Pick::Named(name) if !made(&pick.value) => {
@@ -112,7 +114,8 @@ impl Builder<'_> {
 pub(super) fn unsure_of_the_page(check: &Check, witnesses: &[&Check]) -> Option<Result<String, String>> {
     let Probe::Http(http) = &check.probe else { return None };
     let marker = http.body_contains.as_ref().filter(|_| !http.variants.is_empty())?;
-    let pages: Vec<_> = witnesses.iter().filter_map(|w| if let Probe::Http(page) = &w.probe { Some((&w.name, page)) } else { None }).collect();
+    let pages: Vec<_> =
+        witnesses.iter().filter_map(|w| if let Probe::Http(page) = &w.probe { Some((&w.name, page)) } else { None }).collect();
     let same = |host: &Url| host.authority.host == http.url.authority.host;
     if pages.iter().any(|(_, page)| same(&page.url) && page.body_contains.as_ref() == Some(marker)) {
         return None;

@@ -42,13 +42,16 @@ impl Variant {
         evidence.marker = Some(match contains(&body, marker.as_bytes()) {
             true if self.is_everywhere(http, marker, approach).await => Marker::Everywhere,
             true => Marker::Found,
-            false if body.whole || outcome.class() == Class::Closed => Marker::Absent,
+            false if (body.whole && !is_encoded(&head)) || outcome.class() == Class::Closed => Marker::Absent,
             false => Marker::Cut,
         });
         evidence.detail = match evidence.marker {
             Some(Marker::Found) => Some("with the page that body_contains tells it by".into()),
             Some(Marker::Everywhere) => {
                 Some("body_contains stands on a page that everybody may see, too; choose a text that only the denied page has".into())
+            }
+            Some(Marker::Cut) if is_encoded(&head) => {
+                Some("its body is encoded, though nobody asked for that, and cannot be looked through".into())
             }
             Some(Marker::Cut) => Some(format!("body_contains is not in the first {} bytes, and more was to come", body.len())),
             _ => None,
@@ -104,7 +107,7 @@ impl Variant {
         if self.wire == Wire::Http2 && evidence.alpn.as_deref() != Some(h2::ALPN) {
             // It has no HTTP/2, and so none that could be open.
             evidence.detail = Some("it does not agree on HTTP/2".into());
-            return Err((Outcome::TlsRefused, Stage::Tls));
+            return Err((Outcome::Mismatch, Stage::Tls));
         }
         self.ask_over(shaken.stream, early, http, to, deadline, evidence).await
     }
@@ -238,6 +241,11 @@ impl Variant {
         };
         (opening + &asked).chars().take(Evidence::MAX_REQUEST).collect()
     }
+}
+
+/// Whether the body is another than the page (RFC 9110 section 8.4).
+fn is_encoded(head: &Head) -> bool {
+    head.header("content-encoding").is_some_and(|coding| !coding.trim().eq_ignore_ascii_case("identity"))
 }
 
 pub(super) fn host_text(host: &HostLine, to: SocketAddr) -> String {

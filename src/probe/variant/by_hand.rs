@@ -55,9 +55,11 @@ impl Variant {
         }
         let hosts = self.hosts.iter().map(|host| format!("Host: {}", host_text(host, to)));
         let no_host = self.hosts.is_empty().then(|| "Host:".to_string());
-        let headers = self.headers.iter().map(|(name, value)| if value.is_empty() { format!("{name};") } else { format!("{name}: {value}") });
+        let headers =
+            self.headers.iter().map(|(name, value)| if value.is_empty() { format!("{name};") } else { format!("{name}: {value}") });
         let same_host = self.hosts == [HostLine::Text(url.host_header())] && self.sni == Sni::Own;
-        let websocket = ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: bXVzdG5vdCBtdXN0bm90IQ=="];
+        let websocket =
+            ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: bXVzdG5vdCBtdXN0bm90IQ=="];
         let websocket = websocket.into_iter().filter(|_| self.wire == Wire::WebSocket).map(str::to_string);
         for header in hosts.filter(|_| !same_host).chain(no_host).chain(headers).chain(websocket) {
             line.push_str(&format!(" -H {}", word(&header)));
