@@ -15,7 +15,7 @@ use crate::clock::{Moment, Wall};
 use crate::expectation::Reading;
 use crate::history::Board;
 use crate::memory::Memory;
-use crate::observation::{Observation, Outcome, Stage, excuse_mute, excuse_versions, note_shut_out};
+use crate::observation::{Observation, Outcome, Stage, doubt_denials, excuse_mute, excuse_versions, note_shut_out};
 use crate::plan::{Check, Plan, Witness};
 use crate::probe::Probe;
 use crate::record::{About, Coverage, Record};
@@ -273,6 +273,7 @@ impl Engine {
         excuse_mute(&mut look.seen);
         excuse_versions(&mut look.seen);
         note_shut_out(&mut look.seen);
+        doubt_denials(&mut look.seen);
         let judged = look.seen.into_iter().map(|seen| self.judge_one(check, seen)).collect();
         (judged, look.planned)
     }

@@ -1,9 +1,12 @@
 //! Expectations: which outcomes a check accepts, and how an observation reads against them.
 
-use crate::observation::{Class, Observation, Outcome, RefusedFor};
+use crate::observation::{Attempt, Class, Marker, Observation, Outcome, RefusedFor};
 
 /// SYNs, datagrams or echoes that must have left this host before silence can count as a block (SPEC 2.5).
 pub const MIN_SENT: u32 = 3;
+
+/// The status of a server that was asked too often (RFC 6585 section 4).
+const TOO_MANY_REQUESTS: u16 = 429;
 
 /// One accepted outcome, or one range of HTTP statuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,8 +165,19 @@ impl Expectation {
         }
     }
 
+    /// Whether this attempt ends the matter, by its outcome or, where it is a variant of a request, by what it brought back.
+    pub fn settled_by_attempt(&self, attempt: &Attempt) -> bool {
+        match attempt.evidence.marker {
+            Some(marker) => marker == Marker::Found,
+            None => self.settled_by(attempt.outcome),
+        }
+    }
+
     /// How the observation reads; `attempts` is how many the plan demands of a block.
     pub fn read(&self, seen: &Observation, attempts: usize) -> Reading {
+        if let Some(marker) = seen.evidence.marker {
+            return self.read_variant(seen, marker, attempts);
+        }
         let class = |class| seen.attempts.iter().any(|o| o.class() == class);
         if seen.outcome.class() == Class::Local || (self.inverted && class(Class::Local) && !class(Class::Open)) {
             return Reading::Local;
@@ -192,6 +206,30 @@ impl Expectation {
             0 => Reading::Silent,
             n if n < seen.attempts.len() => Reading::Mixed,
             _ if self.is_beside_the_point(seen) => Reading::Undecided,
+            _ if seen.fewest_sent.is_some_and(|n| n < MIN_SENT) => Reading::Local,
+            n if n < attempts => Reading::Incomplete,
+            _ => Reading::Accepted,
+        }
+    }
+
+    /// How a variant of a denied request reads (SPEC section 9): it is an exposure only where it brought back the page that must
+    /// not be seen. Any other answer is none, whatever its status, as long as it was one: who said nothing, who spoke of
+    /// too many requests, or broke off before the page was over, has not said that the page is kept from us.
+    fn read_variant(&self, seen: &Observation, marker: Marker, attempts: usize) -> Reading {
+        if seen.outcome.class() == Class::Local {
+            return Reading::Local;
+        }
+        if marker == Marker::Found {
+            return Reading::Contrary;
+        }
+        if seen.attempts.iter().any(|o| o.class() == Class::Local) {
+            return Reading::Local;
+        }
+        let no_answer = |o: &Outcome| matches!(o, Outcome::Mute | Outcome::BadHttp | Outcome::Status(TOO_MANY_REQUESTS));
+        if matches!(marker, Marker::Everywhere | Marker::Cut | Marker::Shunned) || seen.attempts.iter().any(no_answer) {
+            return Reading::Undecided;
+        }
+        match seen.attempts.len() {
             _ if seen.fewest_sent.is_some_and(|n| n < MIN_SENT) => Reading::Local,
             n if n < attempts => Reading::Incomplete,
             _ => Reading::Accepted,

@@ -9,6 +9,7 @@ pub mod connect;
 pub mod dns;
 pub mod echo;
 pub mod failure;
+pub mod h2;
 pub mod http;
 pub mod pace;
 pub mod resolve;

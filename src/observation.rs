@@ -401,6 +401,13 @@ pub struct Evidence {
     /// The request line that was sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,
+    /// Every byte of the head that a variant sent, the PROXY header before it too, with control characters made visible, at
+    /// most [`Evidence::MAX_REQUEST`]. Headers of the check itself are left out of it: they may be secret.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_head: Option<String>,
+    /// Of a variant: whether the page that must not be seen was in its answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub marker: Option<Marker>,
     /// The status of the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
@@ -471,6 +478,24 @@ pub struct Sweep {
     pub answered: usize,
     /// How many of them this observation is about, each by the first answer to any attempt.
     pub outcomes: BTreeMap<Outcome, usize>,
+}
+
+/// Whether a body has the text by which the page that must not be seen is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Marker {
+    /// It has, and pages that everybody may see have not.
+    Found,
+    /// It has, but so has a page that everybody may see: it tells nothing.
+    Everywhere,
+    /// It was read to its end, or came with a denial, and has not.
+    Absent,
+    /// It broke off, or went on past the bound, and has not as far as it was read.
+    Cut,
+    /// There was no body to look into.
+    Unseen,
+    /// The plain request was answered otherwise in the same run: the target may have shut us out for asking.
+    Shunned,
 }
 
 /// What a peer's API said of one of its checks.
@@ -578,6 +603,8 @@ impl Evidence {
 
     /// Bytes of an answer's head that are kept.
     pub const MAX_HEAD: usize = 512;
+    /// Bytes of a variant's request that are kept.
+    pub const MAX_REQUEST: usize = 2048;
     /// ICMP errors of one attempt that are kept.
     pub const MAX_ICMP: usize = 4;
 }
@@ -653,13 +680,15 @@ pub struct Observation {
 
 impl Observation {
     /// Folds the attempts at one subject. The deciding attempt is `settled` where one ended the matter,
-    /// else the first open one, else the first local one, else the first that was refused for nothing that the check is
+    /// else one whose answer was not read whole, else the first open one, else the first local one, else the first that was refused for nothing that the check is
     /// about, else the last.
     /// No attempt at all is a bug of ours, and says so.
     pub fn of(subject: Subject, attempts: Vec<Attempt>, settled: Option<usize>, started_at: Wall) -> Observation {
         let first = |class| attempts.iter().position(|a| a.outcome.class() == class);
+        let untold = attempts.iter().position(|a| matches!(a.evidence.marker, Some(Marker::Cut | Marker::Everywhere)));
         let refused_for = |what| attempts.iter().position(|a| a.evidence.refused_for == Some(what));
         let at = settled
+            .or(untold)
             .or_else(|| first(Class::Open))
             .or_else(|| first(Class::Local))
             .or_else(|| refused_for(RefusedFor::Other))
@@ -798,6 +827,30 @@ pub fn note_shut_out(seen: &mut [Observation]) {
         let here = one.subject.dialled.is_some_and(|address| let_in.contains(&address));
         one.evidence.shut_out = here && one.attempts.iter().any(below);
     }
+}
+
+/// Doubts the denials of variants where the plain request, asked again behind them, is no longer answered as before, or where
+/// an address that answered it was silent: whoever is asked odd questions may shut out whoever asks, and then all that
+/// follow are met alike.
+pub fn doubt_denials(seen: &mut [Observation]) {
+    let plain: Vec<_> =
+        seen.iter().filter(|o| o.evidence.marker.is_none()).map(|o| (o.subject.clone(), o.outcome, o.got_past_tcp())).collect();
+    for variant in seen.iter_mut().filter(|o| o.evidence.marker.is_some_and(|m| m != Marker::Found)) {
+        let of_it = || plain.iter().filter(|(subject, ..)| subject.reached == variant.subject.reached);
+        let turned = of_it().any(|(_, outcome, _)| of_it().any(|(_, other, _)| other != outcome));
+        let silent = variant.attempts.iter().any(|o| o.class() == Class::Closed && !o.is_past_tcp());
+        let answered = of_it().any(|(subject, _, answered)| *answered && subject.dialled == variant.subject.dialled);
+        if turned || (silent && answered) {
+            variant.evidence.marker = Some(Marker::Shunned);
+            variant.evidence.detail =
+                Some("the plain request was answered otherwise in the same run; does it shut out whoever asks too much?".into());
+        }
+    }
+}
+
+impl Subject {
+    /// The variant that is none: the plain request, once more behind all others.
+    pub const AGAIN: &str = "again";
 }
 
 #[cfg(test)]

@@ -34,10 +34,11 @@ mod tcp;
 mod tls;
 mod tunnel;
 mod udp;
+mod variant;
 
 pub use dns::{Allowed, Dns, PORT as DNS_PORT, RecordType};
 pub use egress_ip::EgressIp;
-pub use http::Http;
+pub use http::{Http, MAX_PAGE};
 pub use icmp::{Icmp, Scope, bare};
 pub use kind::Kind;
 pub use open_proxy::{Form, LEFT_OUT, OpenProxy, Technique};
@@ -48,6 +49,7 @@ pub use tcp::Tcp;
 pub use tls::{Manner, Tls};
 pub use tunnel::Via;
 pub use udp::{Payload, Udp};
+pub use variant::{BUDGET, EXTRA, Pick, Variant};
 
 /// How every probe names itself, so that the audited side's logs corroborate.
 pub const USER_AGENT: &str = concat!("mustnot/", env!("CARGO_PKG_VERSION"));
@@ -68,7 +70,7 @@ pub enum Probe {
     Tcp(Tcp),
     /// A TLS handshake, and the silence after it.
     Tls(Tls),
-    /// One HTTP/1.1 exchange, direct or through a proxy.
+    /// One HTTP exchange, direct or through a proxy, and its variants.
     Http(Http),
     /// The address that the beacon sees us come from.
     EgressIp(EgressIp),
@@ -227,6 +229,7 @@ impl Probe {
     pub fn looks_at_once(&self) -> usize {
         match self {
             Probe::OpenProxy(_) => OpenProxy::AT_ONCE,
+            Probe::Http(http) if !http.variants.is_empty() => variant::AT_ONCE,
             _ => LOOKS_AT_ONCE,
         }
     }
@@ -235,8 +238,19 @@ impl Probe {
     pub fn subjects_known(&self) -> usize {
         match self {
             Probe::OpenProxy(suite) => suite.forms_known() * if self.needs_resolving() { 2 } else { 1 },
+            Probe::Http(http) if !http.variants.is_empty() => {
+                (http.variants.len() + variant::EXTRA) * if self.needs_resolving() { 2 } else { 1 }
+            }
             Probe::Icmp(p) => p.target.addresses().map_or(1, |all| all.len()),
             _ => 1,
+        }
+    }
+
+    /// How many requests one run may cost the target, where there is a bound.
+    pub fn budget(&self) -> Option<usize> {
+        match self {
+            Probe::Http(http) if !http.variants.is_empty() => Some(variant::BUDGET),
+            _ => None,
         }
     }
 
@@ -245,6 +259,8 @@ impl Probe {
         match self {
             // Late arrivals before it, the log after it; and another beacon, where one answered.
             Probe::OpenProxy(_) => timeout * 3,
+            // Where a variant finds the page, public pages are asked for beside it.
+            Probe::Http(http) if !http.variants.is_empty() => timeout,
             _ => Duration::ZERO,
         }
     }
@@ -263,6 +279,8 @@ pub enum Aim {
     Stranger(usize),
     /// For the records of this type.
     Ask(RecordType),
+    /// The page of the target, by this one of the probe's variants.
+    Variant(usize),
 }
 
 /// Where the first packets of a probe go.
@@ -316,6 +334,7 @@ impl Probe {
             Probe::OpenProxy(suite) => suite.subjects(&subject, &approach),
             Probe::Tls(Tls { manner: Manner::Strangers(all), .. }) => strangers(all, &subject, &approach),
             Probe::Http(http) if !http.strangers().is_empty() => strangers(http.strangers(), &subject, &approach),
+            Probe::Http(http) if !http.variants.is_empty() => variant::subjects(&http.variants, &subject, &approach),
             Probe::Dns(dns) => dns.subjects(&subject, &approach),
             _ => vec![(subject, approach)],
         }

@@ -196,7 +196,8 @@ fn happened(seen: &Observation, check: &Check) -> String {
     let aside = e.detail.as_ref().filter(|_| explained).map_or(String::new(), |d| format!(" ({d})"));
     let detail = e.detail.as_ref().map_or(String::new(), |d| format!(": {d}"));
     let took = format!("{:.0} ms", seen.elapsed.as_secs_f64() * 1000.0);
-    let request = e.request.as_deref().map_or(String::new(), |r| format!(" \"{}\"", r.trim_end_matches(" HTTP/1.1")));
+    let request =
+        e.request.as_deref().map_or(String::new(), |r| format!(" \"{}\"", r.trim_end_matches(" HTTP/1.1").trim_end_matches(" HTTP/2")));
     let to_request = if request.is_empty() { String::new() } else { format!(" to{request}") };
     let form = seen.subject.variant.as_ref().map_or(String::new(), |v| format!(", {v}"));
     let technique = e.technique.map_or(String::new(), |t| format!(" ({t}{form})"));

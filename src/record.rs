@@ -212,7 +212,9 @@ impl Seen {
     #[must_use]
     fn shown(mut self, show: impl Fn(&str) -> String) -> Seen {
         let e = &mut self.evidence;
-        for text in [&mut e.request, &mut e.head, &mut e.detail, &mut e.tls_error, &mut e.beacon_log].into_iter().flatten() {
+        for text in
+            [&mut e.request, &mut e.request_head, &mut e.head, &mut e.detail, &mut e.tls_error, &mut e.beacon_log].into_iter().flatten()
+        {
             *text = show(text);
         }
         for text in e.dns.iter_mut().flat_map(|dns| &mut dns.records) {

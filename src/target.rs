@@ -79,6 +79,14 @@ impl From<SocketAddr> for HostPort {
 }
 
 impl Scheme {
+    /// As written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        }
+    }
+
     /// The port that the scheme means when none is written (RFC 9110 section 4.2).
     pub fn default_port(self) -> u16 {
         match self {
@@ -382,10 +390,7 @@ impl fmt::Display for HostPort {
 
 impl fmt::Display for Scheme {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Scheme::Http => "http",
-            Scheme::Https => "https",
-        })
+        f.write_str(self.as_str())
     }
 }
 

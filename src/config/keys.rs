@@ -63,6 +63,9 @@ pub const OWN: &[(&str, &[Kind])] = &[
     ("headers", &[Kind::Http]),
     ("body_contains", &[Kind::Http]),
     ("follow_redirects", &[Kind::Http]),
+    ("deny_location", &[Kind::Http]),
+    ("http_version", &[Kind::Http]),
+    ("variants", &[Kind::Http]),
     ("server_name", &[Kind::Tls, Kind::Http, Kind::Peer, Kind::PromQl, Kind::OpenProxy]),
     ("ca_file", &[Kind::Tls, Kind::Http, Kind::Peer, Kind::PromQl, Kind::OpenProxy]),
     ("client_cert_file", &[Kind::Tls, Kind::Http, Kind::Peer, Kind::PromQl]),
@@ -88,7 +91,7 @@ pub const OWN: &[(&str, &[Kind])] = &[
     ("except", &[Kind::Ports]),
     ("open", &[Kind::Ports]),
     ("rate", &[Kind::Ports]),
-    ("spoof", &[Kind::OpenProxy]),
+    ("spoof", &[Kind::Http, Kind::OpenProxy]),
 ];
 
 /// Tables that the specification knows and this version has not built.
@@ -98,7 +101,7 @@ const UNBUILT_WEB: &[&str] = &["cert_file", "key_file", "client_ca_file", "basic
 /// The same of `[proxy]`.
 const UNBUILT_PROXY: &[&str] = &["proxy_protocol_from", "egress_budget", "drain", "drain_lead", "health_listen"];
 /// The same of a check.
-const UNBUILT_CHECK: &[&str] = &["variants", "deny_location", "template", "allow_targets", "via_method"];
+const UNBUILT_CHECK: &[&str] = &["template", "allow_targets", "via_method"];
 /// Kinds that the specification knows and this version has not built.
 pub const UNBUILT_KINDS: &[&str] = &[];
 

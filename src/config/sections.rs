@@ -13,9 +13,9 @@ use super::reader::{Section, listed};
 use super::targets::{self, Target};
 use super::value::{
     client_cert_name, filled, parse_address, parse_alpn, parse_base, parse_beacon, parse_client_cert, parse_decoy, parse_door,
-    parse_family, parse_host_port, parse_hosts, parse_kind, parse_label, parse_listen, parse_log, parse_method, parse_name, parse_proof,
-    parse_query, parse_resolver, parse_runbook, parse_scope, parse_severity, parse_sha256, parse_technique, parse_url, parse_user,
-    parse_version, parse_via,
+    parse_family, parse_host_port, parse_hosts, parse_http_version, parse_kind, parse_label, parse_listen, parse_log, parse_method,
+    parse_name, parse_proof, parse_query, parse_resolver, parse_runbook, parse_scope, parse_severity, parse_sha256, parse_technique,
+    parse_url, parse_user, parse_variants, parse_version, parse_via,
 };
 use super::written::{
     AdminPage, Beacon, Check, Common, Expect, File, Http, MAX_LABELS, OpenProxy, Own, Peer, Ports, PromQl, Tls, Tried, Via,
@@ -377,6 +377,10 @@ fn read_own(section: &Section<'_, '_>, kind: Kind) -> Own {
             headers: section.table("headers").map_or(Vec::new(), |headers| read_headers(&headers)),
             body_contains: section.parsed("body_contains", "\"Sign in\"", filled),
             follow_redirects: section.boolean("follow_redirects"),
+            deny_location: some_of(section, section.one_or_list("deny_location", "\"https://login.example.com/\"", parse_url)),
+            http_version: section.parsed("http_version", "\"2\"", parse_http_version),
+            variants: some_of(section, section.one_or_list("variants", "\"standard\"", parse_variants)),
+            spoof: some_of(section, section.one_or_list("spoof", "\"203.0.113.10\"", parse_cidr)),
             tls: read_tls(section),
         })),
         Kind::EgressIp => Own::EgressIp {
@@ -458,6 +462,15 @@ fn read_ports(section: &Section<'_, '_>) -> Ports {
         open: set("open"),
         rate: section.integer("rate", RATE),
     }
+}
+
+/// A list that is not empty; an empty one is noted.
+fn some_of<T>(section: &Section<'_, '_>, list: Option<At<Vec<At<T>>>>) -> Option<At<Vec<At<T>>>> {
+    let list = list?;
+    if list.value.is_empty() && !section.holds_problem_at(&list.place) {
+        section.context().wrong(&list.place, "is empty; write something, or leave it out");
+    }
+    (!list.value.is_empty()).then_some(list)
 }
 
 fn read_beacons(section: &Section<'_, '_>) -> Vec<At<Url>> {

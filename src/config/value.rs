@@ -4,12 +4,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::Path;
 
 use super::keys;
-use super::reader::{did_you_mean, listed};
+use super::reader::{did_you_mean, listed, near};
 use super::written::Tried;
 use crate::net::resolve::Resolver;
 use crate::net::tls::Version;
 use crate::observation::{ClientCertificate, Family};
-use crate::probe::{Kind, LEFT_OUT, MAX_QUERY, Scope, Technique, is_plain_series};
+use crate::probe::{Kind, LEFT_OUT, MAX_QUERY, Pick, Scope, Technique, Variant, is_plain_series};
 use crate::proxy;
 use crate::severity::Severity;
 use crate::target::{Host, HostPort, Hosts, Scheme, Url, fold_mapped};
@@ -344,6 +344,34 @@ pub fn parse_technique(text: &str) -> Result<Tried, String> {
     }
     let known = ["standard", "quick"].into_iter().chain(Technique::ALL.iter().map(|t| t.id()));
     Err(format!("\"{text}\" is no technique; write one of {}", listed(known)))
+}
+
+/// Which variants of a request: all, those of one number of the catalogue, or one.
+pub fn parse_variants(text: &str) -> Result<Pick, String> {
+    let known = || ["standard"].into_iter().chain(Variant::numbers()).chain(Variant::names());
+    match text {
+        "standard" => Ok(Pick::Standard),
+        _ if known().any(|name| name == text) => Ok(Pick::Named(text.into())),
+        "AD-01" => Err("\"AD-01\" is a check of kind tcp or ports, not a variant of a request; leave it out".into()),
+        "AD-03" => Err("\"AD-03\" is a check of its own, on the address of the origin; leave it out".into()),
+        "AD-10" => Err("\"AD-10\" is a check of kind tls, or of http with client certificates; leave it out".into()),
+        "AD-12" => Err("\"AD-12\" is a check of its own for each path; leave it out".into()),
+        _ => match near(text, known()) {
+            Some(meant) => Err(format!("\"{text}\" is no variant; did you mean \"{meant}\"?")),
+            None => {
+                Err(format!("\"{text}\" is no variant; write \"standard\", or some of {} or of their names", listed(Variant::numbers())))
+            }
+        },
+    }
+}
+
+/// A version of HTTP over plain text; true for 2.
+pub fn parse_http_version(text: &str) -> Result<bool, String> {
+    match text {
+        "1.1" => Ok(false),
+        "2" => Ok(true),
+        _ => Err(format!("\"{text}\" is not a version of HTTP that is spoken; write \"1.1\" or \"2\"")),
+    }
 }
 
 /// A proof by its token.

@@ -12,7 +12,7 @@ use super::problem::{At, Place};
 use crate::net::resolve::Resolver;
 use crate::net::tls::Version;
 use crate::observation::{ClientCertificate, Family};
-use crate::probe::{Kind, Payload, Scope, Technique};
+use crate::probe::{Kind, Payload, Pick, Scope, Technique};
 use crate::proxy;
 use crate::secret::Secret;
 use crate::severity::Severity;
@@ -196,6 +196,14 @@ pub struct Http {
     pub body_contains: Option<At<String>>,
     /// `follow_redirects`
     pub follow_redirects: Option<At<bool>>,
+    /// `deny_location`
+    pub deny_location: Option<At<Vec<At<Url>>>>,
+    /// `http_version`, true for 2
+    pub http_version: Option<At<bool>>,
+    /// `variants`
+    pub variants: Option<At<Vec<At<Pick>>>>,
+    /// `spoof`
+    pub spoof: Option<At<Vec<At<IpNet>>>>,
     /// TLS keys
     pub tls: Tls,
 }

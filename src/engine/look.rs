@@ -42,8 +42,9 @@ pub struct Look {
 }
 
 impl Found {
-    /// The same in parts that can be looked at at once; what was lost stands in the first.
+    /// The same in parts of so many, each to be looked at at once; what was lost stands in the first.
     pub(super) fn parts(mut self, at_once: usize) -> impl Iterator<Item = Found> {
+        let at_once = at_once.max(1);
         let mut rest = self.subjects.split_off(self.subjects.len().min(at_once)).into_iter().peekable();
         let parts = std::iter::from_fn(move || {
             rest.peek()?;
@@ -96,6 +97,10 @@ impl Engine {
             };
             found.subjects.extend(subjects.into_iter().map(named));
         }
+        // What would cost the target more requests than it may is left out, and said to be.
+        let most = check.probe.budget().map_or(usize::MAX, |requests| requests / check.attempts.max(1));
+        found.left_out += found.subjects.len().saturating_sub(most);
+        found.subjects.truncate(most);
         found
     }
 
@@ -223,7 +228,7 @@ impl Engine {
                 biased;
                 Some(attempt) = under_way.next(), if !under_way.is_empty() => {
                     let attempt: Attempt = attempt;
-                    if demand.settled_by(attempt.outcome) {
+                    if demand.settled_by_attempt(&attempt) {
                         settled = Some(attempts.len());
                     }
                     attempts.push(attempt);

@@ -146,8 +146,11 @@ impl Engine {
         if witness.probe.via().is_none() || !same {
             return Vec::new();
         }
+        // Many subjects may be about one address, by one variant each.
         let direct = found.subjects.iter().filter(|(subject, _)| !subject.via);
-        direct.filter_map(|(subject, _)| Some(SocketAddr::new(subject.reached?.ip(), there.port))).collect()
+        let reached: BTreeSet<SocketAddr> =
+            direct.filter_map(|(subject, _)| Some(SocketAddr::new(subject.reached?.ip(), there.port))).collect();
+        reached.into_iter().collect()
     }
 }
 

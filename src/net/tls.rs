@@ -78,6 +78,8 @@ pub struct Client {
     /// The check does not limit the versions: what we cannot speak then is ours, not the server's denial.
     any_version: bool,
     offers_1_2: bool,
+    /// An untrusted certificate ends nothing; it stays in the evidence, and nothing is authenticated.
+    any_certificate: bool,
 }
 
 /// A finished handshake.
@@ -116,13 +118,40 @@ impl Client {
         let showing = if certificate.is_some() { ClientCertificate::Own } else { ClientCertificate::None };
         let (server_name, pin) = (options.server_name.clone(), options.certificate_sha256.clone());
         let offers_1_2 = versions.contains(&&rustls::version::TLS12);
-        Ok(Client { server_name, config, trust, certificate, showing, pin, any_version, offers_1_2 })
+        Ok(Client { server_name, config, trust, certificate, showing, pin, any_version, offers_1_2, any_certificate: false })
+    }
+
+    /// The same, offering these protocols (RFC 7301) where the check names none.
+    #[must_use]
+    pub fn or_offering(mut self, protocols: &[&str]) -> Client {
+        if self.config.alpn_protocols.is_empty() {
+            self.config.alpn_protocols = protocols.iter().map(|p| p.as_bytes().to_vec()).collect();
+        }
+        self
+    }
+
+    /// The same, offering these protocols and no others.
+    #[must_use]
+    pub fn offering(mut self, protocols: &[&str]) -> Client {
+        self.config.alpn_protocols.clear();
+        self.or_offering(protocols)
+    }
+
+    /// The same for whom a certificate says nothing: with this name in SNI, or with none.
+    /// Nothing that is secret may be sent over what it shakes.
+    #[must_use]
+    pub fn for_anybody(mut self, name: Option<String>) -> Client {
+        self.config.enable_sni = name.is_some();
+        self.server_name = name.or(self.server_name);
+        self.any_certificate = true;
+        self
     }
 
     /// Shakes hands over `stream` with `host` until `deadline`; what was seen goes into `evidence`.
     ///
     /// # Errors
-    /// The outcome: refused, broken off, not TLS, or not to be trusted. Nothing is ever sent over an untrusted stream.
+    /// The outcome: refused, broken off, not TLS, or not to be trusted. Nothing is ever sent over an untrusted stream, save by
+    /// a client that is [for anybody](Client::for_anybody).
     pub async fn shake<S>(&self, stream: S, host: &Host, deadline: Instant, evidence: &mut Evidence) -> Result<Shaken<S>, Outcome>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -143,6 +172,7 @@ impl Client {
         let mut shaken = Shaken { stream, may_refuse_late: asked, still_open, took: began.elapsed() };
         match trusted {
             Ok(()) => Ok(shaken),
+            Err(Outcome::TlsUntrusted) if self.any_certificate => Ok(shaken),
             // Nothing is sent to whom we do not trust; but whether it lets us in at all, it may yet say.
             Err(outcome) if asked => match watch_for_refusal(&mut shaken, deadline, evidence).await {
                 Err(Outcome::TlsRefused) => Err(Outcome::TlsRefused),

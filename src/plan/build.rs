@@ -4,6 +4,7 @@ mod check;
 mod expect;
 mod key;
 mod ports;
+mod variants;
 mod witnesses;
 
 use std::collections::BTreeSet;

@@ -15,6 +15,11 @@ impl Probe {
         let wait = timeout.as_secs().max(1);
         let source = |flag: &str| subject.source.map_or(String::new(), |s| format!(" {flag} {s}"));
         let curl = format!("curl -sS -o /dev/null -D - --path-as-is --max-time {wait}{}", source("--interface"));
+        if let (Probe::Http(http), Some(label)) = (self, &subject.variant)
+            && let Some(variant) = http.variants.iter().find(|v| v.label() == *label)
+        {
+            return variant.by_hand(&http.url, to, &source("--interface"), wait);
+        }
         let pin = |host: &HostPort| match host.host.ip() {
             Some(_) => String::new(),
             None => format!(" --resolve '{}:{}:{}'", host.host, host.port, Host::Ip(to.ip())),
@@ -53,7 +58,11 @@ impl Probe {
                     Some(via) => {
                         format!("{before}{curl}{certificate} -X {} -p -x 'http://{}' {}", http.method, via.proxy, quoted(&http.url))
                     }
-                    None => format!("{before}{curl}{certificate} -X {}{} {}", http.method, pin(&http.url.authority), quoted(&http.url)),
+                    None => {
+                        let http2 = if http.prior_knowledge { " --http2-prior-knowledge" } else { "" };
+                        let pin = pin(&http.url.authority);
+                        format!("{before}{curl}{certificate} -X {}{http2}{pin} {}", http.method, quoted(&http.url))
+                    }
                 }
             }
             Probe::EgressIp(egress) => match &egress.via {

@@ -1,11 +1,14 @@
 //! One HTTP exchange along an approach: dial, tunnel where there is a proxy, shake hands where it is https, ask, read.
 
+use std::fmt;
+
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::{Aim, Approach, Ended, Via, dial, tunnel};
-use crate::net::http::{self, Head};
+use crate::net::h2;
+use crate::net::http::{self, Body, Head};
 use crate::net::tls::{self, watch_for_refusal};
 use crate::observation::{Evidence, Outcome, Stage};
 use crate::target::{Scheme, Url};
@@ -51,10 +54,26 @@ impl Fetch<'_> {
     ///
     /// # Errors
     /// Where it ended before there was a final response head.
-    pub async fn run(&self, approach: &Approach, deadline: Instant, evidence: &mut Evidence) -> Result<(Head, Vec<u8>), Ended> {
+    pub async fn run(&self, approach: &Approach, deadline: Instant, evidence: &mut Evidence) -> Result<(Head, Body), Ended> {
+        self.run_by(Speak::Http1, http::MAX_BODY, approach, deadline, evidence).await
+    }
+
+    /// The same over plain text by this protocol, and over TLS by what was agreed; `limit` is the most that is read of a body.
+    ///
+    /// # Errors
+    /// As [`Fetch::run`].
+    pub async fn run_by(
+        &self,
+        plain: Speak,
+        limit: usize,
+        approach: &Approach,
+        deadline: Instant,
+        evidence: &mut Evidence,
+    ) -> Result<(Head, Body), Ended> {
+        let limit = if self.body && self.method != "HEAD" { limit } else { 0 };
         let stream = reach(self.url, self.via, approach, deadline, evidence).await?;
         match (self.url.scheme, self.tls) {
-            (Scheme::Http, _) => self.ask(stream, Vec::new(), deadline, evidence).await,
+            (Scheme::Http, _) => self.ask(stream, Vec::new(), plain, limit, deadline, evidence).await,
             (Scheme::Https, Some(client)) => {
                 let shaken = client.shake(stream, &self.url.authority.host, deadline, evidence).await;
                 let mut shaken = shaken.map_err(|outcome| (outcome, Stage::Tls))?;
@@ -63,42 +82,82 @@ impl Fetch<'_> {
                     // Reading before writing: a write may turn the alert into a reset and lose it.
                     early = watch_for_refusal(&mut shaken, deadline, evidence).await.map_err(|outcome| (outcome, Stage::Tls))?;
                 }
-                self.ask(shaken.stream, early, deadline, evidence).await
+                let agreed = if evidence.alpn.as_deref() == Some(h2::ALPN) { Speak::Http2 } else { Speak::Http1 };
+                self.ask(shaken.stream, early, agreed, limit, deadline, evidence).await
             }
             (Scheme::Https, None) => Err((Outcome::Internal, Stage::Tls)),
         }
     }
 
-    async fn ask<S>(&self, mut stream: S, early: Vec<u8>, deadline: Instant, evidence: &mut Evidence) -> Result<(Head, Vec<u8>), Ended>
+    async fn ask<S>(
+        &self,
+        mut stream: S,
+        early: Vec<u8>,
+        speak: Speak,
+        limit: usize,
+        deadline: Instant,
+        evidence: &mut Evidence,
+    ) -> Result<(Head, Body), Ended>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        evidence.request = Some(format!("{} {} HTTP/1.1", self.method, self.url.path));
+        evidence.request = Some(format!("{} {} {speak}", self.method, self.url.path));
+        if speak == Speak::Http2 {
+            let (authority, headers) = (self.url.host_header(), self.lines());
+            let request = h2::Request {
+                method: self.method,
+                scheme: self.url.scheme.as_str(),
+                authority: &authority,
+                path: &self.url.path,
+                headers: &headers,
+                stream: 1,
+                body: limit,
+            };
+            let answered = h2::exchange(stream, early, request, deadline, evidence).await;
+            return answered.map_err(|outcome| (outcome, Stage::Http));
+        }
         let head = match early.is_empty() {
             true => http::exchange(&mut stream, self.request().as_bytes(), deadline, evidence).await,
             false => http::read_head(&mut stream, early, deadline, evidence).await,
         };
         let head = head.map_err(|outcome| (outcome, Stage::Http))?;
-        let body = if self.body && self.method != "HEAD" { http::read_body(&mut stream, &head, deadline).await } else { Vec::new() };
+        let body = if limit > 0 { http::read_body(&mut stream, &head, limit, deadline).await } else { Body::default() };
         Ok((head, body))
     }
 
-    fn request(&self) -> String {
+    /// The headers, in the order in which they are sent.
+    fn lines(&self) -> Vec<(String, String)> {
         let usual = [
             ("Host", self.url.host_header()),
             ("User-Agent", super::USER_AGENT.into()),
             ("Accept", "*/*".into()),
             ("Connection", "close".into()),
         ];
-        let mut request = format!("{} {} HTTP/1.1\r\n", self.method, self.url.path);
-        for (name, value) in &usual {
-            if !self.headers.iter().any(|(own, _)| own.eq_ignore_ascii_case(name)) {
-                request.push_str(&format!("{name}: {value}\r\n"));
-            }
-        }
-        for (name, value) in self.headers {
-            request.push_str(&format!("{name}: {value}\r\n"));
-        }
-        request + "\r\n"
+        let unless_own = |(name, _): &(&str, String)| !self.headers.iter().any(|(own, _)| own.eq_ignore_ascii_case(name));
+        let usual = usual.into_iter().filter(unless_own).map(|(name, value)| (name.to_string(), value));
+        usual.chain(self.headers.iter().cloned()).collect()
+    }
+
+    fn request(&self) -> String {
+        let lines = self.lines().into_iter().map(|(name, value)| format!("{name}: {value}\r\n"));
+        format!("{} {} HTTP/1.1\r\n{}\r\n", self.method, self.url.path, lines.collect::<String>())
+    }
+}
+
+/// What is spoken once the way is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Speak {
+    /// HTTP/1.1 (RFC 9112).
+    Http1,
+    /// HTTP/2 (RFC 9113), over plain text by prior knowledge.
+    Http2,
+}
+
+impl fmt::Display for Speak {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Speak::Http1 => "HTTP/1.1",
+            Speak::Http2 => "HTTP/2",
+        })
     }
 }

@@ -1,11 +1,13 @@
-//! Kind `http`: one HTTP/1.1 exchange, direct or through a proxy's tunnel; the path is sent as typed.
+//! Kind `http`: one exchange by HTTP/1.1 or HTTP/2, direct or through a proxy's tunnel; the path is sent as typed. And the
+//! variants of a request that is denied ([`Variant`]).
 
 use tokio::time::Instant;
 
-use super::fetch::{Fetch, reach};
+use super::fetch::{Fetch, Speak, reach};
 use super::tls::{ask_again, may_be_our_taste, stranger};
+use super::variant::Variant;
 use super::{Aim, Approach, Ended, Manner, Via};
-use crate::net::http::Head;
+use crate::net::http::{Body, Head};
 use crate::net::tls::{self, Stranger};
 use crate::observation::{Class, Evidence, Outcome, Stage};
 use crate::secret::Secret;
@@ -13,6 +15,9 @@ use crate::target::{HostPort, Url};
 
 /// Redirects that are followed before one too many is a loop (RFC 9110 section 15.4).
 pub(super) const MAX_REDIRECTS: usize = 5;
+
+/// The most that is read of a page to look for `body_contains`; one a run at once, and a run may look at many addresses.
+pub const MAX_PAGE: usize = 1024 * 1024;
 
 /// Kind `http`.
 #[derive(Debug)]
@@ -25,14 +30,20 @@ pub struct Http {
     pub method: String,
     /// Headers besides `Host`, `User-Agent`, `Accept` and `Connection`; the values may be secret.
     pub headers: Vec<(String, Secret)>,
-    /// What the body of an accepted answer must contain.
+    /// What the body of an accepted answer must contain, and that of a denial must not.
     pub body_contains: Option<String>,
+    /// Where redirects lead that are denials: to one of these, or below it.
+    pub deny_location: Vec<Url>,
+    /// HTTP/2 by prior knowledge where the target is plain HTTP; over TLS that is agreed (ALPN).
+    pub prior_knowledge: bool,
     /// Follow redirects to the end (positive checks only).
     pub follow_redirects: bool,
     /// How to shake hands, for `https`.
     pub tls: tls::Client,
     /// In whose place to try it; [`Manner::Old`] is for kind `tls` alone.
     pub manner: Manner,
+    /// The variants that are tried besides.
+    pub variants: Vec<Variant>,
 }
 
 impl Http {
@@ -46,12 +57,18 @@ impl Http {
 
     /// One exchange, and the redirects that the check follows.
     pub(super) async fn attempt(&self, approach: &Approach, deadline: Instant, evidence: &mut Evidence) -> Ended {
+        if let Aim::Variant(nth) = approach.aim {
+            return match self.variants.get(nth) {
+                Some(variant) => variant.attempt(self, approach, deadline, evidence).await,
+                None => (Outcome::Internal, Stage::Http),
+            };
+        }
         let (ended, body) = match self.follow(approach, deadline, evidence).await {
-            Ok((head, body)) => ((self.of_answer(&head, &body, evidence), Stage::Http), body),
-            Err(ended) => (ended, Vec::new()),
+            Ok((from, head, body)) => ((self.of_answer(&from, &head, &body, evidence), Stage::Http), body),
+            Err(ended) => (ended, Body::default()),
         };
         match stranger(&approach.aim, &self.manner) {
-            Some(stranger) => stranger.note_refusal(ended, &body, evidence),
+            Some(stranger) => stranger.note_refusal(ended, &body.bytes, evidence),
             None if ended.1 == Stage::Tls && may_be_our_taste(&self.tls, ended.0, evidence) => {
                 return (self.ask_again(approach, ended.0, deadline, evidence).await, Stage::Tls);
             }
@@ -72,7 +89,7 @@ impl Http {
         }
     }
 
-    async fn follow(&self, approach: &Approach, deadline: Instant, evidence: &mut Evidence) -> Result<(Head, Vec<u8>), Ended> {
+    async fn follow(&self, approach: &Approach, deadline: Instant, evidence: &mut Evidence) -> Result<(Url, Head, Body), Ended> {
         let headers: Vec<_> = self.headers.iter().map(|(name, value)| (name.clone(), value.expose().to_string())).collect();
         let (mut url, mut approach) = (self.url.clone(), approach.clone());
         let mut authenticated = true;
@@ -93,14 +110,16 @@ impl Http {
                 // What a stranger is refused for, some servers say in the body alone.
                 body: self.body_contains.is_some() || stranger.is_some(),
             };
-            let fetched = fetch.run(&approach, deadline, evidence).await;
+            let plain = if self.prior_knowledge { Speak::Http2 } else { Speak::Http1 };
+            let fetched = fetch.run_by(plain, MAX_PAGE, &approach, deadline, evidence).await;
             // Who answered a hop in plain text chose the host of the next: its certificate proves that host, not the one that was asked.
             authenticated &= evidence.authenticated.is_some();
             if !authenticated {
                 evidence.authenticated = None;
             }
             let (head, body) = fetched?;
-            let Some(next) = self.follow_redirects.then(|| redirect(&url, &head)).flatten() else { return Ok((head, body)) };
+            let next = redirect(&url, &head).filter(|next| self.follow_redirects && !self.denies(next));
+            let Some(next) = next else { return Ok((url, head, body)) };
             if next.authority != url.authority {
                 approach = approach.rerouted(self.via.is_some(), &next.authority, deadline, evidence).await?;
             }
@@ -110,15 +129,36 @@ impl Http {
         Err((Outcome::Mismatch, Stage::Http))
     }
 
-    fn of_answer(&self, head: &Head, body: &[u8], evidence: &mut Evidence) -> Outcome {
+    /// What the answer to a request for `from` is.
+    fn of_answer(&self, from: &Url, head: &Head, body: &Body, evidence: &mut Evidence) -> Outcome {
         let outcome = Outcome::Status(head.status);
-        match &self.body_contains {
-            Some(marker) if outcome.class() == Class::Open && !contains(body, marker.as_bytes()) => {
-                evidence.detail = Some(format!("the body ({} bytes) does not contain body_contains", body.len()));
+        let marked = self.body_contains.as_ref().map(|marker| contains(body, marker.as_bytes()));
+        let told_where = head.headers.iter().filter(|(name, _)| name == "location").count() == 1;
+        match (redirect(from, head).filter(|next| told_where && self.denies(next)), marked, outcome.class()) {
+            // Whoever sends the page along with a denial, or with a redirect, has not kept it to himself.
+            (_, Some(true), Class::Closed) => {
+                evidence.detail = Some(format!("the body of its {outcome} contains body_contains all the same"));
+                Outcome::Mismatch
+            }
+            (Some(to), Some(false) | None, _) => {
+                evidence.detail = Some(format!("it redirects to {}", shortened(&to.to_string())));
+                Outcome::Denied
+            }
+            (None, Some(false), Class::Open) => {
+                let cut = if body.whole { "" } else { ", as far as it came" };
+                evidence.detail = Some(format!("the body ({} bytes{cut}) does not contain body_contains", body.len()));
                 Outcome::Mismatch
             }
             _ => outcome,
         }
+    }
+
+    /// Whether a redirect there is a denial.
+    fn denies(&self, to: &Url) -> bool {
+        // As a browser would go there, without the segments `.` and `..`.
+        let to = to.join(&to.path).unwrap_or_else(|| to.clone());
+        let below = |from: &Url| (to.scheme, &to.authority) == (from.scheme, &from.authority) && to.path.starts_with(&from.path);
+        self.deny_location.iter().any(below)
     }
 }
 
@@ -130,7 +170,13 @@ fn redirect(from: &Url, head: &Head) -> Option<Url> {
     from.join(head.header("location")?.trim())
 }
 
-fn contains(body: &[u8], marker: &[u8]) -> bool {
+/// As much of a text from outside as a sentence can bear.
+fn shortened(text: &str) -> String {
+    const MOST: usize = 200;
+    text.chars().take(MOST).collect()
+}
+
+pub(super) fn contains(body: &[u8], marker: &[u8]) -> bool {
     marker.is_empty() || body.windows(marker.len()).any(|w| w == marker)
 }
 
@@ -215,9 +261,12 @@ mod tests {
                 method: "GET".into(),
                 headers: Vec::<(String, Secret)>::new(),
                 body_contains: None,
+                deny_location: Vec::new(),
+                prior_knowledge: false,
                 follow_redirects: true,
                 tls: tls::Client::new(&options).unwrap(),
                 manner: Manner::Plain,
+                variants: Vec::new(),
             };
             let timeout = Duration::from_secs(5);
             let approach = Approach { to: first, source: None, timeout, aim: Aim::AsWritten, resolver: Resolver::System };

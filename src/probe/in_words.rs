@@ -18,7 +18,16 @@ impl Probe {
                     true => format!(", and after it up to {MAX_REDIRECTS} redirects, each by a connection of its own"),
                     false => String::new(),
                 };
-                format!("{} over {}{}{headers}{redirects}", request(&http.method, &http.url), spoken(&http.url), through(http.via.as_ref()))
+                let variants = match http.variants.len() {
+                    0 => String::new(),
+                    more => format!("; and {more} variants of it, the known ways round a denial, each by a connection of its own"),
+                };
+                format!(
+                    "{} over {}{}{headers}{redirects}{variants}",
+                    request(&http.method, &http.url),
+                    spoken(&http.url),
+                    through(http.via.as_ref())
+                )
             }
             Probe::EgressIp(egress) => format!(
                 "{} with a new nonce behind the path, over HTTP/1.1{}; only the beacon's signature on the answer is believed",

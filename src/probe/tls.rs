@@ -215,6 +215,9 @@ mod tests {
         });
         let strangers = Stranger::all(&options, &[ClientCertificate::None]).unwrap();
         let probe = Http {
+            deny_location: Vec::new(),
+            prior_knowledge: false,
+            variants: Vec::new(),
             url: format!("https://{to}/").parse().unwrap(),
             via: None,
             method: "GET".into(),

@@ -143,6 +143,13 @@ fn every_technique_is_documented_in_its_order_and_no_other() {
 }
 
 #[test]
+fn every_variant_is_documented_and_no_other() {
+    let documented = named_in_tables(&text("docs/variants.md"));
+    let documented: BTreeSet<&str> = documented.iter().map(String::as_str).filter(|name| name.starts_with("AD-")).collect();
+    assert_eq!(documented, mustnot::probe::Variant::names().collect());
+}
+
+#[test]
 fn every_field_and_cause_of_the_report_is_documented_and_no_other() {
     let structs = [
         ("src/report/json.rs", ["struct Document", "struct OneCheck"].as_slice()),
@@ -201,9 +208,16 @@ fn fields(source: &str, name: &str) -> Vec<String> {
 
 #[test]
 fn every_link_of_the_documents_leads_somewhere() {
-    for document in
-        ["README.md", "CHANGELOG.md", "docs/PLAN.md", "docs/techniques.md", "docs/outcomes.md", "docs/metrics.md", "docs/report.md"]
-    {
+    for document in [
+        "README.md",
+        "CHANGELOG.md",
+        "docs/PLAN.md",
+        "docs/techniques.md",
+        "docs/outcomes.md",
+        "docs/metrics.md",
+        "docs/report.md",
+        "docs/variants.md",
+    ] {
         for target in text(document).split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             let file = target.split('#').next().unwrap();
             let there = Path::new(document).parent().unwrap().join(file);

@@ -425,6 +425,9 @@ async fn the_evidence_of_a_redirect_is_that_of_its_last_connection() {
             headers: Vec::new(),
             body_contains: None,
             follow_redirects: true,
+            deny_location: Vec::new(),
+            prior_knowledge: false,
+            variants: Vec::new(),
             tls: tls::Client::new(&options).unwrap(),
             manner: probe::Manner::Plain,
         });

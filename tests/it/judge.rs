@@ -9,8 +9,8 @@ use mustnot::expectation::{Accept, Expectation, MIN_SENT};
 use mustnot::history::Board;
 use mustnot::memory::Memory;
 use mustnot::observation::{
-    Attempt, Authentication, Class, Evidence, Family, Observation, Outcome, PeerEvidence, Reached, Stage, Subject, Transport, excuse_mute,
-    note_shut_out,
+    Attempt, Authentication, Class, Evidence, Family, Marker, Observation, Outcome, PeerEvidence, Reached, Stage, Subject, Transport,
+    doubt_denials, excuse_mute, note_shut_out,
 };
 use mustnot::record::{Exposure, Record};
 use mustnot::schedule::Schedule;
@@ -390,6 +390,83 @@ fn open_proxy_every_outcome() {
     // One attempt that decides nothing spoils the rest; one that was let in settles.
     assert_eq!(suite_verdict(technique(&[Denied, GatewayError, Denied], "OP-01"), &proxy_blocked()), "unproven");
     assert_eq!(suite_verdict(technique(&[Denied, GatewayError, Relayed], "OP-01"), &proxy_blocked()), "violated");
+}
+
+// ------------------------------------------------------------------------------------------------ SPEC 9, variants
+
+fn variant(outcomes: &[Outcome], marker: Marker) -> Observation {
+    let mut seen = seen(TARGET, outcomes, 20.0, 27.0);
+    seen.subject.variant = Some("AD-07 double-slash".into());
+    seen.evidence.marker = Some(marker);
+    seen
+}
+
+#[test]
+fn a_variant_is_an_exposure_only_by_the_page_itself() {
+    use Outcome::*;
+    let denied = one(&[Status(403)]);
+    let token =
+        |seen| judge(seen, Claim { expectation: &denied, require: set(&[Proof::Vantage]), attempts: 3 }, vec![proven()]).verdict.token();
+    for outcome in [
+        Status(200),
+        Status(302),
+        Status(403),
+        Status(404),
+        Status(503),
+        TlsUntrusted,
+        NotTls,
+        Mismatch,
+        Refused,
+        Reset,
+        Closed,
+        TlsRefused,
+        Timeout,
+    ] {
+        assert_eq!(token(variant(&[outcome; 3], Marker::Absent)), "holds", "{outcome}");
+        assert_eq!(token(variant(&[outcome; 3], Marker::Unseen)), "holds", "{outcome}");
+        for undecided in [Marker::Cut, Marker::Everywhere, Marker::Shunned] {
+            assert_eq!(token(variant(&[outcome; 3], undecided)), "unproven", "{outcome} {undecided:?}");
+        }
+        assert_eq!(token(variant(&[outcome], Marker::Found)), "violated", "{outcome}: one attempt settles it");
+        assert_eq!(token(variant(&[outcome; 2], Marker::Absent)), "unproven", "{outcome}: two attempts are too few");
+    }
+    for undecided in [Mute, BadHttp, Status(429), LocalError, Internal] {
+        assert_eq!(token(variant(&[Status(403), undecided, Status(403)], Marker::Absent)), "unproven", "{undecided}");
+    }
+    // Whoever answers for everybody shows no page.
+    assert_eq!(token(variant(&[LocalError], Marker::Found)), "unproven");
+    let alone = Claim { expectation: &denied, require: set(&[Proof::Vantage]), attempts: 3 };
+    assert_eq!(judge(variant(&[Status(404); 3], Marker::Absent), alone, vec![]).verdict.token(), "unproven");
+}
+
+#[test]
+fn the_marker_settles_a_variant_and_its_status_does_not() {
+    let denied = one(&[Outcome::Status(403)]);
+    let attempt = |outcome, marker| {
+        let evidence = Evidence { marker, ..Evidence::default() };
+        Attempt { outcome, stage: Stage::Http, evidence, started: at(20.0), ended: at(21.0) }
+    };
+    assert!(denied.settled_by_attempt(&attempt(Outcome::Status(200), None)));
+    assert!(!denied.settled_by_attempt(&attempt(Outcome::Status(200), Some(Marker::Absent))));
+    assert!(denied.settled_by_attempt(&attempt(Outcome::Status(404), Some(Marker::Found))));
+}
+
+#[test]
+fn denials_are_doubted_where_the_plain_request_was_answered_otherwise() {
+    use Outcome::*;
+    let after = |plain: Outcome, again: Outcome, variant_outcome: Outcome| {
+        let mut last = seen(TARGET, &[again; 3], 20.0, 27.0);
+        last.subject.variant = Some(Subject::AGAIN.into());
+        let mut all = vec![seen(TARGET, &[plain; 3], 20.0, 27.0), variant(&[variant_outcome; 3], Marker::Unseen), last];
+        doubt_denials(&mut all);
+        all.into_iter().nth(1).unwrap().evidence.marker
+    };
+    assert_eq!(after(Status(403), Status(403), Reset), Some(Marker::Unseen));
+    assert_eq!(after(Status(403), Status(403), Timeout), Some(Marker::Shunned));
+    assert_eq!(after(Status(403), Status(403), Refused), Some(Marker::Shunned));
+    assert_eq!(after(Status(403), Reset, Reset), Some(Marker::Shunned));
+    assert_eq!(after(Status(403), Status(429), Status(404)), Some(Marker::Shunned));
+    assert_eq!(after(Timeout, Timeout, Timeout), Some(Marker::Unseen));
 }
 
 #[test]

@@ -37,6 +37,7 @@ mod scenarios_ports;
 mod scenarios_proxy;
 mod scenarios_time;
 mod scenarios_udp;
+mod scenarios_variants;
 mod scenarios_world;
 mod scenarios_zoo;
 mod service;

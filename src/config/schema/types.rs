@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::probe::{Kind, Technique};
+use crate::probe::{Kind, Technique, Variant};
 use crate::severity::Severity;
 use crate::witness::Proof;
 
@@ -221,6 +221,12 @@ pub const OWN: &[Row] = &[
     ("except", Type::Ports),
     ("open", Type::Ports),
     ("rate", Type::Number(1, Some(1_000_000))),
+    ("deny_location", Type::OneOrFilledList(&URL)),
+    ("http_version", Type::Word(|| vec!["1.1", "2"])),
+    (
+        "variants",
+        Type::OneOrFilledList(&Type::Word(|| ["standard"].into_iter().chain(Variant::numbers()).chain(Variant::names()).collect())),
+    ),
     ("query", Type::Text),
     ("client_certs", Type::FilledSet(&Type::Word(|| vec!["none", "self-signed"]))),
     ("certificate_sha256", Type::OneOrFilledList(&Type::Text)),

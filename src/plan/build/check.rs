@@ -10,6 +10,7 @@ use super::{expect, ports};
 use crate::config::duration::show;
 use crate::config::{self, At, Common, Context, MAX_LABELS, Own, Place, Tls, Tried, Via};
 use crate::expectation::Expectation;
+use crate::net::h2;
 use crate::net::resolve::Resolver;
 use crate::net::tls::{self, Version};
 use crate::observation::Family;
@@ -21,15 +22,15 @@ use crate::target::{Host, HostPort, Scheme, Url};
 use crate::token::Key;
 use crate::witness::{Proof, ProofSet};
 
-const INTERVAL: Duration = Duration::from_secs(30);
+pub(super) const INTERVAL: Duration = Duration::from_secs(30);
 /// Of a check that is looked at in parts: it takes minutes, and its target bears the whole of it every time.
 const SUITE_INTERVAL: Duration = Duration::from_secs(600);
 const TIMEOUT: Duration = Duration::from_secs(5);
-const ATTEMPTS: usize = 3;
+pub(super) const ATTEMPTS: usize = 3;
 const MAX_AGE: Duration = Duration::from_secs(60);
 /// Linux sends a SYN at 0, 1 and 3 s (RFC 6298 section 2): the third, without which silence is no block, leaves here.
 const THIRD_SYN: Duration = Duration::from_secs(3);
-/// The only protocol that kind `http` and `peer` speak.
+/// The protocol that all speak; kind `http` speaks HTTP/2, too.
 const HTTP_1_1: &str = "http/1.1";
 
 /// What is known of a check before its witnesses are.
@@ -103,7 +104,7 @@ impl Builder<'_> {
     }
 
     /// What the check says, else what `[defaults]` says.
-    fn either<'c, T>(&'c self, written: &'c config::Check, key: impl Fn(&'c Common) -> Option<&'c At<T>>) -> Option<&'c At<T>> {
+    pub(super) fn either<'c, T>(&'c self, written: &'c config::Check, key: impl Fn(&'c Common) -> Option<&'c At<T>>) -> Option<&'c At<T>> {
         key(&written.common).or_else(|| key(self.defaults))
     }
 
@@ -177,7 +178,7 @@ impl Builder<'_> {
                 let (client, manner) = (self.tls(tls, place, inverted != Some(false)), self.manner(tls, place, inverted));
                 Some(Probe::Tls(probe::Tls { target: target.as_ref()?.value.clone(), tls: client?, manner: manner? }))
             }
-            Own::Http(http) => self.http(http, place, inverted).map(Probe::Http),
+            Own::Http(http) => self.http(http, written, inverted).map(Probe::Http),
             Own::EgressIp { target, via } => {
                 let via = self.via(via);
                 let key = self.key(place);
@@ -275,7 +276,8 @@ impl Builder<'_> {
         Some(probe::Udp { target: target.value.clone(), payload: payload? })
     }
 
-    fn http(&self, http: &config::Http, place: &Place, inverted: Option<bool>) -> Option<probe::Http> {
+    fn http(&self, http: &config::Http, written: &config::Check, inverted: Option<bool>) -> Option<probe::Http> {
+        let place = &written.place;
         if let Some(follow) = http.follow_redirects.as_ref().filter(|f| f.value && inverted == Some(true)) {
             self.context.wrong(&follow.place, "an inverted check is let in by the redirect itself; leave it out");
         }
@@ -284,7 +286,16 @@ impl Builder<'_> {
         {
             self.context.wrong(&body.place, "the answer to HEAD has no body; write method = \"GET\" or leave it out");
         }
-        self.vet_web_tls(http.target.as_ref(), &http.tls);
+        self.vet_web_tls(http.target.as_ref(), &http.tls, &[h2::ALPN, HTTP_1_1]);
+        if let (Some(version), Some(url)) = (&http.http_version, &http.target)
+            && url.value.scheme == Scheme::Https
+        {
+            self.context.wrong(&version.place, "is for http, and over https it is agreed; write alpn = [\"h2\"] or alpn = [\"http/1.1\"]");
+        }
+        if let (Some(deny), Some(_), Some(true)) = (&http.deny_location, &http.via.proxy, inverted) {
+            let message = "a denial by the proxy in via could not be told from the target's own; leave out one of the two";
+            self.context.wrong(&deny.place, message);
+        }
         let via = self.via(&http.via);
         let (tls, manner) = (self.tls(&http.tls, place, false), self.manner(&http.tls, place, inverted));
         if let (Some(method), Some(certs)) = (&http.method, &http.tls.client_certs)
@@ -296,20 +307,24 @@ impl Builder<'_> {
         if let (Some(pin), Some(true)) = (&http.tls.certificate_sha256, http.follow_redirects.as_ref().map(|f| f.value)) {
             self.context.wrong(&pin.place, "is the certificate of one host, and redirects lead to others; leave out one of the two");
         }
+        let variants = self.variants(http, written, inverted);
         Some(probe::Http {
             url: http.target.as_ref()?.value.clone(),
             via: via?,
             method: http.method.as_ref().map_or("GET".into(), |m| m.value.clone()),
             headers: http.headers.clone(),
             body_contains: http.body_contains.as_ref().map(|b| b.value.clone()),
+            deny_location: http.deny_location.iter().flat_map(|d| &d.value).map(|d| d.value.clone()).collect(),
+            prior_knowledge: http.http_version.as_ref().is_some_and(|v| v.value),
             follow_redirects: http.follow_redirects.as_ref().is_some_and(|f| f.value),
-            tls: tls?,
+            tls: tls?.or_offering(&[h2::ALPN, HTTP_1_1]),
             manner: manner?,
+            variants: variants?,
         })
     }
 
     fn peer(&self, peer: &config::Peer, place: &Place) -> Option<probe::Peer> {
-        self.vet_web_tls(peer.target.as_ref(), &peer.tls);
+        self.vet_web_tls(peer.target.as_ref(), &peer.tls, &[HTTP_1_1]);
         let auth = self.credentials((&peer.user, "user"), (&peer.password_file, "password_file"));
         let tls = self.tls(&peer.tls, place, false);
         Some(probe::Peer {
@@ -322,7 +337,7 @@ impl Builder<'_> {
     }
 
     fn promql(&self, written: &config::PromQl, place: &Place) -> Option<probe::PromQl> {
-        self.vet_web_tls(written.target.as_ref(), &written.tls);
+        self.vet_web_tls(written.target.as_ref(), &written.tls, &[HTTP_1_1]);
         let auth = self.credentials((&written.user, "user"), (&written.password_file, "password_file"));
         let tls = self.tls(&written.tls, place, false);
         Some(probe::PromQl {
@@ -498,16 +513,15 @@ impl Builder<'_> {
         None
     }
 
-    /// TLS keys make sense for `https` only, and HTTP/1.1 is what is spoken.
-    fn vet_web_tls(&self, url: Option<&At<Url>>, tls: &Tls) {
+    /// TLS keys make sense for `https` only, and what is offered must be spoken.
+    fn vet_web_tls(&self, url: Option<&At<Url>>, tls: &Tls, spoken: &[&str]) {
         if url.is_some_and(|u| u.value.scheme == Scheme::Http) {
             for place in tls.places() {
                 self.context.wrong(place, "is for https, and the target is http; leave it out or write https://");
             }
         }
-        for other in tls.alpn.iter().flat_map(|a| &a.value).filter(|a| a.value != HTTP_1_1) {
-            self.context
-                .wrong(&other.place, format!("\"{}\" is not spoken in this version; write [\"{HTTP_1_1}\"] or leave it out", other.value));
+        for other in tls.alpn.iter().flat_map(|a| &a.value).filter(|a| !spoken.contains(&a.value.as_str())) {
+            self.context.wrong(&other.place, format!("\"{}\" is not spoken here; write some of {spoken:?} or leave it out", other.value));
         }
     }
 

@@ -51,16 +51,16 @@ pub(super) fn expectation(own: &Own, expect: &At<Expect>, way: &Way, context: &C
                 if tries_strangers(own) {
                     outcomes.extend(OF_CERTIFICATES.map(Outcome::Status));
                 }
-                outcomes.into_iter().map(Accept::One).collect()
+                outcomes.into_iter().chain(by_redirect(own)).map(Accept::One).collect()
             }
             None => return wrong(context, &expect.place, format!("{kind} cannot expect \"blocked\"; {}", remedy(kind))),
         },
         (_, Kind::Peer | Kind::PromQl | Kind::OpenProxy) => {
             return wrong(context, &expect.place, format!("{kind} does not expect single outcomes; {}", remedy(kind)));
         }
-        (Expect::Word(word), _) => vec![token(kind, word, true, way, &expect.place, context)?],
+        (Expect::Word(word), _) => vec![token(own, word, true, way, &expect.place, context)?],
         (Expect::List(tokens), _) => {
-            let read: Vec<Option<Accept>> = tokens.iter().map(|t| token(kind, &t.value, false, way, &t.place, context)).collect();
+            let read: Vec<Option<Accept>> = tokens.iter().map(|t| token(own, &t.value, false, way, &t.place, context)).collect();
             read.into_iter().collect::<Option<Vec<Accept>>>()?
         }
     };
@@ -169,6 +169,11 @@ fn blocked(kind: Kind) -> Option<Vec<Outcome>> {
     }
 }
 
+/// A redirect that matches `deny_location`.
+fn by_redirect(own: &Own) -> Option<Outcome> {
+    matches!(own, Own::Http(http) if http.deny_location.is_some()).then_some(Outcome::Denied)
+}
+
 /// The outcomes that by their nature decide nothing for a check of this kind.
 fn undecided(kind: Kind, inverted: bool) -> Vec<Outcome> {
     match kind {
@@ -210,8 +215,10 @@ fn possible(kind: Kind, way: &Way) -> Vec<Outcome> {
 }
 
 /// One outcome, where the kind can end in it.
-fn token(kind: Kind, text: &str, alone: bool, way: &Way, place: &Place, context: &Context<'_>) -> Option<Accept> {
-    let possible = possible(kind, way);
+fn token(own: &Own, text: &str, alone: bool, way: &Way, place: &Place, context: &Context<'_>) -> Option<Accept> {
+    let kind = own.kind();
+    let mut possible = possible(kind, way);
+    possible.extend(by_redirect(own));
     let names: Vec<String> = possible.iter().map(Outcome::to_string).chain((kind == Kind::Http).then(|| "status:403".into())).collect();
     let names = || names.iter().map(String::as_str);
     let message = match text.parse::<Outcome>() {

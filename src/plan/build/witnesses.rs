@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::check::Draft;
+use super::variants::unsure_of_the_page;
 use crate::config::{At, Common, Context, Own, Place, did_you_mean};
 use crate::observation::{Family, Transport};
 use crate::plan::{Check, Witness};
@@ -113,6 +114,11 @@ impl Known<'_, '_> {
         let given = |proof| witnesses.iter().any(|w| could_give(w, check, proof)) || (proof == Proof::Vantage && check.open.is_some());
         for proof in check.require.iter().filter(|proof| !given(*proof)) {
             self.context.wrong(place, format!("the proof {} is required, and {}", proof.token(), why_not(proof, check, witnesses)));
+        }
+        match unsure_of_the_page(check, witnesses) {
+            Some(Err(why)) => self.context.wrong(place, why),
+            Some(Ok(why)) => self.context.hint(&draft.written.place, why),
+            None => {}
         }
         if check.require.is_empty() {
             self.context
