@@ -147,6 +147,7 @@ impl OpenProxy {
     async fn tried(&self, form: &Form, approach: &Approach, deadline: Instant, evidence: &mut Evidence) -> Ended {
         let outcome = match &form.talk {
             Talk::Reach(to) => self.reach(form, to, approach, deadline, evidence).await,
+            Talk::Socks5 { command, .. } if *command != socks::CONNECT => self.beside_connect(form, approach, deadline, evidence).await,
             _ => self.once(form, approach, deadline, evidence).await,
         };
         let outcome = match outcome {
@@ -299,6 +300,30 @@ impl OpenProxy {
             }
             _ => local(evidence, format!("it granted a tunnel to {to}, and nothing shows whether that leads there; try it by hand")),
         }
+    }
+
+    /// SOCKS5 for datagrams or for a visitor. A word for it proves nothing by itself, since some servers say yes to everything: it counts
+    /// where CONNECT to our beacon is refused beside it, or does relay. Who grants CONNECT, and then leads nowhere, grants nothing.
+    async fn beside_connect(&self, form: &Form, approach: &Approach, deadline: Instant, evidence: &mut Evidence) -> Result<Outcome, Ended> {
+        let outcome = self.once(form, approach, deadline, evidence).await?;
+        let connect = catalogue::forms(self, Technique::SOCKS5, approach.to).into_iter().next();
+        let (Outcome::AclPassed, Some(connect)) = (outcome, connect) else { return Ok(outcome) };
+        let connect = Form { technique: form.technique, ..connect };
+        let mut control = Evidence { technique: evidence.technique, ..Evidence::default() };
+        let said = self.once(&connect, approach, deadline, &mut control).await;
+        let reply = control.detail.as_deref().filter(|d| d.starts_with(socks::REPLIED));
+        Ok(match (said, reply) {
+            (Ok(relayed @ (Outcome::Relayed | Outcome::RelayedBlind)), _) => {
+                *evidence = control;
+                relayed
+            }
+            (Ok(Outcome::NotRelayed), Some(socks::GRANTED)) => {
+                evidence.detail = Some("it grants everything by SOCKS5, and CONNECT leads nowhere".into());
+                Outcome::NotRelayed
+            }
+            (Ok(Outcome::Denied | Outcome::GatewayError | Outcome::AclPassed | Outcome::NotUnderstood), Some(_)) => outcome,
+            _ => local(evidence, "it granted more than CONNECT by SOCKS5, and nothing shows whether that leads anywhere; try it by hand".into()),
+        })
     }
 
     /// OP-07: a tunnel to a destination that the proxy allows, proven by that host's verified certificate.

@@ -377,3 +377,43 @@ proptest::proptest! {
         for_printf(&read);
     }
 }
+
+/// A SOCKS5 server that answers CONNECT with the one reply and all else with the other, and says what it hears.
+async fn socks_server(connect: &'static [u8], other: &'static [u8]) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut read = [0; 512];
+                let _ = stream.read(&mut read).await;
+                let _ = stream.write_all(&[5, 0]).await;
+                let _ = stream.read(&mut read).await;
+                let _ = stream.write_all(if read[1] == socks::CONNECT { connect } else { other }).await;
+                let _ = stream.read(&mut read).await;
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_grant_for_datagrams_counts_only_beside_a_refusal() {
+    let key = Key::ephemeral().unwrap();
+    let (url, _stop) = beacon("127.0.0.1", &key);
+    const GRANT: &[u8] = &[5, 0, 0, 1, 10, 0, 0, 3, 0, 80];
+    for (connect, other, outcome) in [
+        (&[5, 2, 0, 1, 0, 0, 0, 0, 0, 0][..], GRANT, Outcome::AclPassed),
+        (&[5, 1, 0, 1, 0, 0, 0, 0, 0, 0], GRANT, Outcome::AclPassed),
+        (GRANT, GRANT, Outcome::NotRelayed),
+        (GRANT, &[5, 2, 0, 1, 0, 0, 0, 0, 0, 0], Outcome::Denied),
+        (&[], GRANT, Outcome::LocalError),
+        (b"no", GRANT, Outcome::LocalError),
+    ] {
+        let at = socks_server(connect, other).await;
+        for (subject, attempt) in tried(suite(at, vec![url.clone()], &["OP-21"], &key), Duration::from_secs(1)).await {
+            assert_eq!(attempt.outcome, outcome, "{connect:?} {other:?} {:?}: {:?}", subject.variant, attempt.evidence);
+        }
+    }
+}
