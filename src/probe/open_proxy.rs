@@ -183,27 +183,15 @@ impl OpenProxy {
             }
         }
         evidence.nonce = form.beacon.as_ref().map(|_| filling.nonce.clone());
-        let mut stream = dial(approach, deadline, evidence).await?;
-        let talk = Talking { suite: self, form, nonce: &nonce, filling: &filling, deadline };
-        let answered = match (&form.talk, form.tls) {
-            (Talk::Allowed, _) => return Ok(self.allowed_destination(stream, deadline, evidence).await),
-            (_, Some(protocol)) => match tls::shake_with_anybody(stream, &self.target.host, protocol, deadline, evidence).await {
-                Ok(stream) => talk.over(stream, evidence).await,
-                Err(outcome) => of_handshake(outcome, evidence),
-            },
-            (_, None) => {
-                let _ = http::send(&mut stream, &form.prefix, deadline).await;
-                talk.over(stream, evidence).await
-            }
-        };
+        let answered = self.sent(form, &nonce, &filling, approach, deadline, evidence).await?;
         let Some(beacon) = &form.beacon else { return Ok(answered) };
         if answered == Outcome::Relayed {
-            return Ok(self.own_request(form, beacon, approach, evidence).await);
+            return Ok(self.own_request(form, beacon, answered, approach, evidence).await);
         }
         Ok(match self.seen_blind(beacon, &nonce, approach, evidence).await {
             Ok(true) => {
                 evidence.authenticated = Some(Authentication::Beacon);
-                Outcome::RelayedBlind
+                self.own_request(form, beacon, Outcome::RelayedBlind, approach, evidence).await
             }
             Ok(false) => {
                 if matches!(answered, Outcome::Mute | Outcome::GatewayError) {
@@ -217,36 +205,66 @@ impl OpenProxy {
         })
     }
 
-    /// A reverse proxy whose only backend is a beacon looks like a relay of requests in origin form, and relays nothing.
-    /// Where another beacon at another host is named, a request for that one must reach it, too: if it is answered by the
-    /// signature of a beacon that is not the one asked for, every request ends at the same place.
-    async fn own_request(&self, form: &Form, beacon: &Url, approach: &Approach, evidence: &mut Evidence) -> Outcome {
-        let other = self.beacons.iter().find(|b| b.authority.host != beacon.authority.host);
-        let (Some(other), true) = (other, form.technique == Technique::ORIGIN_GET) else { return Outcome::Relayed };
-        let deadline = Instant::now() + approach.timeout;
-        let Ok(nonce) = Nonce::mint(&self.key, Wall::now().unix_millis()) else { return Outcome::Relayed };
-        let form = catalogue::forms(self, form.technique, approach.to).into_iter().find(|f| f.beacon.as_ref() == Some(other));
-        let Some(form) = form else { return Outcome::Relayed };
-        let mut second = Evidence::default();
-        let Ok(stream) = dial(approach, deadline, &mut second).await else { return Outcome::Relayed };
-        let filling = Filling { nonce: nonce.to_string(), address: None };
-        let talk = Talking { suite: self, form: &form, nonce: &nonce, filling: &filling, deadline };
-        if talk.over(stream, &mut second).await != Outcome::Relayed {
-            return Outcome::Relayed;
+    /// What the answer to a fresh connection's talk was, whatever the beacon's log says.
+    async fn sent(
+        &self,
+        form: &Form,
+        nonce: &Nonce,
+        filling: &Filling,
+        approach: &Approach,
+        deadline: Instant,
+        evidence: &mut Evidence,
+    ) -> Result<Outcome, Ended> {
+        let mut stream = dial(approach, deadline, evidence).await?;
+        let talk = Talking { suite: self, form, nonce, filling, deadline };
+        Ok(match (&form.talk, form.tls) {
+            (Talk::Allowed, _) => self.allowed_destination(stream, deadline, evidence).await,
+            (_, Some(protocol)) => match tls::shake_with_anybody(stream, &self.target.host, protocol, deadline, evidence).await {
+                Ok(stream) => talk.over(stream, evidence).await,
+                Err(outcome) => of_handshake(outcome, evidence),
+            },
+            (_, None) => {
+                let _ = http::send(&mut stream, &form.prefix, deadline).await;
+                talk.over(stream, evidence).await
+            }
+        })
+    }
+
+    /// A server whose only backend is a beacon looks like a relay of requests, and relays nothing. Where another beacon at another host is
+    /// named, a request for that one must reach it, too: if it ends at a beacon that is not the one asked for, all end at one place.
+    async fn own_request(&self, form: &Form, beacon: &Url, open: Outcome, approach: &Approach, evidence: &mut Evidence) -> Outcome {
+        if !matches!(form.talk, Talk::Request(_) | Talk::Http2 { .. }) {
+            return open;
         }
-        let seen = self.seen_blind(other, &nonce, approach, &mut second).await;
-        evidence.beacon_saw_us = second.beacon_saw_us;
-        match seen {
-            Ok(false) => {
+        for other in self.beacons.iter().filter(|b| b.authority.host != beacon.authority.host) {
+            if self.goes_astray(form, beacon, other, approach, evidence).await == Some(true) {
                 evidence.detail = Some(format!(
-                    "a request for {} was answered by another beacon: a reverse proxy whose only backend is a beacon, which relays nothing",
+                    "a request for {} ended at another beacon: a server whose only backend is a beacon, which relays nothing",
                     other.authority
                 ));
-                (evidence.beacon_saw, evidence.authenticated) = (None, None);
-                Outcome::NotRelayed
+                (evidence.beacon_saw, evidence.beacon_log, evidence.authenticated) = (None, None, None);
+                return Outcome::NotRelayed;
             }
-            Ok(true) | Err(_) => Outcome::Relayed,
         }
+        open
+    }
+
+    /// Whether the same form for the other beacon ends at some beacon, and not at that one; nothing where that cannot be told.
+    async fn goes_astray(&self, form: &Form, beacon: &Url, other: &Url, approach: &Approach, evidence: &mut Evidence) -> Option<bool> {
+        let deadline = Instant::now() + approach.timeout;
+        let nonce = Nonce::mint(&self.key, Wall::now().unix_millis()).ok()?;
+        let variant = form.variant.as_ref().map(|v| v.replace(&beacon.authority.to_string(), &other.authority.to_string()));
+        let forms = catalogue::forms_to(self, form.technique, approach.to, other);
+        let form = forms.into_iter().find(|f| f.variant == variant && f.beacon.as_ref() == Some(other))?;
+        let mut second = Evidence::default();
+        let filling = Filling { nonce: nonce.to_string(), address: None };
+        let signed = self.sent(&form, &nonce, &filling, approach, deadline, &mut second).await.ok()? == Outcome::Relayed;
+        if !signed && self.seen_blind(beacon, &nonce, approach, &mut second).await != Ok(true) {
+            return None;
+        }
+        let here = self.seen_blind(other, &nonce, approach, &mut second).await.ok()?;
+        evidence.beacon_saw_us = second.beacon_saw_us.or(evidence.beacon_saw_us);
+        Some(!here)
     }
 
     /// A tunnel to where no beacon is. A refusal is judged by its words. A grant proves nothing by itself, since some servers
@@ -322,7 +340,10 @@ impl OpenProxy {
                 Outcome::NotRelayed
             }
             (Ok(Outcome::Denied | Outcome::GatewayError | Outcome::AclPassed | Outcome::NotUnderstood), Some(_)) => outcome,
-            _ => local(evidence, "it granted more than CONNECT by SOCKS5, and nothing shows whether that leads anywhere; try it by hand".into()),
+            _ => local(
+                evidence,
+                "it granted more than CONNECT by SOCKS5, and nothing shows whether that leads anywhere; try it by hand".into(),
+            ),
         })
     }
 

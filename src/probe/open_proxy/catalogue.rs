@@ -156,9 +156,15 @@ pub(super) enum Talk {
 
 /// The forms of one technique at one address of the proxy, in order.
 pub(super) fn forms(suite: &OpenProxy, technique: Technique, at: SocketAddr) -> Vec<Form> {
-    let Some(main) = suite.main_beacon() else {
-        return if technique.needs_destination() { vec![form(technique, "", Talk::Allowed)] } else { Vec::new() };
-    };
+    match suite.main_beacon() {
+        Some(main) => forms_to(suite, technique, at, main),
+        None if technique.needs_destination() => vec![form(technique, "", Talk::Allowed)],
+        None => Vec::new(),
+    }
+}
+
+/// The same, with this beacon as the one that techniques go to which are tried with one only.
+pub(super) fn forms_to(suite: &OpenProxy, technique: Technique, at: SocketAddr, main: &Url) -> Vec<Form> {
     let plain = |variant: &str, talk: Talk| form(technique, variant, talk);
     let ours = |variant: &str, talk: Talk| Form { beacon: Some(main.clone()), ..form(technique, variant, talk) };
     let both = |variant: &str, extra: &str| {

@@ -209,6 +209,14 @@ async fn a_reverse_proxy_of_one_beacon_is_no_relay_and_one_that_follows_the_host
     let fixed = server(move |_| Does::Passes(first)).await;
     let outcomes = |made: Vec<(Subject, Attempt)>| made.into_iter().map(|(_, a)| a.outcome).collect::<Vec<_>>();
     assert_eq!(outcomes(tried(suite(fixed, both(), &["OP-09"], &key), SOON).await), [Outcome::NotRelayed, Outcome::Relayed]);
+    // Whatever the form, and whether the answer comes back or not.
+    for technique in ["OP-02", "OP-03", "OP-04", "OP-10", "OP-11", "OP-13", "OP-33", "OP-36"] {
+        let made = tried(suite(fixed, both(), &[technique], &key), SOON).await;
+        let open = |o: &Outcome| matches!(o, Outcome::Relayed | Outcome::RelayedBlind);
+        let astray = made.iter().filter(|(s, _)| s.variant.as_ref().is_none_or(|v| *v != other.authority.to_string()));
+        assert!(astray.into_iter().all(|(_, a)| !open(&a.outcome)), "{technique}: {made:?}");
+        assert!(outcomes(made).contains(&Outcome::NotRelayed), "{technique}");
+    }
     assert_eq!(outcomes(tried(suite(fixed, vec![one.clone()], &["OP-09"], &key), SOON).await), [Outcome::Relayed]);
 
     let by_host =
