@@ -108,6 +108,10 @@ impl OpenProxy {
             Talk::Tunnel { head, .. } => format!("{head}{NONCE}\n").into_bytes(),
             Talk::Reach(to) => reach(to).into_bytes(),
             Talk::Allowed => return Some(format!("curl -sS -x 'http://{to}' 'https://{}/'", self.allowed_destination.as_ref()?)),
+            Talk::ServerName => {
+                let name = &self.allowed_destination.as_ref()?.host;
+                return Some(format!("openssl s_client -verify_return_error -servername {name} -verify_hostname {name} -connect {to}"));
+            }
             Talk::Socks5 { command, password, to } => {
                 [socks::greeting(*password), if *password { &[1, 0, 0] } else { &[] }, &socks::request5(*command, to)].concat()
             }
@@ -219,6 +223,7 @@ impl OpenProxy {
         let talk = Talking { suite: self, form, nonce, filling, deadline };
         Ok(match (&form.talk, form.tls) {
             (Talk::Allowed, _) => self.allowed_destination(stream, deadline, evidence).await,
+            (Talk::ServerName, _) => self.server_name(stream, approach, deadline, evidence).await,
             (_, Some(protocol)) => match tls::shake_with_anybody(stream, &self.target.host, protocol, deadline, evidence).await {
                 Ok(stream) => talk.over(stream, evidence).await,
                 Err(outcome) => of_handshake(outcome, evidence),
@@ -373,6 +378,37 @@ impl OpenProxy {
     }
 }
 
+impl OpenProxy {
+    /// OP-07 without a tunnel: what relays by the name in a ClientHello leads to that host, proven by its verified certificate. Whoever shows
+    /// the same other certificate to who asks for the target itself speaks for itself, whatever the name.
+    async fn server_name<S>(&self, stream: S, approach: &Approach, deadline: Instant, evidence: &mut Evidence) -> Outcome
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let Some(to) = &self.allowed_destination else { return Outcome::Internal };
+        evidence.request = Some(format!("ClientHello for {}", to.host));
+        let refused = match self.tls.shake(stream, &to.host, deadline, evidence).await {
+            Ok(_) => return Outcome::Tunnelled,
+            Err(Outcome::TlsUntrusted | Outcome::Mismatch) => Outcome::NotRelayed,
+            // Whose alert it is, the certificate before it tells.
+            Err(Outcome::TlsRefused) if evidence.certificate_sha256.is_some() => Outcome::Denied,
+            Err(outcome) => return of_handshake(outcome, evidence),
+        };
+        let mut own = Evidence::default();
+        if let (Some(shown), Ok(stream)) = (&evidence.certificate_sha256, dial(approach, deadline, &mut own).await) {
+            let anybody = tls::Client::new(&tls::Options::default()).map_err(|(_, why)| why);
+            if let Ok(anybody) = anybody {
+                let _ = anybody.shake(stream, &self.target.host, deadline, &mut own).await;
+            }
+            if own.certificate_sha256.as_ref() == Some(shown) {
+                return refused;
+            }
+        }
+        let why = evidence.tls_error.clone().unwrap_or_default();
+        local(evidence, format!("a certificate was shown for {}, and could not be verified: {why}; see whether it needs ca_file", to.host))
+    }
+}
+
 /// What stands for the marks in a text.
 struct Filling {
     nonce: String,
@@ -425,7 +461,7 @@ impl Talking<'_> {
             }
             Talk::Http2 { tunnel, upgrade } => self.http2(stream, *tunnel, upgrade.as_deref(), evidence).await,
             // These have ways of their own.
-            Talk::Allowed | Talk::Reach(_) => Outcome::Internal,
+            Talk::Allowed | Talk::ServerName | Talk::Reach(_) => Outcome::Internal,
         }
     }
 

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 
 use super::OpenProxy;
 use super::socks::{self, To};
+use crate::observation::Evidence;
 use crate::probe::USER_AGENT;
 use crate::target::{Host, HostPort, Url};
 
@@ -43,7 +44,7 @@ impl Technique {
     pub const CONNECT: Technique = Technique("OP-01");
     /// OP-02: GET with the beacon's absolute URI.
     pub const ABSOLUTE_GET: Technique = Technique("OP-02");
-    /// OP-07: CONNECT to a destination that the proxy allows, proven by its certificate.
+    /// OP-07: CONNECT to a destination that the proxy allows, or its name in a ClientHello; proven by its certificate.
     pub const ALLOWED_DESTINATION: Technique = Technique("OP-07");
     /// OP-09: GET in origin form with the beacon as Host.
     pub const ORIGIN_GET: Technique = Technique("OP-09");
@@ -140,6 +141,8 @@ pub(super) enum Talk {
     Tunnel { head: String, early: bool },
     /// A tunnel to the allowed destination, proven by its certificate.
     Allowed,
+    /// A ClientHello to the proxy itself with the allowed destination's name, proven by its certificate.
+    ServerName,
     /// A tunnel to where no beacon is: judged by what the proxy says.
     Reach(String),
     /// A request for which nobody can have an answer but who tried: judged by what the proxy says.
@@ -158,7 +161,7 @@ pub(super) enum Talk {
 pub(super) fn forms(suite: &OpenProxy, technique: Technique, at: SocketAddr) -> Vec<Form> {
     match suite.main_beacon() {
         Some(main) => forms_to(suite, technique, at, main),
-        None if technique.needs_destination() => vec![form(technique, "", Talk::Allowed)],
+        None if technique.needs_destination() => allowed(suite, technique),
         None => Vec::new(),
     }
 }
@@ -188,7 +191,7 @@ pub(super) fn forms_to(suite: &OpenProxy, technique: Technique, at: SocketAddr, 
             let new = |p: &u16| suite.beacons.iter().all(|b| b.authority.port != *p);
             ports.iter().filter(|p| new(p)).map(|p| plain(&format!("port {p}"), Talk::Reach(with_port(&main.authority.host, *p)))).collect()
         }
-        "OP-07" => vec![plain("", Talk::Allowed)],
+        "OP-07" => allowed(suite, technique),
         "OP-08" => spelled(suite, technique, &other_spellings(&main.authority.host), main),
         "OP-09" => each(suite, technique, |b| request("GET", &origin(b), "HTTP/1.1", &b.host_header(), "")),
         "OP-10" => {
@@ -354,6 +357,13 @@ pub(super) fn forms_to(suite: &OpenProxy, technique: Technique, at: SocketAddr, 
 fn form(technique: Technique, variant: &str, talk: Talk) -> Form {
     let variant = (!variant.is_empty()).then(|| variant.to_string());
     Form { technique, variant, prefix: Vec::new(), tls: None, talk, beacon: None }
+}
+
+/// The ways to the allowed destination. A ClientHello has no place for an address.
+fn allowed(suite: &OpenProxy, technique: Technique) -> Vec<Form> {
+    let named = suite.allowed_destination.as_ref().is_some_and(|to| matches!(to.host, Host::Name(_)));
+    let by_name = named.then(|| form(technique, Evidence::SERVER_NAME, Talk::ServerName));
+    [form(technique, "", Talk::Allowed)].into_iter().chain(by_name).collect()
 }
 
 /// One form a beacon, told apart by it where there are several.

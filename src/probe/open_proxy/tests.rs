@@ -129,7 +129,7 @@ async fn every_technique_has_its_forms_and_each_form_a_name_and_a_line() {
         }
     }
     // What docs/techniques.md says of the costs.
-    assert_eq!(count, [109, 131, 152]);
+    assert_eq!(count, [110, 132, 153]);
 }
 
 #[test]
@@ -423,5 +423,69 @@ async fn a_grant_for_datagrams_counts_only_beside_a_refusal() {
         for (subject, attempt) in tried(suite(at, vec![url.clone()], &["OP-21"], &key), Duration::from_secs(1)).await {
             assert_eq!(attempt.outcome, outcome, "{connect:?} {other:?} {:?}: {:?}", subject.variant, attempt.evidence);
         }
+    }
+}
+
+/// A TLS server with that certificate, for that name alone or for everybody.
+async fn tls_server(made: &rcgen::CertifiedKey<rcgen::KeyPair>, only_for: Option<&str>) -> SocketAddr {
+    use rustls::server::{ResolvesServerCertUsingSni, ServerConfig};
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions().unwrap();
+    let builder = builder.with_no_client_auth();
+    let config = match only_for {
+        Some(name) => {
+            let mut by_name = ResolvesServerCertUsingSni::new();
+            let shown = rustls::sign::CertifiedKey::from_der(vec![made.cert.der().clone()], key, &provider).unwrap();
+            by_name.add(name, shown).unwrap();
+            builder.with_cert_resolver(Arc::new(by_name))
+        }
+        None => builder.with_single_cert(vec![made.cert.der().clone()], key).unwrap(),
+    };
+    let (listener, acceptor) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), tokio_rustls::TlsAcceptor::from(Arc::new(config)));
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                if let Ok(mut stream) = acceptor.accept(stream).await {
+                    let _ = stream.read(&mut [0; 512]).await;
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn who_goes_by_the_server_name_is_known_by_the_destinations_certificate() {
+    let key = Key::ephemeral().unwrap();
+    let made = rcgen::generate_simple_self_signed(["allowed.example".to_string()]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let ca_file = Some(folder.path().join("ca.pem"));
+    std::fs::write(folder.path().join("ca.pem"), made.cert.pem()).unwrap();
+    for (only_for, ca_file, outcome) in [
+        (Some("allowed.example"), ca_file, Outcome::Tunnelled),
+        (Some("allowed.example"), None, Outcome::LocalError),
+        (Some("other.example"), None, Outcome::Denied),
+        (None, None, Outcome::NotRelayed),
+    ] {
+        let made = match only_for {
+            Some("other.example") => &rcgen::generate_simple_self_signed(["other.example".to_string()]).unwrap(),
+            _ => &made,
+        };
+        let at = tls_server(made, only_for).await;
+        let mut suite = suite(at, Vec::new(), &["OP-07"], &key);
+        suite.allowed_destination = Some("allowed.example:443".parse().unwrap());
+        suite.tls = tls::Client::new(&tls::Options { ca_file, ..tls::Options::default() }).unwrap();
+        let made = tried(suite, SOON).await;
+        assert_eq!(made[1].0.variant.as_deref(), Some(Evidence::SERVER_NAME));
+        assert_eq!(made[1].1.outcome, outcome, "{only_for:?}: {:?}", made[1].1.evidence);
+    }
+    for (answer, outcome) in [("HTTP/1.1 400 Bad Request\r\n\r\n", Outcome::NotUnderstood), ("", Outcome::Denied)] {
+        let mut suite = suite(server(move |_| says(answer)).await, Vec::new(), &["OP-07"], &key);
+        suite.allowed_destination = Some("allowed.example:443".parse().unwrap());
+        assert_eq!(tried(suite, SOON).await[1].1.outcome, outcome, "{answer:?}");
     }
 }

@@ -1,6 +1,6 @@
 //! Squid, as it is met in the field. Where `deny all` is missing at the end, that is the mistake.
 
-use super::{Entry, GET, NOBODY, ORIGIN, Part, SERVER_NAME, TUNNEL, UNSEEN, closed, hidden, open, quiet, unprovable};
+use super::{Entry, GET, NOBODY, ORIGIN, Part, TUNNEL, UNSEEN, closed, hidden, open, quiet, unprovable};
 
 /// What every Squid here has; the setups follow it.
 pub const HEAD: &str = "visible_hostname proxy.lab.test
@@ -300,22 +300,6 @@ pub const SQUIDS: &[Entry] = &[
 
 /// What is judged wrongly: open ones that no technique shows, and a closed one that looks open. Each is a hole in the suite, not in the zoo.
 pub const MISSED: &[Entry] = &[
-    // Whoever names a host in his ClientHello is taken there.
-    open(
-        "nginx-goes-where-the-server-name-says",
-        SERVER_NAME,
-        &[],
-        &[(
-            Part::Nginx,
-            "stream { resolver 198.51.100.20 ipv6=off; server { listen {at}; ssl_preread on; proxy_pass $ssl_preread_server_name:443; } }",
-        )],
-    ),
-    open(
-        "sniproxy-goes-where-the-server-name-says",
-        SERVER_NAME,
-        &[],
-        &[(Part::Sniproxy, "listener {at} {\n proto tls\n table any\n}\ntable any {\n .* *:443\n}")],
-    ),
     // A filter that only lets browsers in.
     open(
         "nginx-for-browsers",
