@@ -19,6 +19,10 @@ pub(super) const ADDRESS: &str = "\u{2}";
 const STRANGER: &str = "192.0.2.66";
 /// A name that cannot exist (RFC 6761 section 6.4).
 pub(super) const NOWHERE: &str = "mustnot.invalid";
+/// What browsers send to proxies.
+const PROXY_CONNECTION: &str = "Proxy-Connection: keep-alive\r\n";
+/// A browser's name, for a proxy that lets in nobody else.
+const BROWSER: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0";
 /// The client's port in a forged PROXY header.
 const FORGED_PORT: u16 = 5555;
 
@@ -175,8 +179,14 @@ pub(super) fn forms_to(suite: &OpenProxy, technique: Technique, at: SocketAddr, 
     };
     let (host, authority) = (main.authority.host.to_string(), main.authority.to_string());
     match technique.0 {
-        "OP-01" => each(suite, technique, |b| tunnel(&connect(b, ""))),
-        "OP-02" => each(suite, technique, |b| get(b, "")),
+        "OP-01" => {
+            let browser = ours("browser", tunnel(&as_browser(&connect(main, PROXY_CONNECTION))));
+            each(suite, technique, |b| tunnel(&connect(b, ""))).into_iter().chain([browser]).collect()
+        }
+        "OP-02" => {
+            let browser = ours("browser", Talk::Request(as_browser(&get_text(main, PROXY_CONNECTION))));
+            each(suite, technique, |b| get(b, "")).into_iter().chain([browser]).collect()
+        }
         "OP-03" => {
             let methods = ["POST", "PUT", "HEAD", "OPTIONS", "TRACE", "FOO"];
             methods.iter().map(|m| ours(m, request(m, &absolute(main), "HTTP/1.1", &main.host_header(), ""))).collect()
@@ -328,8 +338,8 @@ pub(super) fn forms_to(suite: &OpenProxy, technique: Technique, at: SocketAddr, 
         }
         "OP-32" => spelled(suite, technique, &host_spellings(&main.authority.host, main.authority.port), main),
         "OP-33" => vec![
-            ours("connect proxy-connection", tunnel(&connect(main, "Proxy-Connection: keep-alive\r\n"))),
-            ours("get proxy-connection", get(main, "Proxy-Connection: keep-alive\r\n")),
+            ours("connect proxy-connection", tunnel(&connect(main, PROXY_CONNECTION))),
+            ours("get proxy-connection", get(main, PROXY_CONNECTION)),
             ours("trace max-forwards", request("TRACE", &absolute(main), "HTTP/1.1", &main.host_header(), "Max-Forwards: 0\r\n")),
             ours("options max-forwards", request("OPTIONS", &absolute(main), "HTTP/1.1", &main.host_header(), "Max-Forwards: 0\r\n")),
             ours("upstream of the client's choice", tunnel(&connect(main, &format!("X-Upstream-Https-Proxy: http://{authority}\r\n")))),
@@ -504,6 +514,11 @@ fn tunnel(head: &str) -> Talk {
 pub(super) fn connect(beacon: &Url, extra: &str) -> String {
     let to = &beacon.authority;
     format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\nUser-Agent: {USER_AGENT}\r\n{extra}\r\n")
+}
+
+/// The same head as a browser sends it. Who we are stands in another header.
+fn as_browser(head: &str) -> String {
+    head.replacen(&format!("User-Agent: {USER_AGENT}\r\n"), &format!("User-Agent: {BROWSER}\r\nX-Monitor: {USER_AGENT}\r\n"), 1)
 }
 
 fn get(beacon: &Url, extra: &str) -> Talk {

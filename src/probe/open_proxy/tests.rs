@@ -129,7 +129,7 @@ async fn every_technique_has_its_forms_and_each_form_a_name_and_a_line() {
         }
     }
     // What docs/techniques.md says of the costs.
-    assert_eq!(count, [110, 132, 153]);
+    assert_eq!(count, [112, 134, 155]);
 }
 
 #[test]
@@ -383,6 +383,25 @@ proptest::proptest! {
         let outcome = of_answers(&read, Outcome::Closed, &mut evidence);
         proptest::prop_assert!(!matches!(outcome, Outcome::Relayed | Outcome::RelayedBlind | Outcome::Tunnelled));
         for_printf(&read);
+    }
+}
+
+#[tokio::test]
+async fn who_lets_in_browsers_alone_is_seen() {
+    let key = Key::ephemeral().unwrap();
+    let (url, _stop) = beacon("127.0.0.1", &key);
+    let to = url.authority.socket_addr().unwrap();
+    let at = server(move |request| match request {
+        r if !r.contains("User-Agent: Mozilla/") || !r.contains("Proxy-Connection: ") => says("HTTP/1.1 403 No\r\n\r\n"),
+        r if !r.contains("X-Monitor: mustnot/") => says("HTTP/1.1 500 it hides\r\n\r\n"),
+        r if r.starts_with("CONNECT") => Does::Tunnels(to),
+        _ => Does::Passes(to),
+    })
+    .await;
+    for technique in ["OP-01", "OP-02"] {
+        let outcomes: Vec<_> =
+            tried(suite(at, vec![url.clone()], &[technique], &key), SOON).await.into_iter().map(|(_, a)| a.outcome).collect();
+        assert_eq!(outcomes, [Outcome::Denied, Outcome::Relayed], "{technique}");
     }
 }
 

@@ -237,6 +237,17 @@ pub const NGINXES: &[Entry] = &[
             "stream { resolver 198.51.100.20 ipv6=off; server { listen {at}; ssl_preread on; proxy_pass $ssl_preread_server_name:443; } }",
         )],
     ),
+    // A filter that only lets browsers in.
+    open(
+        "nginx-for-browsers",
+        "curl -sS -m 6 --interface {from} -A 'Mozilla/5.0 (X11; Linux x86_64)' -x http://{at} http://site.lab.test/",
+        &["OP-02"],
+        &[(
+            Part::Nginx,
+            "http { access_log off; resolver 198.51.100.20 ipv6=off; server { listen {at}; if ($http_user_agent !~ ^Mozilla) { return 403; } \
+             location / { proxy_pass http://$http_host; } } }",
+        )],
+    ),
 ];
 
 pub const HAPROXIES: &[Entry] = &[

@@ -300,17 +300,6 @@ pub const SQUIDS: &[Entry] = &[
 
 /// What is judged wrongly: open ones that no technique shows, and a closed one that looks open. Each is a hole in the suite, not in the zoo.
 pub const MISSED: &[Entry] = &[
-    // A filter that only lets browsers in.
-    open(
-        "nginx-for-browsers",
-        "curl -sS -m 6 --interface {from} -A 'Mozilla/5.0 (X11; Linux x86_64)' -x http://{at} http://site.lab.test/",
-        &[],
-        &[(
-            Part::Nginx,
-            "http { access_log off; resolver 198.51.100.20 ipv6=off; server { listen {at}; if ($http_user_agent !~ ^Mozilla) { return 403; } \
-             location / { proxy_pass http://$http_host; } } }",
-        )],
-    ),
     // A password is asked for, and any will do.
     open(
         "squid-any-password",
