@@ -9,11 +9,13 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
+use base64::Engine as _;
 use ipnet::IpNet;
+use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::time::Instant;
 
-use self::catalogue::{ADDRESS, NONCE, NOWHERE, Talk};
+use self::catalogue::{ADDRESS, ANYBODY, NONCE, NOWHERE, Talk};
 use super::{Aim, Approach, Ended, dial, first_address, tunnel};
 use crate::clock::Wall;
 use crate::net::http::{self, Head};
@@ -104,8 +106,8 @@ impl OpenProxy {
         let form = catalogue::forms(self, technique, to).into_iter().find(|f| f.variant == subject.variant)?;
         let beacon = form.beacon.as_ref().map(|b| b.authority.to_string()).unwrap_or_default();
         let bytes = match &form.talk {
-            Talk::Request(text) | Talk::Word(text) | Talk::Manager(text) => text.clone().into_bytes(),
-            Talk::Tunnel { head, .. } => format!("{head}{NONCE}\n").into_bytes(),
+            Talk::Request(text) | Talk::Word(text) | Talk::Manager(text) => text.replace(ANYBODY, &anybody()).into_bytes(),
+            Talk::Tunnel { head, .. } => format!("{head}{NONCE}\n").replace(ANYBODY, &anybody()).into_bytes(),
             Talk::Reach(to) => reach(to).into_bytes(),
             Talk::Allowed => return Some(format!("curl -sS -x 'http://{to}' 'https://{}/'", self.allowed_destination.as_ref()?)),
             Talk::ServerName => {
@@ -417,7 +419,10 @@ struct Filling {
 
 impl Filling {
     fn fill(&self, text: &str) -> String {
-        let text = text.replace(NONCE, &self.nonce);
+        let mut text = text.replace(NONCE, &self.nonce);
+        if text.contains(ANYBODY) {
+            text = text.replace(ANYBODY, &anybody());
+        }
         self.address.map_or(text.clone(), |address| text.replace(ADDRESS, &address.to_string()))
     }
 }
@@ -643,6 +648,16 @@ impl Talking<'_> {
 
 /// The interim status by which HTTP/1.1 becomes something else (RFC 9110 section 15.2.2).
 const SWITCHED: u16 = 101;
+
+/// A user and a password that nobody has: random, so that nobody's is guessed.
+fn anybody() -> String {
+    let mut random = [0; 24];
+    // Zeros would do as well.
+    let _ = SystemRandom::new().fill(&mut random);
+    let text = base64::engine::general_purpose::URL_SAFE.encode(random);
+    let (user, password) = text.split_at(text.len() / 2);
+    base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"))
+}
 
 fn local(evidence: &mut Evidence, why: String) -> Outcome {
     evidence.beacon_log = Some(why.clone());

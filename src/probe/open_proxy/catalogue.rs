@@ -15,6 +15,8 @@ use crate::target::{Host, HostPort, Url};
 pub(super) const NONCE: &str = "\u{1}";
 /// Stands for the address and port that the beacon's name has.
 pub(super) const ADDRESS: &str = "\u{2}";
+/// Stands for a fresh random user and password, encoded as RFC 7617 has it.
+pub(super) const ANYBODY: &str = "\u{3}";
 /// A stranger's address in chains of forwarded addresses (RFC 5737): nobody's, so nobody's allow list has it.
 const STRANGER: &str = "192.0.2.66";
 /// A name that cannot exist (RFC 6761 section 6.4).
@@ -265,11 +267,11 @@ pub(super) fn forms_to(suite: &OpenProxy, technique: Technique, at: SocketAddr, 
             .into_iter()
             .map(|to| ours(to.label(), Talk::Socks5 { command: socks::CONNECT, password: false, to }))
             .collect(),
-        "OP-19" => To::both(&main.authority)
-            .into_iter()
-            .take(1)
-            .map(|to| ours("empty user and password", Talk::Socks5 { command: socks::CONNECT, password: true, to }))
-            .collect(),
+        "OP-19" => {
+            let empty = |to| ours("empty user and password", Talk::Socks5 { command: socks::CONNECT, password: true, to });
+            let socks = To::both(&main.authority).into_iter().take(1).map(empty);
+            socks.chain(both("any password", &format!("Proxy-Authorization: Basic {ANYBODY}\r\n"))).collect()
+        }
         "OP-20" => To::both(&main.authority)
             .into_iter()
             .filter(To::fits_socks4)

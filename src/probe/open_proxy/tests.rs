@@ -129,7 +129,7 @@ async fn every_technique_has_its_forms_and_each_form_a_name_and_a_line() {
         }
     }
     // What docs/techniques.md says of the costs.
-    assert_eq!(count, [112, 134, 155]);
+    assert_eq!(count, [114, 136, 157]);
 }
 
 #[test]
@@ -403,6 +403,27 @@ async fn who_lets_in_browsers_alone_is_seen() {
             tried(suite(at, vec![url.clone()], &[technique], &key), SOON).await.into_iter().map(|(_, a)| a.outcome).collect();
         assert_eq!(outcomes, [Outcome::Denied, Outcome::Relayed], "{technique}");
     }
+}
+
+#[tokio::test]
+async fn who_asks_for_a_password_and_takes_any_is_seen() {
+    use base64::Engine as _;
+    let key = Key::ephemeral().unwrap();
+    let (url, _stop) = beacon("127.0.0.1", &key);
+    let to = url.authority.socket_addr().unwrap();
+    let seen = Arc::new(Mutex::new(BTreeSet::new()));
+    let asked = Arc::clone(&seen);
+    let at = server(move |request| {
+        let basic = request.lines().find_map(|l| l.strip_prefix("Proxy-Authorization: Basic "));
+        let Some(basic) = basic else { return says("HTTP/1.1 407 No\r\n\r\n") };
+        asked.lock().unwrap().insert(String::from_utf8(base64::engine::general_purpose::STANDARD.decode(basic).unwrap()).unwrap());
+        if request.starts_with("CONNECT") { Does::Tunnels(to) } else { Does::Passes(to) }
+    })
+    .await;
+    let outcomes: Vec<_> = tried(suite(at, vec![url.clone()], &["OP-19"], &key), SOON).await.into_iter().map(|(_, a)| a.outcome).collect();
+    assert_eq!(outcomes[1..], [Outcome::Relayed, Outcome::Relayed]);
+    let seen = seen.lock().unwrap();
+    assert!(seen.len() == 2 && seen.iter().all(|pair| pair.split(':').all(|half| half.len() == 16)), "{seen:?}");
 }
 
 /// A SOCKS5 server that answers CONNECT with the one reply and all else with the other, and says what it hears.
