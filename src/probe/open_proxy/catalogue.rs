@@ -207,10 +207,15 @@ pub(super) fn forms_to(suite: &OpenProxy, technique: Technique, at: SocketAddr, 
         "OP-08" => spelled(suite, technique, &other_spellings(&main.authority.host), main),
         "OP-09" => each(suite, technique, |b| request("GET", &origin(b), "HTTP/1.1", &b.host_header(), "")),
         "OP-10" => {
-            let other = suite.allowed_destination.as_ref().unwrap_or(&suite.target);
+            // Never the target itself: a proxy that knows no loops would call itself until it dies.
+            let other = suite.allowed_destination.as_ref().map_or(NOWHERE.to_string(), HostPort::to_string);
             vec![
-                ours("beacon in the uri", request("GET", &absolute(main), "HTTP/1.1", &other.to_string(), "")),
+                ours("beacon in the uri", request("GET", &absolute(main), "HTTP/1.1", &other, "")),
                 ours("beacon in host", request("GET", &format!("http://{other}{}", origin(main)), "HTTP/1.1", &main.host_header(), "")),
+                ours("beacon in x-forwarded-host", {
+                    let extra = format!("X-Forwarded-Host: {}\r\n", main.host_header());
+                    request("GET", &origin(main), "HTTP/1.1", &other, &extra)
+                }),
             ]
         }
         "OP-11" => {
@@ -346,15 +351,14 @@ pub(super) fn forms_to(suite: &OpenProxy, technique: Technique, at: SocketAddr, 
             ours("options max-forwards", request("OPTIONS", &absolute(main), "HTTP/1.1", &main.host_header(), "Max-Forwards: 0\r\n")),
             ours("upstream of the client's choice", tunnel(&connect(main, &format!("X-Upstream-Https-Proxy: http://{authority}\r\n")))),
         ],
+        // No form names the target itself, be it as Host: a proxy that knows no loops would call itself until it dies.
         "OP-34" => {
-            let own = &suite.target;
-            let page = |target: String, version: &str| {
-                Talk::Manager(format!("GET {target} {version}\r\nHost: {own}\r\nUser-Agent: {USER_AGENT}\r\nConnection: close\r\n\r\n"))
+            let page = |target: &str, version: &str| {
+                Talk::Manager(format!("GET {target} {version}\r\nHost: {NOWHERE}\r\nUser-Agent: {USER_AGENT}\r\nConnection: close\r\n\r\n"))
             };
             vec![
-                plain("origin form", page("/squid-internal-mgr/info".into(), "HTTP/1.1")),
-                plain("absolute form", page(format!("http://{own}/squid-internal-mgr/info"), "HTTP/1.1")),
-                plain("cache_object", page(format!("cache_object://{}/info", bracketed(&own.host.to_string())), "HTTP/1.0")),
+                plain("origin form", page("/squid-internal-mgr/info", "HTTP/1.1")),
+                plain("cache_object", page(&format!("cache_object://{NOWHERE}/info"), "HTTP/1.0")),
             ]
         }
         "OP-36" => {

@@ -248,6 +248,21 @@ pub const NGINXES: &[Entry] = &[
              location / { proxy_pass http://$http_host; } } }",
         )],
     ),
+    open(
+        "nginx-goes-where-x-forwarded-host-says",
+        "curl -sS -m 6 --interface {from} -H 'X-Forwarded-Host: site.lab.test' http://{at}/",
+        &["OP-10"],
+        &[(
+            Part::Nginx,
+            "http { access_log off; resolver 198.51.100.20 ipv6=off; server { listen {at}; location / { proxy_pass http://$http_x_forwarded_host; } } }",
+        )],
+    ),
+    // No relay, but its only backend is our beacon.
+    closed(
+        "nginx-whose-backend-is-the-beacon",
+        NOBODY,
+        &[(Part::Nginx, "http { access_log off; server { listen {at}; location / { proxy_pass http://198.51.100.21:443; } } }")],
+    ),
 ];
 
 pub const HAPROXIES: &[Entry] = &[

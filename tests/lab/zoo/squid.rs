@@ -307,25 +307,6 @@ pub const SQUIDS: &[Entry] = &[
              acl known proxy_auth REQUIRED\nhttp_access deny !known\nhttp_access allow known\nhttp_access deny all",
         )],
     ),
-];
-
-/// What is judged wrongly: open ones that no technique shows, and a closed one that looks open. Each is a hole in the suite, not in the zoo.
-pub const MISSED: &[Entry] = &[
-    open(
-        "nginx-goes-where-x-forwarded-host-says",
-        "curl -sS -m 6 --interface {from} -H 'X-Forwarded-Host: site.lab.test' http://{at}/",
-        &[],
-        &[(
-            Part::Nginx,
-            "http { access_log off; resolver 198.51.100.20 ipv6=off; server { listen {at}; location / { proxy_pass http://$http_x_forwarded_host; } } }",
-        )],
-    ),
-    // No relay, but its only backend is our beacon.
-    closed(
-        "nginx-whose-backend-is-the-beacon",
-        NOBODY,
-        &[(Part::Nginx, "http { access_log off; server { listen {at}; location / { proxy_pass http://198.51.100.21:443; } } }")],
-    ),
     // It goes to its own site alone, and that one is dead.
     unprovable(
         "squid-accelerator-of-a-dead-site",
