@@ -243,8 +243,14 @@ impl OpenProxy {
         if !matches!(form.talk, Talk::Request(_) | Talk::Http2 { .. }) {
             return open;
         }
-        for other in self.beacons.iter().filter(|b| b.authority.host != beacon.authority.host) {
-            if self.goes_astray(form, beacon, other, approach, evidence).await == Some(true) {
+        // A signed answer may be another beacon's: each log knows whose.
+        let sent = evidence.nonce.as_deref().and_then(|n| Nonce::verify(&self.key, n, Wall::now().unix_millis()));
+        let astray = match sent {
+            Some(sent) if open == Outcome::Relayed => self.elsewhere(beacon, &sent, approach, evidence).await,
+            _ => false,
+        };
+        for other in self.beacons.iter().filter(|b| astray || b.authority.host != beacon.authority.host) {
+            if astray || self.goes_astray(form, beacon, other, approach, evidence).await == Some(true) {
                 evidence.detail = Some(format!(
                     "a request for {} ended at another beacon: a server whose only backend is a beacon, which relays nothing",
                     other.authority
@@ -263,15 +269,25 @@ impl OpenProxy {
         let variant = form.variant.as_ref().map(|v| v.replace(&beacon.authority.to_string(), &other.authority.to_string()));
         let forms = catalogue::forms_to(self, form.technique, approach.to, other);
         let form = forms.into_iter().find(|f| f.variant == variant && f.beacon.as_ref() == Some(other))?;
-        let mut second = Evidence::default();
         let filling = Filling { nonce: nonce.to_string(), address: None };
-        let signed = self.sent(&form, &nonce, &filling, approach, deadline, &mut second).await.ok()? == Outcome::Relayed;
-        if !signed && self.seen_blind(beacon, &nonce, approach, &mut second).await != Ok(true) {
-            return None;
-        }
-        let here = self.seen_blind(other, &nonce, approach, &mut second).await.ok()?;
+        let _ = self.sent(&form, &nonce, &filling, approach, deadline, &mut Evidence::default()).await;
+        Some(self.elsewhere(other, &nonce, approach, evidence).await)
+    }
+
+    /// The nonce is not known where it was to go, and is known to a beacon at another host.
+    async fn elsewhere(&self, asked: &Url, nonce: &Nonce, approach: &Approach, evidence: &mut Evidence) -> bool {
+        let mut second = Evidence::default();
+        let here = self.seen_blind(asked, nonce, approach, &mut second).await;
         evidence.beacon_saw_us = second.beacon_saw_us.or(evidence.beacon_saw_us);
-        Some(!here)
+        if here != Ok(false) {
+            return false;
+        }
+        for other in self.beacons.iter().filter(|b| b.authority.host != asked.authority.host) {
+            if self.seen_blind(other, nonce, approach, &mut second).await == Ok(true) {
+                return true;
+            }
+        }
+        false
     }
 
     /// A tunnel to where no beacon is. A refusal is judged by its words. A grant proves nothing by itself, since some servers
@@ -390,7 +406,7 @@ impl OpenProxy {
         let Some(to) = &self.allowed_destination else { return Outcome::Internal };
         evidence.request = Some(format!("ClientHello for {}", to.host));
         let refused = match self.tls.shake(stream, &to.host, deadline, evidence).await {
-            Ok(_) => return Outcome::Tunnelled,
+            Ok(_) => Outcome::Tunnelled,
             Err(Outcome::TlsUntrusted | Outcome::Mismatch) => Outcome::NotRelayed,
             // Whose alert it is, the certificate before it tells.
             Err(Outcome::TlsRefused) if evidence.certificate_sha256.is_some() => Outcome::Denied,
@@ -402,9 +418,17 @@ impl OpenProxy {
             if let Ok(anybody) = anybody {
                 let _ = anybody.shake(stream, &self.target.host, deadline, &mut own).await;
             }
-            if own.certificate_sha256.as_ref() == Some(shown) {
-                return refused;
+            match refused {
+                Outcome::Tunnelled if own.certificate_sha256.as_ref() == Some(shown) => {
+                    let why = format!("the target shows the certificate of {} to everybody; name a destination with another one", to.host);
+                    return local(evidence, why);
+                }
+                _ if own.certificate_sha256.as_ref() == Some(shown) => return refused,
+                _ => {}
             }
+        }
+        if refused == Outcome::Tunnelled {
+            return refused;
         }
         let why = evidence.tls_error.clone().unwrap_or_default();
         local(evidence, format!("a certificate was shown for {}, and could not be verified: {why}; see whether it needs ca_file", to.host))
