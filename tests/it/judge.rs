@@ -1079,6 +1079,28 @@ fn an_address_is_as_open_as_its_worst_technique() {
 }
 
 #[test]
+fn a_page_that_was_open_at_another_port_lingers_at_the_targets_own() {
+    let target: SocketAddr = TARGET.parse().unwrap();
+    let claim = one(&[Outcome::Status(403)]);
+    let plain = |marker| {
+        let mut seen = variant(&[Outcome::Status(200); 3], marker);
+        seen.subject.reached = Some(target);
+        seen.subject.dialled = Some(SocketAddr::new(target.ip(), 80));
+        judge(seen, Claim { expectation: &claim, require: ProofSet::NONE, attempts: 3 }, vec![])
+    };
+    let denied = || {
+        let seen = seen(TARGET, &[Outcome::Status(403); 3], 20.0, 27.0);
+        judge(seen, Claim { expectation: &claim, require: ProofSet::NONE, attempts: 3 }, vec![])
+    };
+    let mut memory = Memory::default();
+    for (marker, lingering) in [(Marker::Found, vec![target]), (Marker::Cut, vec![target]), (Marker::Absent, vec![])] {
+        let judged = [denied(), plain(marker)];
+        memory.learn(&judged, fold(&judged, 2).verdict, true, wall(0), at(0.0));
+        assert_eq!(memory.lingering(secs(60.0), at(0.0)), lingering, "{marker:?}");
+    }
+}
+
+#[test]
 fn what_a_restart_brings_back() {
     let target: SocketAddr = TARGET.parse().unwrap();
     let exposure = Exposure { first_open: Some(wall(1)), last_open: Some(wall(2)), last_closed: None };
