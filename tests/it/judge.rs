@@ -1231,3 +1231,26 @@ fn a_restart_does_not_resolve_a_violation() {
     assert_eq!(record.verdict, Verdict::Violated(Cause::Latched));
     assert_eq!(record.exposure.last_open, Wall::from_unix_millis(2000));
 }
+
+#[test]
+fn what_was_shown_of_another_claim_under_the_same_name_is_not_shown_of_this_one() {
+    let plan = |expect: &str, timeout: &str| {
+        let text = format!(
+            "vantage = \"here\"\n[[check]]\nname = \"shut\"\nkind = \"tcp\"\ntarget = \"{TARGET}\"\nexpect = {expect}\ntimeout = \"{timeout}\"\nwitness = []\nrequire = []\n"
+        );
+        let keys = mustnot::plan::Keys::Read;
+        Arc::new(mustnot::plan::from_text("f", &text, std::path::Path::new("."), &|_| None, keys).unwrap().plan)
+    };
+    for (expect, timeout, cause) in [
+        ("\"blocked\"", "8s", Cause::AsExpected),
+        ("[\"refused\"]", "8s", Cause::Pending),
+        ("\"open\"", "8s", Cause::Pending),
+    ] {
+        let old = plan("\"blocked\"", "9s");
+        let board = Arc::new(Board::new(mustnot::engine::Engine::about(&old)));
+        let engine = mustnot::engine::Engine::new(old, Arc::clone(&board), Arc::new(Deaf), None);
+        board.publish(0, Record { began: Moment::now(), ..held("shut") });
+        let _next = engine.followed_by(plan(expect, timeout));
+        assert_eq!(board.read(Moment::now())[0].record.cause, cause, "{expect}");
+    }
+}
