@@ -1241,11 +1241,9 @@ fn what_was_shown_of_another_claim_under_the_same_name_is_not_shown_of_this_one(
         let keys = mustnot::plan::Keys::Read;
         Arc::new(mustnot::plan::from_text("f", &text, std::path::Path::new("."), &|_| None, keys).unwrap().plan)
     };
-    for (expect, timeout, cause) in [
-        ("\"blocked\"", "8s", Cause::AsExpected),
-        ("[\"refused\"]", "8s", Cause::Pending),
-        ("\"open\"", "8s", Cause::Pending),
-    ] {
+    for (expect, timeout, cause) in
+        [("\"blocked\"", "8s", Cause::AsExpected), ("[\"refused\"]", "8s", Cause::Pending), ("\"open\"", "8s", Cause::Pending)]
+    {
         let old = plan("\"blocked\"", "9s");
         let board = Arc::new(Board::new(mustnot::engine::Engine::about(&old)));
         let engine = mustnot::engine::Engine::new(old, Arc::clone(&board), Arc::new(Deaf), None);
