@@ -134,6 +134,12 @@ impl Engine {
             if let (Some(mine), Some(memory)) = (next.memories.get_mut(number), self.memories.get(*old)) {
                 *mine = Mutex::new(memory.lock().unwrap_or_else(PoisonError::into_inner).clone());
             }
+            if self.plan.checks.get(*old).is_none_or(|old| !check.claims_the_same(old)) {
+                // What was shown of another claim under the same name shows nothing of this one.
+                self.board.forget(number);
+                next.show_latch(number, check);
+                continue;
+            }
             if let (Some(mine), Some(runner)) = (next.runners.get_mut(number), self.runners.get(*old)) {
                 *mine = runner.successor();
             }

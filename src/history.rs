@@ -65,6 +65,11 @@ impl Board {
         *self.checks.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
     }
 
+    /// Forgets what is known of a check that claims something else now: it is pending again.
+    pub fn forget(&self, check: usize) {
+        self.with(check, |entry| *entry = Entry::pending(Arc::clone(&entry.about)));
+    }
+
     fn checks(&self) -> Arc<Vec<Mutex<Entry>>> {
         Arc::clone(&self.checks.read().unwrap_or_else(PoisonError::into_inner))
     }

@@ -66,9 +66,10 @@ impl Memory {
         // An address is as bad as the worst of its observations: a technique that is denied there clears no other.
         let mut worst: BTreeMap<SocketAddr, &Verdict> = BTreeMap::new();
         for one in judged {
-            // A sweep is of an address as a whole.
-            let whole = one.seen.subject.reached.filter(|reached| reached.port() == 0);
-            let Some(address) = whole.or(one.seen.subject.dialled) else { continue };
+            // A sweep is of an address as a whole, and a variant that knocks at another port is still of the target's own:
+            // only that one is looked at again when DNS gives it no more.
+            let about = one.seen.subject.reached.filter(|_| !one.seen.subject.via);
+            let Some(address) = about.or(one.seen.subject.dialled) else { continue };
             let known = worst.entry(address).or_insert(&one.verdict);
             if one.verdict.rank() > known.rank() {
                 *known = &one.verdict;

@@ -181,6 +181,16 @@ impl Check {
         }
     }
 
+    /// Whether a verdict on the other is one on this: the same kind of look from the same place, and the same demands.
+    pub fn claims_the_same(&self, other: &Check) -> bool {
+        let names = |check: &Check| check.witnesses.iter().map(|witness| witness.name.clone()).collect::<Vec<_>>();
+        self.probe.kind() == other.probe.kind()
+            && self.probe.asked() == other.probe.asked()
+            && (&self.expectation, &self.open) == (&other.expectation, &other.open)
+            && (self.require, names(self)) == (other.require, names(other))
+            && (self.source, &self.families, self.attempts) == (other.source, &other.families, other.attempts)
+    }
+
     /// The number of every check that may witness for it.
     pub fn witness_numbers(&self) -> impl Iterator<Item = usize> {
         self.witnesses.iter().flat_map(|witness| &witness.numbers).copied()

@@ -382,19 +382,21 @@ fn strangers(all: &[Stranger], subject: &Subject, approach: &Approach) -> Vec<(S
 }
 
 impl Probe {
-    /// Whether somebody answers at `to` as he would answer this probe's first packet: a handshake, or a datagram's question.
+    /// Whether somebody answers at `to` as he would answer this probe's first packet: a handshake, or a datagram's
+    /// question, which is `asked` where there are several ([`Subject::asked`]).
     pub async fn is_answered_at(
         &self,
         to: SocketAddr,
         transport: Transport,
         source: Option<IpAddr>,
+        asked: Option<&str>,
         deadline: Instant,
         evidence: &mut Evidence,
     ) -> bool {
         match (self, transport) {
             (Probe::Udp(probe), Transport::Udp) => probe.ask(to, source, Pace::free(), deadline, evidence).await == Outcome::Replied,
             (Probe::Icmp(_), _) => icmp::ask(to, source, Pace::free(), deadline, evidence).await == Outcome::Replied,
-            (Probe::Dns(probe), Transport::Udp) => probe.is_answered_at(to, source, deadline, evidence).await,
+            (Probe::Dns(probe), Transport::Udp) => probe.is_answered_at(to, source, asked, deadline, evidence).await,
             // The handshake was finished before a RST that comes after it.
             _ => matches!(connect::dial(to, source, deadline, evidence).await, Ok(_) | Err(Outcome::Reset)),
         }

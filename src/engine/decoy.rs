@@ -67,7 +67,10 @@ impl Engine {
         }
         let started = Moment::now();
         let mut evidence = Evidence::default();
-        let connected = asker.probe.is_answered_at(to, key.transport, key.source, Instant::now() + patience, &mut evidence).await;
+        let connected = {
+            let (asked, deadline) = (key.asked.as_deref(), Instant::now() + patience);
+            asker.probe.is_answered_at(to, key.transport, key.source, asked, deadline, &mut evidence).await
+        };
         if evidence.errno.is_some_and(|errno| EXHAUSTED.contains(&errno.as_str())) {
             return;
         }

@@ -122,10 +122,18 @@ impl Dns {
         }
     }
 
-    /// Whether somebody gives any answer to a question of this check at `to`.
-    pub(super) async fn is_answered_at(&self, to: SocketAddr, source: Option<IpAddr>, deadline: Instant, evidence: &mut Evidence) -> bool {
-        let question = self.records.first().and_then(|record| Question::new(&self.name(), *record).ok());
-        match question {
+    /// Whether somebody gives any answer at `to` to this one of the check's questions.
+    pub(super) async fn is_answered_at(
+        &self,
+        to: SocketAddr,
+        source: Option<IpAddr>,
+        asked: Option<&str>,
+        deadline: Instant,
+        evidence: &mut Evidence,
+    ) -> bool {
+        // Another type may be asked for by TCP, or be none that an interceptor cares for.
+        let record = self.records.iter().find(|record| asked == Some(self.asked(**record).as_str()));
+        match record.and_then(|record| Question::new(&self.name(), *record).ok()) {
             Some(question) => dns::ask(to, source, &question, deadline, evidence).await.is_ok(),
             None => false,
         }
@@ -239,6 +247,34 @@ mod tests {
 
     fn came_to(bytes: &[u8]) -> Option<Outcome> {
         heard(bytes, RecordType::A, &[]).map(|(outcome, _)| outcome)
+    }
+
+    /// Beside a question for another type it would go by TCP, where this interceptor is not.
+    #[tokio::test]
+    async fn a_decoy_is_asked_the_very_question() {
+        let interceptor = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let to = interceptor.local_addr().unwrap();
+        let answering = tokio::spawn(async move {
+            let mut bytes = [0; 512];
+            while let Ok((read, from)) = interceptor.recv_from(&mut bytes).await {
+                bytes[2..4].copy_from_slice(&0x8183_u16.to_be_bytes());
+                let _ = interceptor.send_to(&bytes[..read], from).await;
+            }
+        });
+        let probe = Dns {
+            target: "name.test:53".parse().unwrap(),
+            servers: vec![to],
+            families: vec![Family::V4],
+            records: vec![RecordType::AXFR, RecordType::A],
+            answers: vec![],
+        };
+        let answered = async |asked| {
+            let deadline = Instant::now() + std::time::Duration::from_millis(500);
+            probe.is_answered_at(to, None, asked, deadline, &mut Evidence::default()).await
+        };
+        assert!(answered(Some("name.test A")).await);
+        assert!(!answered(Some("name.test AXFR")).await);
+        answering.abort();
     }
 
     #[test]

@@ -1101,6 +1101,28 @@ fn an_address_is_as_open_as_its_worst_technique() {
 }
 
 #[test]
+fn a_page_that_was_open_at_another_port_lingers_at_the_targets_own() {
+    let target: SocketAddr = TARGET.parse().unwrap();
+    let claim = one(&[Outcome::Status(403)]);
+    let plain = |marker| {
+        let mut seen = variant(&[Outcome::Status(200); 3], marker);
+        seen.subject.reached = Some(target);
+        seen.subject.dialled = Some(SocketAddr::new(target.ip(), 80));
+        judge(seen, Claim { expectation: &claim, require: ProofSet::NONE, attempts: 3 }, vec![])
+    };
+    let denied = || {
+        let seen = seen(TARGET, &[Outcome::Status(403); 3], 20.0, 27.0);
+        judge(seen, Claim { expectation: &claim, require: ProofSet::NONE, attempts: 3 }, vec![])
+    };
+    let mut memory = Memory::default();
+    for (marker, lingering) in [(Marker::Found, vec![target]), (Marker::Cut, vec![target]), (Marker::Absent, vec![])] {
+        let judged = [denied(), plain(marker)];
+        memory.learn(&judged, fold(&judged, 2).verdict, true, wall(0), at(0.0));
+        assert_eq!(memory.lingering(secs(60.0), at(0.0)), lingering, "{marker:?}");
+    }
+}
+
+#[test]
 fn what_a_restart_brings_back() {
     let target: SocketAddr = TARGET.parse().unwrap();
     let exposure = Exposure { first_open: Some(wall(1)), last_open: Some(wall(2)), last_closed: None };
@@ -1230,4 +1252,25 @@ fn a_restart_does_not_resolve_a_violation() {
     let record = Arc::clone(&board.read(Moment::now())[0].record);
     assert_eq!(record.verdict, Verdict::Violated(Cause::Latched));
     assert_eq!(record.exposure.last_open, Wall::from_unix_millis(2000));
+}
+
+#[test]
+fn what_was_shown_of_another_claim_under_the_same_name_is_not_shown_of_this_one() {
+    let plan = |expect: &str, timeout: &str| {
+        let text = format!(
+            "vantage = \"here\"\n[[check]]\nname = \"shut\"\nkind = \"tcp\"\ntarget = \"{TARGET}\"\nexpect = {expect}\ntimeout = \"{timeout}\"\nwitness = []\nrequire = []\n"
+        );
+        let keys = mustnot::plan::Keys::Read;
+        Arc::new(mustnot::plan::from_text("f", &text, std::path::Path::new("."), &|_| None, keys).unwrap().plan)
+    };
+    for (expect, timeout, cause) in
+        [("\"blocked\"", "8s", Cause::AsExpected), ("[\"refused\"]", "8s", Cause::Pending), ("\"open\"", "8s", Cause::Pending)]
+    {
+        let old = plan("\"blocked\"", "9s");
+        let board = Arc::new(Board::new(mustnot::engine::Engine::about(&old)));
+        let engine = mustnot::engine::Engine::new(old, Arc::clone(&board), Arc::new(Deaf), None);
+        board.publish(0, Record { began: Moment::now(), ..held("shut") });
+        let _next = engine.followed_by(plan(expect, timeout));
+        assert_eq!(board.read(Moment::now())[0].record.cause, cause, "{expect}");
+    }
 }
