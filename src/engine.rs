@@ -299,8 +299,10 @@ impl Engine {
             // The witnesses' decoys run meanwhile: beside the runs before, and at no cost in time.
             let part = join(look, self.hear_decoys(check, &[])).await.0;
             if let Some(next) = parts.peek() {
-                // After this part and before the next one, with the decoys beside what was seen.
-                join(self.let_witnesses_run(check, Side::After, next), self.hear_decoys(check, &part.seen)).await;
+                // After this part and before the next one, so about what stands in either, with the decoys beside what was seen.
+                let either = part.found.subjects.iter().chain(&next.subjects).cloned().collect();
+                let either = Found { subjects: either, ..Found::default() };
+                join(self.let_witnesses_run(check, Side::After, &either), self.hear_decoys(check, &part.seen)).await;
             }
             whole = whole.and(part);
         }
