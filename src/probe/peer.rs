@@ -55,6 +55,8 @@ struct Seen {
     stage: Stage,
     #[serde(default)]
     asked: Option<String>,
+    #[serde(default)]
+    variant: Option<String>,
 }
 
 /// The form of the report that is understood; another one may mean another thing by the same words.
@@ -127,7 +129,10 @@ fn weigh(report: &Report, probe: &Peer, read_at: Moment) -> Result<PeerEvidence,
     let holding = report.recent.iter().take_while(|run| run.verdict == "holds").last();
     let holding_since = holding.and_then(age).map(|age| read_at - age);
     // An inverted check there holds where nothing was reached.
-    let open = |o: &&Seen| o.verdict == "holds" && o.outcome.parse().is_ok_and(|outcome: Outcome| outcome.class() == Class::Open);
+    // So does a variant there that was answered, and not with the page.
+    let open = |o: &&Seen| {
+        o.variant.is_none() && o.verdict == "holds" && o.outcome.parse().is_ok_and(|outcome: Outcome| outcome.class() == Class::Open)
+    };
     let there = |o: &Seen| Reached { address: o.address.clone(), transport: o.stage.transport(), asked: o.asked.clone() };
     let reached = report.checks.iter().flat_map(|run| &run.observations).filter(open).map(there).collect();
     Ok(PeerEvidence {
@@ -177,6 +182,9 @@ mod tests {
             ("unproven", "connected", false),
         ] {
             assert_eq!(weighed(report(&[run(40, verdict, outcome)])).reached.len(), usize::from(reached), "{verdict} {outcome}");
+            let mut variant = run(40, verdict, outcome);
+            variant["observations"][0]["variant"] = "AD-08 options".into();
+            assert_eq!(weighed(report(&[variant])).reached.len(), 0, "a variant that holds was kept out");
         }
     }
 
