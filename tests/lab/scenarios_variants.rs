@@ -73,7 +73,7 @@ fn apache(lab: &Lab, inside: &str) -> Process {
     fs::create_dir_all(dir.join("docs/admin")).unwrap();
     fs::write(dir.join("docs/admin/index.html"), format!("<p>{MARKER}</p>")).unwrap();
     fs::write(dir.join("docs/index.html"), "welcome").unwrap();
-    let modules = ["mpm_event", "authz_core", "authz_host", "dir", "remoteip"];
+    let modules = ["mpm_event", "authz_core", "authz_host", "dir", "remoteip", "rewrite", "http2"];
     let modules: String = modules.iter().map(|m| format!("LoadModule {m}_module /usr/lib/apache2/modules/mod_{m}.so\n")).collect();
     let inside = inside.replace("OFFICE", &format!("Require ip {ALLOWED}"));
     let text = format!(
@@ -291,6 +291,20 @@ fn apache_that_believes_a_header_of_its_own_is_open() {
     );
     let run = tried(&lab, "http://admin4.lab.test/admin/", "");
     exposed_by(&run, &["AD-05 x-client-ip A"]);
+}
+
+#[test]
+fn apache_that_looks_at_http_1_only_is_open_by_an_upgrade() {
+    let Some(lab) = bare() else { return };
+    let _apache = apache(
+        &lab,
+        &format!(
+            "Protocols h2c http/1.1\nH2Upgrade on\nRewriteEngine on\nRewriteCond expr \"%{{HTTP2}} != 'on'\"\nRewriteCond %{{REMOTE_ADDR}} !={ALLOWED}\n\
+             RewriteRule ^/admin - [F,NC]\n<Location />\n Require all granted\n</Location>"
+        ),
+    );
+    let run = tried(&lab, "http://admin4.lab.test/admin/", "");
+    exposed_by(&run, &["AD-09 h2c-upgrade", "AD-09 prior-knowledge"]);
 }
 
 #[test]
