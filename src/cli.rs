@@ -108,7 +108,7 @@ pub struct Check {
     /// Run only this check, or every check with this tag (repeatable); its witnesses run too
     #[arg(long, value_name = "NAME|tag:TAG")]
     pub only: Vec<String>,
-    /// The form of the report: text, json or junit
+    /// The form of the report: text, json, junit, sarif, github, gitlab or tap
     #[arg(long, default_value = "text", value_parser = parse_format)]
     pub format: Format,
     /// Where the report is written, instead of standard output
@@ -131,9 +131,9 @@ pub struct Check {
 /// `mustnot probe`.
 #[derive(Debug, Args)]
 pub struct Probe {
-    /// tcp, tls, http, egress-ip, peer or open-proxy
+    /// tcp, tls, http, udp, icmp, dns, ports, egress-ip, peer, promql or open-proxy
     pub kind: String,
-    /// host:port, or a URL for http, egress-ip and peer
+    /// host:port, a URL for http, egress-ip, peer and promql, a name for dns, a host or network for icmp and ports
     pub target: String,
     /// open, blocked, or outcomes such as refused,timeout; for egress-ip the addresses, as ip:203.0.113.10,203.0.113.11
     #[arg(long, default_value = "open")]
@@ -159,12 +159,30 @@ pub struct Probe {
     /// Who resolves names: IP or IP:PORT
     #[arg(long)]
     pub resolver: Option<String>,
+    /// Whom to ask, for dns and its dns witnesses: IP or IP:PORT (repeatable)
+    #[arg(long, value_name = "SERVER", value_delimiter = ',')]
+    pub server: Vec<String>,
+    /// What to ask for, for dns: A, AAAA, MX, TXT, AXFR and so on (repeatable)
+    #[arg(long, value_name = "TYPE", value_delimiter = ',')]
+    pub record: Vec<String>,
+    /// The only answers that are allowed, for dns (repeatable)
+    #[arg(long, value_name = "ANSWER")]
+    pub answers: Vec<String>,
     /// The proxy to go through, as http://host:port
     #[arg(long)]
     pub via: Option<String>,
+    /// What udp sends, if the port is not known for it: dns, ntp, snmp … or hex:00ff; the witnesses of kind udp send it, too
+    #[arg(long)]
+    pub payload: Option<String>,
     /// Our beacon's URL, for open-proxy (repeatable)
     #[arg(long, value_name = "URL")]
     pub beacon: Vec<String>,
+    /// A technique of open-proxy, or standard or quick (repeatable)
+    #[arg(long, value_name = "OP-NN")]
+    pub technique: Vec<String>,
+    /// An address or network that the proxy's own rules allow, to be forged (repeatable)
+    #[arg(long, value_name = "CIDR")]
+    pub spoof: Vec<String>,
     /// The beacon's key
     #[arg(long, value_name = "FILE")]
     pub key_file: Option<PathBuf>,
@@ -174,7 +192,7 @@ pub struct Probe {
     /// What this place is called in the report
     #[arg(long, default_value = "here")]
     pub vantage: String,
-    /// The form of the report: text, json or junit
+    /// The form of the report: text, json, junit, sarif, github, gitlab or tap
     #[arg(long, default_value = "text", value_parser = parse_format)]
     pub format: Format,
 }
@@ -192,6 +210,54 @@ pub struct Drill {
 pub enum Config {
     /// Validate the configuration and hint at what could be proven better
     Check,
+    /// Write the configuration's JSON Schema, for editors
+    Schema,
+    /// Tell what a check will do, in words; nothing is resolved and nothing is sent
+    Explain(Explain),
+    /// Write an annotated start; a file that exists is never overwritten
+    Init(Init),
+}
+
+/// `mustnot config explain`.
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// The checks to explain
+    #[arg(required_unless_present = "all")]
+    pub name: Vec<String>,
+    /// Explain every check
+    #[arg(long, conflicts_with = "name")]
+    pub all: bool,
+}
+
+/// `mustnot config init`.
+#[derive(Debug, Args)]
+pub struct Init {
+    /// The page that only some may see
+    #[arg(long, value_name = "URL", value_parser = as_written::<crate::target::Url>)]
+    pub admin: Option<String>,
+    /// The proxy that only some may use
+    #[arg(long, value_name = "HOST:PORT", value_parser = as_written::<crate::target::HostPort>)]
+    pub proxy: Option<String>,
+    /// The addresses that the page allows, such as that of the proxy (repeatable)
+    #[arg(long, value_name = "CIDR", value_parser = crate::target::parse_cidr)]
+    pub allowed: Vec<ipnet::IpNet>,
+    /// Our own beacon; it will run at the outside place
+    #[arg(long, value_name = "URL", value_parser = as_written::<crate::target::Url>)]
+    pub beacon: Option<String>,
+    /// For a place that is allowed; without it, for one that is not
+    #[arg(long)]
+    pub inside: bool,
+    /// What the place is called [default: outside, or inside]
+    #[arg(long, value_name = "NAME")]
+    pub vantage: Option<String>,
+    /// Where to write it, - for standard output [default: what --config names]
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// Holds the text against its type, and keeps it as it was typed.
+fn as_written<T: std::str::FromStr<Err = String>>(text: &str) -> Result<String, String> {
+    text.parse::<T>().map(|_| text.to_string())
 }
 
 fn parse_kind(text: &str) -> Result<Kind, String> {

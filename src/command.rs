@@ -11,6 +11,8 @@ use crate::plan::{Keys, Loaded, Source};
 mod check;
 mod console;
 mod drill;
+pub mod explain;
+pub mod init;
 mod neighbours;
 mod probe;
 mod run;
@@ -25,7 +27,7 @@ pub fn run(cli: Cli) -> u8 {
         Err(e) => return usage(&format!("cannot start: {e}; see `ulimit -n` and `ulimit -u`")),
     };
     let file = &cli.common.config;
-    runtime.block_on(async {
+    let code = runtime.block_on(async {
         match cli.command {
             Command::Run(args) => run::run(file, &args).await,
             Command::Check(args) => check::check(file, &args).await,
@@ -34,8 +36,16 @@ pub fn run(cli: Cli) -> u8 {
             Command::Proxy => neighbours::proxy(file).await,
             Command::Beacon => neighbours::beacon(file).await,
             Command::Config(Config::Check) => config_check(file),
+            Command::Config(Config::Schema) => {
+                console::say(&format!("{:#}", crate::plan::schema()));
+                EXIT_HOLDS
+            }
+            Command::Config(Config::Explain(args)) => explain::explain(file, &args),
+            Command::Config(Config::Init(args)) => init::init(file, &args),
         }
-    })
+    });
+    console::flush();
+    code
 }
 
 fn config_check(file: &Path) -> u8 {

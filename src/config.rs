@@ -1,10 +1,12 @@
 //! The configuration: what is written in `probes.toml`, and what is wrong with it. What it means is the plan's to say.
 
+mod dns;
 pub mod duration;
 mod environment;
 mod keys;
 mod problem;
 mod reader;
+pub mod schema;
 mod sections;
 mod syntax;
 mod targets;
@@ -15,16 +17,17 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
+pub use dns::Dns;
 pub use keys::every_key;
 pub use problem::{At, Place, Problem, Problems};
 pub use reader::{Context, Noted, did_you_mean, listed};
 pub use targets::{MAX_TARGETS, matching};
-pub use written::{AdminPage, Beacon, Check, Common, Expect, File, Http, MAX_LABELS, OpenProxy, Own, Peer, Tls, Via};
+pub use written::{AdminPage, Beacon, Check, Common, Expect, File, Http, MAX_LABELS, OpenProxy, Own, Peer, Ports, PromQl, Tls, Tried, Via};
 
 /// Reads the text as far as it can be read. What is wrong in it is noted in the context, where the plan notes more.
-pub fn read<'a>(text: &str, base_dir: &'a Path, env: &'a dyn Fn(&str) -> Option<String>) -> (File, Context<'a>) {
+pub fn read<'a>(text: &'a str, base_dir: &'a Path, env: &'a dyn Fn(&str) -> Option<String>) -> (File, Context<'a>) {
     let (document, errors) = DeTable::parse_recoverable(text);
-    let context = Context::new(base_dir, env, !errors.is_empty(), errors.iter().any(|e| syntax::in_header(text, e)));
+    let context = Context::new(text, base_dir, env, !errors.is_empty(), errors.iter().any(|e| syntax::in_header(text, e)));
     for error in &errors {
         let (place, message) = syntax::explain(text, error);
         context.wrong(&place, message);

@@ -3,32 +3,36 @@
 //! A run resolves, lets every witness run before, looks at every address, lets every witness run after, and judges.
 //! `run` and `check` are this engine with two lengths.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::{join, join_all, pending};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Mutex as Turn, MutexGuard, Semaphore, watch};
 use tokio::time::Instant;
 
 use crate::clock::{Moment, Wall};
 use crate::expectation::Reading;
 use crate::history::Board;
 use crate::memory::Memory;
-use crate::observation::{Observation, Outcome, Stage, doubt_denials, excuse_mute};
+use crate::observation::{Observation, Outcome, Stage, doubt_denials, excuse_mute, excuse_versions, note_shut_out};
 use crate::plan::{Check, Plan, Witness};
-use crate::record::{About, Record};
+use crate::probe::Probe;
+use crate::record::{About, Coverage, Record};
 use crate::schedule::Schedule;
 use crate::secret::mask;
 use crate::state::State;
-use crate::verdict::{Judged, Verdict, fold, judge};
+use crate::target::Host;
+use crate::verdict::{Judged, Testimony, Verdict, fold, judge};
 use crate::witness::{Decoys, Lapse, Proven, Timeline};
 
 mod decoy;
 mod look;
 mod runner;
 mod scribe;
+mod sweep;
 
+pub use look::MAX_ADDRESSES;
 use look::{Found, Look};
 use runner::Runner;
 
@@ -62,8 +66,12 @@ pub struct Engine {
     memories: Vec<Mutex<Memory>>,
     partial: Vec<Mutex<Vec<Observation>>>,
     beats: Vec<Mutex<Beat>>,
+    /// How much of its ports a sweep under way has asked.
+    coverage: Vec<Mutex<Option<Coverage>>>,
     state: Option<Arc<State>>,
     permits: Semaphore,
+    /// One line for each host that is asked by datagrams.
+    lines: BTreeMap<Host, Turn<()>>,
 }
 
 /// What an engine that runs is to do.
@@ -149,6 +157,8 @@ impl Engine {
             decoy_turns: decoy::Turns::default(),
             memories: memories.into_iter().map(Mutex::new).collect(),
             partial: plan.checks.iter().map(|_| Mutex::default()).collect(),
+            lines: plan.checks.iter().filter_map(|c| Some((c.waits_at()?.clone(), Turn::default()))).collect(),
+            coverage: plan.checks.iter().map(|_| Mutex::default()).collect(),
             permits: Semaphore::new(runs_at_once(crate::net::descriptor_limit())),
             plan,
             board,
@@ -167,7 +177,7 @@ impl Engine {
 
     /// What readers need to know of each check of the plan.
     pub fn about(plan: &Plan) -> Vec<Arc<About>> {
-        plan.checks.iter().map(|check| Arc::new(scribe::about(check, &plan.masks))).collect()
+        plan.checks.iter().map(|check| Arc::new(scribe::about(check, plan))).collect()
     }
 
     /// The board that the engine writes.
@@ -244,18 +254,25 @@ impl Engine {
     /// The story of one run: its witnesses, what there is to see, its witnesses again, and what that comes to. Beside the
     /// judgements, how many there had to be.
     async fn judge_run(&self, number: usize, check: &Check, began: Began) -> (Vec<Judged>, usize) {
+        let line = self.stand_in_line(check).await;
         let Ok(_permit) = self.permits.acquire().await else { return (Vec::new(), 1) };
+        if let Probe::Ports(ports) = &check.probe {
+            return self.judge_sweep(number, check, ports, began).await;
+        }
         let mut look = if check.expectation.is_inverted() {
             self.look_with_witnesses(number, check, began).await
         } else {
             self.let_witnesses_run(check, Side::Before, &Found::default()).await;
             self.shared_run(number, Moment::now(), &[]).await
         };
+        drop(line);
         if check.expectation.is_inverted() || !look.seen.iter().all(|o| self.reads_as(check, o) == Reading::Accepted) {
             self.let_witnesses_run(check, Side::After, &look.found).await;
         }
         self.hear_decoys(check, &look.seen).await;
         excuse_mute(&mut look.seen);
+        excuse_versions(&mut look.seen);
+        note_shut_out(&mut look.seen);
         doubt_denials(&mut look.seen);
         let judged = look.seen.into_iter().map(|seen| self.judge_one(check, seen)).collect();
         (judged, look.planned)
@@ -265,26 +282,38 @@ impl Engine {
     async fn look_with_witnesses(&self, number: usize, check: &Check, began: Began) -> Look {
         let mut found = self.find(number, check).await;
         self.let_witnesses_run(check, Side::Before, &found).await;
-        if found.is_the_answer(check) {
-            // The answer is the observation, so it has to be given while the witnesses stand around it.
-            found = self.find(number, check).await;
+        if found.has_an_answer(check) {
+            // The answer is the observation, so it has to be given while the witnesses stand around it, and every time.
+            found = self.find_every_time(number, check).await;
         }
-        let all = found.clone();
         let mut whole = Look::default();
-        for part in found.parts(check.probe.looks_at_once()) {
-            if !whole.seen.is_empty() {
-                // After the part before, and before this one.
-                join(self.let_witnesses_run(check, Side::After, &all), self.hear_decoys(check, &whole.seen)).await;
-            }
+        let mut parts = found.parts(check.probe.looks_at_once()).peekable();
+        while let Some(part) = parts.next() {
             let look = self.look(check, part, |seen| self.announce(number, check, seen, began));
             // The witnesses' decoys run meanwhile: beside the runs before, and at no cost in time.
-            whole = whole.and(join(look, self.hear_decoys(check, &[])).await.0);
+            let part = join(look, self.hear_decoys(check, &[])).await.0;
+            if let Some(next) = parts.peek() {
+                // After this part and before the next one, so about what stands in either, with the decoys beside what was seen.
+                let either = part.found.subjects.iter().chain(&next.subjects).cloned().collect();
+                let either = Found { subjects: either, ..Found::default() };
+                join(self.let_witnesses_run(check, Side::After, &either), self.hear_decoys(check, &part.seen)).await;
+            }
+            whole = whole.and(part);
         }
         whole
     }
 
+    /// Waits until no other run that must see a block asks the same host by datagrams: those leave one a second, and were
+    /// many runs to share that second, the witnesses would be long out of date by the time of their first packet.
+    async fn stand_in_line(&self, check: &Check) -> Option<MutexGuard<'_, ()>> {
+        match self.lines.get(check.waits_at()?) {
+            Some(line) => Some(line.lock().await),
+            None => None,
+        }
+    }
+
     fn reads_as(&self, check: &Check, seen: &Observation) -> Reading {
-        check.expectation.read(seen, check.attempts)
+        check.demand(&seen.subject).read(seen, check.attempts)
     }
 
     /// Lets every named witness run on one side of the observations, all at once and shared with other checks.
@@ -305,6 +334,11 @@ impl Engine {
     }
 
     fn judge_one(&self, check: &Check, seen: Observation) -> Judged {
+        self.judge_beside(check, seen, None)
+    }
+
+    /// Judges one observation, beside the runs of its canary where it has one.
+    fn judge_beside(&self, check: &Check, seen: Observation, canary: Option<&Timeline>) -> Judged {
         let decoys = self.decoys.lock().unwrap_or_else(PoisonError::into_inner);
         let seen = decoys.unmask(seen);
         let testimony = |witness: &Witness| {
@@ -312,8 +346,10 @@ impl Engine {
             let each = witness.numbers.iter().filter_map(|number| Some(self.runners.get(*number)?.read(around)));
             (witness.name.clone(), each.reduce(any).unwrap_or(Err(Lapse::NoneBefore)))
         };
-        let witnesses = check.witnesses.iter().map(testimony).collect();
-        judge(seen, check.claim(), witnesses)
+        let mut witnesses: Vec<Testimony> = check.witnesses.iter().map(testimony).collect();
+        witnesses.extend(canary.and_then(|canary| sweep::testimony(check, canary, &seen, self.plan.witness_window, &decoys)));
+        let claim = check.claim(&seen.subject);
+        judge(seen, claim, witnesses)
     }
 
     /// Shows an open door before the rest of the run is done.
@@ -348,7 +384,8 @@ impl Engine {
             folded.verdict = verdict;
             (memory.clone(), changed)
         });
-        let record = scribe::record(check, &self.plan, &judged, folded, changed, &memory, began);
+        let coverage = self.with_coverage(number, Option::take);
+        let record = Record { coverage, ..scribe::record(check, &self.plan, &judged, folded, changed, &memory, began) };
         if let Some(state) = &self.state {
             state.remember(&check.name, &shown_target(&self.plan, check), &memory);
         }
@@ -375,6 +412,13 @@ impl Engine {
         match self.partial.get(number) {
             Some(partial) => change(&mut partial.lock().unwrap_or_else(PoisonError::into_inner)),
             None => change(&mut Vec::new()),
+        }
+    }
+
+    fn with_coverage<T>(&self, number: usize, change: impl FnOnce(&mut Option<Coverage>) -> T) -> T {
+        match self.coverage.get(number) {
+            Some(coverage) => change(&mut coverage.lock().unwrap_or_else(PoisonError::into_inner)),
+            None => change(&mut None),
         }
     }
 
@@ -415,7 +459,8 @@ impl Began {
 fn bug(check: &Check, what: &str, began: Began) -> Judged {
     let subject = look::nowhere(check.target.clone());
     let seen = Observation::without_attempt(subject, Outcome::Internal, Stage::Dns, what.to_string(), began.at, began.wall);
-    judge(seen, check.claim(), Vec::new())
+    let claim = check.claim(&seen.subject);
+    judge(seen, claim, Vec::new())
 }
 
 /// Sleeps until a moment of CLOCK_BOOTTIME, in steps, so that a suspended machine does not oversleep for hours.

@@ -1,9 +1,9 @@
 //! Expectations: which outcomes a check accepts, and how an observation reads against them.
 
-use crate::observation::{Attempt, Class, Marker, Observation, Outcome, Stage};
+use crate::observation::{Attempt, Class, Marker, Observation, Outcome, RefusedFor};
 
-/// SYNs that must have left this host before silence can count as a block (SPEC 2.5).
-pub const MIN_SYNS: u32 = 3;
+/// SYNs, datagrams or echoes that must have left this host before silence can count as a block (SPEC 2.5).
+pub const MIN_SENT: u32 = 3;
 
 /// The status of a server that was asked too often (RFC 6585 section 4).
 const TOO_MANY_REQUESTS: u16 = 429;
@@ -23,6 +23,9 @@ pub struct Expectation {
     accepts: Vec<Accept>,
     undecided: Vec<Outcome>,
     controlled: Vec<&'static str>,
+    refused_for: Option<RefusedFor>,
+    by_answers: bool,
+    silence_needs_target: bool,
     inverted: bool,
 }
 
@@ -69,7 +72,15 @@ impl Expectation {
                 "the list mixes open outcomes with closed ones, so it can neither prove a way nor a block; split it into two checks".into(),
             );
         }
-        Ok(Expectation { accepts, undecided: Vec::new(), controlled: Vec::new(), inverted: open == 0 })
+        Ok(Expectation {
+            accepts,
+            undecided: Vec::new(),
+            controlled: Vec::new(),
+            refused_for: None,
+            by_answers: false,
+            silence_needs_target: false,
+            inverted: open == 0,
+        })
     }
 
     /// Names outcomes that decide nothing (SPEC section 8: `gateway-error` and `mute` of an open-proxy check).
@@ -79,11 +90,52 @@ impl Expectation {
         self
     }
 
+    /// Of an inverted check: only what it accepts, and what is open, decides anything. Who was not answered has asked in vain.
+    #[must_use]
+    pub fn decided_by_answers(mut self) -> Expectation {
+        self.by_answers = self.inverted;
+        self
+    }
+
+    /// Demands of every refusal, where it can be told, that it was for this.
+    #[must_use]
+    pub fn refused_for(mut self, what: RefusedFor) -> Expectation {
+        self.refused_for = Some(what);
+        self
+    }
+
     /// Names techniques that a witness relays with through the same proxy: for these, `not-understood` is no denial (SPEC section 8).
     #[must_use]
     pub fn controlled_by(mut self, techniques: Vec<&'static str>) -> Expectation {
         self.controlled = techniques;
         self
+    }
+
+    /// Silence alone is no block: an open UDP port may be as silent, so the target must be shown to answer (SPEC section 4).
+    #[must_use]
+    pub fn silence_needs_target(mut self) -> Expectation {
+        self.silence_needs_target = true;
+        self
+    }
+
+    /// Whether this observation was silent where silence needs the proof `target`.
+    pub fn needs_target_for(&self, seen: &Observation) -> bool {
+        self.silence_needs_target && seen.attempts.iter().any(|o| o.is_silence())
+    }
+
+    /// Whether silence needs the proof `target`.
+    pub fn needs_target_for_silence(&self) -> bool {
+        self.silence_needs_target
+    }
+
+    /// Whether silence is all that it accepts.
+    pub fn accepts_nothing_but_silence(&self) -> bool {
+        self.accepts.iter().all(|a| *a == Accept::One(Outcome::Timeout))
+    }
+
+    /// The outcomes that decide nothing.
+    pub fn undecided(&self) -> &[Outcome] {
+        &self.undecided
     }
 
     /// What it accepts is all closed.
@@ -136,20 +188,26 @@ impl Expectation {
         if !self.inverted && self.accepts(seen.outcome) {
             return Reading::Accepted;
         }
+        if self.inverted && seen.evidence.swept_as.is_some_and(|o| o.class() == Class::Open) {
+            // One of the two ways to ask says that it is open.
+            return Reading::Undecided;
+        }
         let excused = |o: Outcome| o == Outcome::Mute && seen.evidence.excused_by.is_some();
         let undecided =
             |o: Outcome| self.is_undecided(o, seen.subject.technique) || (self.inverted && seen.subject.via && may_be_the_proxy(o));
-        if seen.attempts.iter().any(|o| undecided(*o) && !excused(*o)) {
+        if seen.evidence.shut_out || seen.attempts.iter().any(|o| undecided(*o) && !excused(*o)) {
             return Reading::Undecided;
         }
         let accepted = seen.attempts.iter().filter(|o| self.accepts(**o) || (excused(**o) && self.undecided.contains(o))).count();
         let answered = seen.attempts.iter().any(|o| !o.is_silence());
         match accepted {
             0 if answered => Reading::Answered,
+            0 if self.is_beside_the_point(seen) => Reading::Undecided,
             0 => Reading::Silent,
             n if n < seen.attempts.len() => Reading::Mixed,
-            _ if seen.fewest_syns.is_some_and(|n| n < MIN_SYNS) => Reading::Local,
-            n if n < attempts && seen.stage != Stage::Dns => Reading::Incomplete,
+            _ if self.is_beside_the_point(seen) => Reading::Undecided,
+            _ if seen.fewest_sent.is_some_and(|n| n < MIN_SENT) => Reading::Local,
+            n if n < attempts => Reading::Incomplete,
             _ => Reading::Accepted,
         }
     }
@@ -172,7 +230,7 @@ impl Expectation {
             return Reading::Undecided;
         }
         match seen.attempts.len() {
-            _ if seen.fewest_syns.is_some_and(|n| n < MIN_SYNS) => Reading::Local,
+            _ if seen.fewest_sent.is_some_and(|n| n < MIN_SENT) => Reading::Local,
             n if n < attempts => Reading::Incomplete,
             _ => Reading::Accepted,
         }
@@ -180,7 +238,17 @@ impl Expectation {
 
     fn is_undecided(&self, outcome: Outcome, technique: Option<&'static str>) -> bool {
         let controlled = technique.is_some_and(|t| self.controlled.contains(&t));
-        self.undecided.contains(&outcome) || (controlled && outcome == Outcome::NotUnderstood)
+        self.undecided.contains(&outcome)
+            || (controlled && outcome == Outcome::NotUnderstood)
+            || (self.by_answers && outcome.class() == Class::Closed && !self.accepts(outcome))
+    }
+
+    /// Refused, but for something else than the check is about: whoever differs from us in that may get in.
+    fn is_beside_the_point(&self, seen: &Observation) -> bool {
+        let (demanded, found) = (self.refused_for, seen.evidence.refused_for);
+        let for_something_else = demanded.is_some() && found.is_some() && found != demanded && seen.evidence.excused_by.is_none();
+        // What was last seen is no longer known, and was not what the check accepts.
+        for_something_else || seen.evidence.query.as_ref().is_some_and(|q| q.stale)
     }
 }
 

@@ -66,7 +66,9 @@ impl Memory {
         // An address is as bad as the worst of its observations: a technique that is denied there clears no other.
         let mut worst: BTreeMap<SocketAddr, &Verdict> = BTreeMap::new();
         for one in judged {
-            let Some(address) = one.seen.subject.dialled else { continue };
+            // A sweep is of an address as a whole.
+            let whole = one.seen.subject.reached.filter(|reached| reached.port() == 0);
+            let Some(address) = whole.or(one.seen.subject.dialled) else { continue };
             let known = worst.entry(address).or_insert(&one.verdict);
             if one.verdict.rank() > known.rank() {
                 *known = &one.verdict;
@@ -97,8 +99,8 @@ impl Memory {
             if !blocked || !matches!(one.verdict, Verdict::Holds(_)) {
                 continue;
             }
-            let way = subject.technique.or(subject.variant.as_deref()).unwrap_or_default();
-            let key = format!("{} {way} {nth}", subject.address);
+            let (technique, variant) = (subject.technique.unwrap_or_default(), subject.variant.as_deref().unwrap_or_default());
+            let key = format!("{} {technique} {variant} {nth}", subject.address);
             if !self.denials.contains_key(&key) && self.denials.len() >= MAX_ADDRESSES {
                 continue;
             }

@@ -4,13 +4,23 @@ use std::net::IpAddr;
 
 use nix::sys::socket::SockaddrStorage;
 
+pub mod ask;
 pub mod connect;
+pub mod dns;
+pub mod echo;
 pub mod failure;
 pub mod h2;
 pub mod http;
+pub mod pace;
 pub mod resolve;
+pub mod sweep;
 pub mod sys;
 pub mod tls;
+
+/// Whether it is an address of this host.
+pub fn is_own(ip: IpAddr) -> bool {
+    own_addresses().contains(&ip)
+}
 
 /// The addresses of this host's interfaces (getifaddrs(3)); none where they cannot be read.
 pub fn own_addresses() -> Vec<IpAddr> {

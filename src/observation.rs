@@ -1,5 +1,6 @@
 //! Observations: what happened on the wire. Facts only, nothing here is good or bad.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
@@ -160,11 +161,10 @@ impl Outcome {
         matches!(self, Outcome::Timeout | Outcome::Mute)
     }
 
-    /// Somebody completed a TCP handshake before it.
+    /// Somebody completed a TCP handshake before it, where TCP is what carried it.
     pub fn is_past_tcp(self) -> bool {
         let kept_out = matches!(self, Outcome::Refused | Outcome::Prohibited | Outcome::Unreachable | Outcome::Timeout);
-        let without_tcp = [Outcome::Replied, Outcome::Resolved, Outcome::NxDomain, Outcome::NoData, Outcome::DnsRefused, Outcome::ServFail];
-        !kept_out && !without_tcp.contains(&self) && self.class() != Class::Local
+        !kept_out && self != Outcome::Replied && self.class() != Class::Local
     }
 
     /// Every outcome without a number.
@@ -284,6 +284,30 @@ impl Stage {
     }
 }
 
+/// A client certificate, as far as it matters who may get in with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClientCertificate {
+    /// None.
+    None,
+    /// One that we made and signed ourselves a moment ago, so that nobody can know it.
+    SelfSigned,
+    /// The one that the check names.
+    Own,
+}
+
+/// What a server refused us for, as far as the wire tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RefusedFor {
+    /// The certificate that we did not have, or the wrong one that we had.
+    Certificate,
+    /// The TLS version that we offered.
+    Version,
+    /// Something else, or nothing that can be told: a client of another make might have got in.
+    Other,
+}
+
 /// What proves that the answer came from whom we asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -332,6 +356,12 @@ pub struct Evidence {
     /// SYN retransmissions (`TCP_INFO`, `tcpi_total_retrans`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub syn_retransmits: Option<u32>,
+    /// Datagrams or echoes that left this host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub datagrams_sent: Option<u32>,
+    /// Bytes of the datagram or echo that came back; its first ones are `head`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reply_bytes: Option<usize>,
     /// ICMP errors from the error queue, at most [`Evidence::MAX_ICMP`].
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub icmp: Vec<Icmp>,
@@ -356,6 +386,12 @@ pub struct Evidence {
     /// The server asked for a client certificate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_certificate_requested: Option<bool>,
+    /// What we answered with, where it asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_certificate: Option<ClientCertificate>,
+    /// What a refusal was about, of a check that keeps a door shut against certificates or versions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused_for: Option<RefusedFor>,
     /// SHA-256 of the leaf certificate, in hexadecimal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificate_sha256: Option<String>,
@@ -375,7 +411,7 @@ pub struct Evidence {
     /// The status of the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    /// The first bytes of the answer's head, at most [`Evidence::MAX_HEAD`].
+    /// The first bytes of the answer's head, at most [`Evidence::MAX_HEAD`]; of a datagram in hexadecimal where it is no text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub head: Option<String>,
     /// The technique of the open-proxy suite (`OP-01` and so on).
@@ -387,22 +423,41 @@ pub struct Evidence {
     /// The address that the beacon saw, by its signature.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub beacon_saw: Option<SocketAddr>,
+    /// The address from which the beacon sees us come, directly, by its signature.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beacon_saw_us: Option<SocketAddr>,
     /// What the beacon's log said of the nonce: `unknown`, `known`, or why it could not be asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub beacon_log: Option<String>,
     /// The technique that was denied at the same address: with it, and a log that does not know the nonce, a `mute` answer
-    /// is a proxy waiting for more, not one that relays (SPEC section 8).
+    /// is a proxy waiting for more, not one that relays (SPEC section 8). Or the variant that was refused for want of a
+    /// certificate by a server that does not speak the version of this one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub excused_by: Option<&'static str>,
+    pub excused_by: Option<String>,
+    /// It ended below TCP where other techniques at the same address got past it: a limit or a ban fell meanwhile.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub shut_out: bool,
     /// How long the proxy took to grant the tunnel, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub via_overhead_ms: Option<f64>,
     /// What the peer said of its check.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer: Option<PeerEvidence>,
+    /// What a Prometheus server said of a series.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub query: Option<QueryEvidence>,
+    /// What the name server was asked and said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dns: Option<DnsEvidence>,
     /// What authenticated the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authenticated: Option<Authentication>,
+    /// What a sweep saw of many ports at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sweep: Option<Sweep>,
+    /// What a sweep saw of this port, before this look at it alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub swept_as: Option<Outcome>,
     /// One sentence fragment of detail for a reader, at most [`Evidence::MAX_HEAD`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
@@ -426,6 +481,23 @@ pub enum Marker {
     Shunned,
 }
 
+/// What a sweep saw of many ports of one address at once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Sweep {
+    /// How it asked: `syn`, by SYNs of our own, or `connect`.
+    pub method: &'static str,
+    /// The ports of this part of the sweep.
+    pub ports: String,
+    /// How many those are.
+    pub planned: usize,
+    /// How many of them were asked in every attempt.
+    pub attempted: usize,
+    /// How many of them gave an answer to any attempt, be it an ICMP error.
+    pub answered: usize,
+    /// How many of them this observation is about, each by the first answer to any attempt.
+    pub outcomes: BTreeMap<Outcome, usize>,
+}
+
 /// What a peer's API said of one of its checks.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PeerEvidence {
@@ -444,6 +516,66 @@ pub struct PeerEvidence {
     pub reached: Vec<Reached>,
 }
 
+/// What a Prometheus server said of a series.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct QueryEvidence {
+    /// How many series were alive.
+    pub series: usize,
+    /// How old the newest sample was, by the server's own clock, in seconds; of several series the oldest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub age_seconds: Option<f64>,
+    /// It was other than zero when it was last seen, but that is too long ago.
+    pub stale: bool,
+    /// Since when, by our own clock, no sample was zero.
+    #[serde(skip)]
+    pub holding_since: Option<Moment>,
+    /// What other monitors reached, by the verdicts among the series.
+    pub reached: Vec<Reached>,
+}
+
+/// What a name server was asked and said.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct DnsEvidence {
+    /// How often the question left this host, over UDP and TCP.
+    pub queries_sent: u32,
+    /// Messages that came and were no answer to this question: another id, another question.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub answers_ignored: u32,
+    /// The response code of the answer, by its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rcode: Option<String>,
+    /// The server speaks for the zone (AA).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub authoritative: bool,
+    /// The server asks others (RA).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub recursion_available: bool,
+    /// By what the answer came.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answered_by: Option<Transport>,
+    /// The records of the answer, each its type and what it says; at most [`DnsEvidence::MAX_RECORDS`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub records: Vec<String>,
+    /// How many more there were.
+    #[serde(skip_serializing_if = "is_none_more")]
+    pub more_records: usize,
+}
+
+impl DnsEvidence {
+    /// Records of an answer that are kept.
+    pub const MAX_RECORDS: usize = 16;
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_none_more(count: &usize) -> bool {
+    *count == 0
+}
+
 /// One thing that a peer reached.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Reached {
@@ -457,6 +589,18 @@ pub struct Reached {
 }
 
 impl Evidence {
+    /// Since when what somebody else said has held, where this is hearsay at all: a peer's word, or a Prometheus server's.
+    pub fn hearsay_since(&self) -> Option<Option<Moment>> {
+        let peer = self.peer.as_ref().map(|p| p.holding_since);
+        peer.or_else(|| self.query.as_ref().map(|q| q.holding_since))
+    }
+
+    /// What somebody else says to have reached, where this is hearsay.
+    pub fn hearsay_reached(&self) -> Option<&[Reached]> {
+        let peer = self.peer.as_ref().map(|p| p.reached.as_slice());
+        peer.or_else(|| self.query.as_ref().map(|q| q.reached.as_slice()))
+    }
+
     /// Bytes of an answer's head that are kept.
     pub const MAX_HEAD: usize = 512;
     /// Bytes of a variant's request that are kept.
@@ -485,13 +629,14 @@ pub struct Attempt {
 pub struct Subject {
     /// The address as reports show it: `203.0.113.7:443`, or the name where a proxy resolves it.
     pub address: String,
-    /// `host:port` of the target, where the check names a host that has this one address of its family.
+    /// `host:port` of the target (port 0 where every port of it is meant), where the check names a host that has this one address of its family.
     pub named: Option<String>,
     /// The family of the connection that leaves this host; none where nothing was dialled.
     pub family: Option<Family>,
     /// The first hop: the target itself, or the proxy.
     pub dialled: Option<SocketAddr>,
-    /// The very address that the check is about, where it is known: the dialled one, or the one tunnelled to.
+    /// The very address that the check is about, where it is known: the dialled one, or the one tunnelled to. Port 0 stands
+    /// for every port of it.
     pub reached: Option<SocketAddr>,
     /// What carries the first packet.
     pub transport: Transport,
@@ -504,7 +649,7 @@ pub struct Subject {
     pub via: bool,
     /// The technique of a suite.
     pub technique: Option<&'static str>,
-    /// The variant of a look that is made in several ways.
+    /// The variant of a look that is made in several ways: the TLS version and the client certificate, the form of a technique.
     pub variant: Option<String>,
 }
 
@@ -521,8 +666,8 @@ pub struct Observation {
     pub evidence: Evidence,
     /// The outcome of every attempt, in order.
     pub attempts: Vec<Outcome>,
-    /// The fewest SYNs that any silent attempt sent, where one was silent and TCP.
-    pub fewest_syns: Option<u32>,
+    /// The fewest SYNs, datagrams or echoes that any silent attempt sent, where one was silent.
+    pub fewest_sent: Option<u32>,
     /// How long the deciding attempt took.
     pub elapsed: Duration,
     /// Before the first packet of the first attempt.
@@ -535,15 +680,25 @@ pub struct Observation {
 
 impl Observation {
     /// Folds the attempts at one subject. The deciding attempt is `settled` where one ended the matter,
-    /// else one whose answer was not read whole, else the first open one, else the first local one, else the last.
+    /// else one whose answer was not read whole, else the first open one, else the first local one, else the first that was refused for nothing that the check is
+    /// about, else the last.
     /// No attempt at all is a bug of ours, and says so.
     pub fn of(subject: Subject, attempts: Vec<Attempt>, settled: Option<usize>, started_at: Wall) -> Observation {
         let first = |class| attempts.iter().position(|a| a.outcome.class() == class);
+        let refused_for = |what| attempts.iter().position(|a| a.evidence.refused_for == Some(what));
         let untold = attempts.iter().position(|a| matches!(a.evidence.marker, Some(Marker::Cut | Marker::Everywhere)));
-        let at =
-            settled.or(untold).or_else(|| first(Class::Open)).or_else(|| first(Class::Local)).unwrap_or(attempts.len().saturating_sub(1));
-        let silent = attempts.iter().filter(|a| a.outcome == Outcome::Timeout && subject.transport == Transport::Tcp);
-        let fewest_syns = silent.map(|a| a.evidence.syns_sent.unwrap_or(0)).min();
+        let at = settled
+            .or(untold)
+            .or_else(|| first(Class::Open))
+            .or_else(|| first(Class::Local))
+            .or_else(|| refused_for(RefusedFor::Other))
+            .or_else(|| refused_for(RefusedFor::Version))
+            .unwrap_or(attempts.len().saturating_sub(1));
+        let sent = |a: &Attempt| match subject.transport {
+            Transport::Tcp => a.evidence.syns_sent.unwrap_or(0),
+            Transport::Udp | Transport::Icmp => a.evidence.datagrams_sent.unwrap_or(0),
+        };
+        let fewest_sent = attempts.iter().filter(|a| a.outcome == Outcome::Timeout).map(sent).min();
         let outcomes = attempts.iter().map(|a| a.outcome).collect();
         let started = attempts.iter().map(|a| a.started).min().unwrap_or(Moment::ZERO);
         let ended = attempts.iter().map(|a| a.ended).max().unwrap_or(Moment::ZERO);
@@ -555,7 +710,7 @@ impl Observation {
                 stage: a.stage,
                 evidence: a.evidence,
                 attempts: outcomes,
-                fewest_syns,
+                fewest_sent,
                 started,
                 ended,
                 started_at,
@@ -573,12 +728,20 @@ impl Observation {
             stage,
             evidence,
             attempts: vec![outcome],
-            fewest_syns: None,
+            fewest_sent: None,
             elapsed: Duration::ZERO,
             started: at,
             ended: at,
             started_at,
         }
+    }
+
+    /// The same answer of a resolver, asked for again and again, as one observation.
+    pub fn of_answers(answers: Vec<Observation>) -> Option<Observation> {
+        let attempts = answers.iter().flat_map(|o| o.attempts.iter().copied()).collect();
+        let ended = answers.iter().map(|o| o.ended).max();
+        let first = answers.into_iter().min_by_key(|o| o.started)?;
+        Some(Observation { attempts, ended: ended.unwrap_or(first.ended), ..first })
     }
 
     /// Our own address, as the kernel chose it.
@@ -595,19 +758,74 @@ impl Observation {
     pub fn got_past_tcp(&self) -> bool {
         self.attempts.iter().chain([&self.outcome]).any(|o| o.is_past_tcp())
     }
+
+    /// Some datagram or echo was answered, so that an interceptor could be who did; of DNS, a name that is denied is an answer, too.
+    pub fn was_replied_to(&self) -> bool {
+        let answers = [
+            Outcome::Replied,
+            Outcome::Resolved,
+            Outcome::Mismatch,
+            Outcome::NxDomain,
+            Outcome::NoData,
+            Outcome::DnsRefused,
+            Outcome::ServFail,
+        ];
+        self.attempts.iter().chain([&self.outcome]).any(|o| answers.contains(o))
+    }
 }
 
-/// Excuses the `mute` observations of a suite: the beacon's log does not know their nonce, and another technique was
-/// answered `denied` at the same address (SPEC section 8).
+/// The techniques that send the beginning of a conversation: an HTTP proxy waits in silence for what it takes for the rest of a head.
+/// All others send a whole request, and whoever is silent about that may still be thinking it over.
+const GREETINGS: &[&str] = &["OP-18", "OP-19", "OP-20", "OP-21"];
+/// This one greets with a ClientHello; what it asks for inside TLS is whole again.
+const INSIDE_TLS: &str = "OP-17";
+/// The one of them that carries no nonce, so that no log can know it.
+const WITHOUT_NONCE: &str = "OP-21";
+
+/// Excuses the `mute` observations of a suite's greetings: the beacon's log does not know their nonce, and another technique
+/// was answered `denied` at the same address (SPEC section 8).
 pub fn excuse_mute(seen: &mut [Observation]) {
     let denied: Vec<_> = seen
         .iter()
         .filter(|o| o.attempts.iter().all(|a| *a == Outcome::Denied))
         .map(|o| (o.subject.dialled, o.subject.technique))
         .collect();
-    for mute in seen.iter_mut().filter(|o| o.outcome == Outcome::Mute && o.evidence.beacon_log.as_deref() == Some("unknown")) {
+    let hello = |o: &Observation| o.subject.technique == Some(INSIDE_TLS) && o.evidence.tls_version.is_none();
+    let greeted = |o: &Observation| hello(o) || o.subject.technique.is_some_and(|t| GREETINGS.contains(&t));
+    let unknown = |o: &Observation| o.evidence.beacon_log.as_deref() == Some("unknown") || o.subject.technique == Some(WITHOUT_NONCE);
+    for mute in seen.iter_mut().filter(|o| o.outcome == Outcome::Mute && greeted(o) && unknown(o)) {
         let by = denied.iter().find(|(address, technique)| *address == mute.subject.dialled && *technique != mute.subject.technique);
-        mute.evidence.excused_by = by.and_then(|(_, technique)| *technique);
+        mute.evidence.excused_by = by.and_then(|(_, technique)| technique.map(str::to_string));
+    }
+}
+
+/// Excuses a TLS version that is not spoken at all, where the other version was refused for want of the right certificate:
+/// by the same stranger at the same address. The variants are named `VERSION/CERTIFICATE`.
+pub fn excuse_versions(seen: &mut [Observation]) {
+    let of = |o: &Observation| {
+        let (version, certificate) = o.subject.variant.as_deref()?.split_once('/')?;
+        Some((o.subject.address.clone(), o.subject.dialled, certificate.to_string(), version.to_string()))
+    };
+    let refused = |o: &&Observation| o.evidence.refused_for == Some(RefusedFor::Certificate);
+    let shut: Vec<_> = seen.iter().filter(refused).filter_map(of).collect();
+    for unspoken in seen.iter_mut().filter(|o| o.evidence.refused_for == Some(RefusedFor::Version)) {
+        let Some((address, dialled, certificate, version)) = of(unspoken) else { continue };
+        let other =
+            |s: &&(String, Option<SocketAddr>, String, String)| (&s.0, s.1, &s.2) == (&address, dialled, &certificate) && s.3 != version;
+        unspoken.evidence.excused_by = shut.iter().find(other).map(|s| format!("{}/{}", s.3, s.2));
+    }
+}
+
+/// Marks what a suite saw end below TCP at an address where something else of it got past: one port lets in or keeps out, so
+/// what changed meanwhile is that somebody had enough of us (a limit of rates, a ban), and these show no block.
+pub fn note_shut_out(seen: &mut [Observation]) {
+    let suite = |o: &&mut Observation| o.subject.technique.is_some() && o.subject.dialled.is_some();
+    let let_in: BTreeSet<SocketAddr> =
+        seen.iter().filter(|o| o.subject.technique.is_some() && o.got_past_tcp()).filter_map(|o| o.subject.dialled).collect();
+    let below = |o: &Outcome| matches!(o, Outcome::Refused | Outcome::Prohibited | Outcome::Unreachable | Outcome::Timeout);
+    for one in seen.iter_mut().filter(suite) {
+        let here = one.subject.dialled.is_some_and(|address| let_in.contains(&address));
+        one.evidence.shut_out = here && one.attempts.iter().any(below);
     }
 }
 

@@ -13,19 +13,33 @@ use ipnet::IpNet;
 
 use crate::expectation::Expectation;
 use crate::net::resolve::Resolver;
-use crate::observation::Family;
-use crate::probe::Probe;
+use crate::net::sweep;
+use crate::observation::{Family, Outcome, Subject};
+use crate::probe::{Ports, Probe};
 use crate::proxy;
 use crate::secret::Secret;
 use crate::severity::Severity;
+use crate::target::Host;
 use crate::token::Key;
 use crate::verdict::{Claim, stale_after};
 use crate::witness::ProofSet;
 
+pub use build::could_give;
 pub use load::{Keys, Loaded, Source, from_text, load};
+
+/// The configuration as a JSON Schema.
+pub fn schema() -> serde_json::Value {
+    crate::config::schema::document(build::vocabulary)
+}
 
 /// Attempts of one observation start at least this far apart (SPEC 2.1), so that a block outlives a blink.
 pub const ATTEMPT_SPACING: Duration = Duration::from_secs(1);
+/// The most ports of a sweep that are looked at one by one, since they are not as expected; of the others only so many are told.
+pub const MAX_SINGLES: usize = 64;
+/// How many of those are looked at at once.
+pub const SINGLES_AT_ONCE: usize = 16;
+/// The most addresses that are swept at a time: each has its canary.
+pub const WAVE_ADDRESSES: usize = 64;
 /// How long a decoy is waited for at least: an interceptor sits near, as a rule.
 pub const DECOY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Runs of one witness start at least this far apart, so that many checks share one.
@@ -62,6 +76,8 @@ pub struct Plan {
     pub depends_on: BTreeSet<PathBuf>,
     /// What the environment gave, longest first: to be masked ([`crate::secret::mask`]) wherever the plan is shown.
     pub masks: Vec<Secret>,
+    /// The file it was read from, relative to the working directory where it lies below that, else absolute; none for flags.
+    pub file: Option<String>,
 }
 
 /// One claim about one target.
@@ -71,12 +87,16 @@ pub struct Check {
     pub name: String,
     /// The target as written, for reports and labels.
     pub target: String,
+    /// The target's name is written with its last dot, so that no search list is followed.
+    pub rooted: bool,
     /// How to look.
     pub probe: Probe,
     /// `expect` as written, for reports.
     pub expect: String,
     /// `expect` as meant.
     pub expectation: Expectation,
+    /// What those ports of a sweep must be that must be open.
+    pub open: Option<Expectation>,
     /// The checks that it names as witnesses.
     pub witnesses: Vec<Witness>,
     /// The proofs that a `holds` must have.
@@ -105,6 +125,8 @@ pub struct Check {
     pub tags: Vec<String>,
     /// How long one run may take at worst, its witnesses included.
     pub worst_run: Duration,
+    /// Line and column of its `[[check]]`, both from 1.
+    pub position: (usize, usize),
 }
 
 /// A check that is named as a witness.
@@ -146,9 +168,17 @@ pub struct Decoy {
 }
 
 impl Check {
-    /// What the judge needs to know of the check.
-    pub fn claim(&self) -> Claim<'_> {
-        Claim { expectation: &self.expectation, require: self.require, attempts: self.attempts }
+    /// What the judge needs to know of the check, to judge this.
+    pub fn claim(&self, seen: &Subject) -> Claim<'_> {
+        Claim { expectation: self.demand(seen), require: self.require, attempts: self.attempts }
+    }
+
+    /// What is demanded of the subject: a sweep demands of some ports that they are open.
+    pub fn demand(&self, subject: &Subject) -> &Expectation {
+        match (&self.open, subject.dialled, &self.probe) {
+            (Some(open), Some(to), Probe::Ports(ports)) if ports.open.contains(to.port()) => open,
+            _ => &self.expectation,
+        }
     }
 
     /// The number of every check that may witness for it.
@@ -164,30 +194,83 @@ impl Check {
     /// How long one of its observations may take at worst: resolving, then every attempt with its whole time-out.
     pub fn worst_observation(&self) -> Duration {
         let resolving = if self.probe.needs_resolving() { self.timeout } else { Duration::ZERO };
-        let spacing = self.attempt_stagger() * u32::try_from(self.attempts.saturating_sub(1)).unwrap_or(u32::MAX);
-        resolving + (spacing + self.timeout + self.probe.epilogue(self.timeout)) * self.rounds()
+        if let Probe::Ports(ports) = &self.probe {
+            return resolving + self.worst_sweep(ports);
+        }
+        let others = u32::try_from(self.attempts.saturating_sub(1)).unwrap_or(u32::MAX);
+        let spacing = self.attempt_stagger(&self.expectation).max(self.probe.keeps_host()) * others;
+        // Where the resolver's own answer may be the block, it is asked for as often as an address would be tried.
+        let may_be_the_answer = [Outcome::NxDomain, Outcome::NoData].into_iter().any(|o| self.expectation.accepts(o));
+        let asking_again = if may_be_the_answer && !resolving.is_zero() { spacing + self.timeout } else { Duration::ZERO };
+        resolving
+            + asking_again
+            + (spacing + self.timeout + self.probe.afterthought(self.timeout)) * self.rounds()
+            + self.probe.epilogue(self.timeout)
     }
 
-    /// In how many rounds one address is looked at; witnesses run between them.
-    fn rounds(&self) -> u32 {
+    /// Whether both may send datagrams to one host, where only one is sent a second.
+    fn shares_host(&self, other: &Check) -> bool {
+        let paced = |check: &Check| !check.probe.keeps_host().is_zero();
+        paced(self) && paced(other) && self.probe.may_ask(&other.probe)
+    }
+
+    /// Whether its runs wait for those of the other, so that the witnesses around each are near ([`Check::waits_at`]).
+    fn waits_for(&self, other: &Check) -> bool {
+        self.waits_at().is_some_and(|host| other.waits_at() == Some(host))
+    }
+
+    /// The host at which runs that must see a block stand in line, one at a time.
+    pub fn waits_at(&self) -> Option<&Host> {
+        let waits = self.expectation.is_inverted() && !self.probe.keeps_host().is_zero();
+        waits.then(|| &self.probe.first_hop().host)
+    }
+
+    /// How long a sweep may take at worst: all its ports are silent, and then as many as are looked at one by one.
+    fn worst_sweep(&self, ports: &Ports) -> Duration {
+        let swept = ports.most_addresses().saturating_mul(ports.closed.len());
+        let one = self.attempt_stagger(&self.expectation) * u32::try_from(self.attempts).unwrap_or(u32::MAX) + self.timeout;
+        let singles = one * u32::try_from(MAX_SINGLES.div_ceil(SINGLES_AT_ONCE)).unwrap_or(u32::MAX);
+        // A wave ends with its slowest answer, and with the witnesses after it.
+        let waves = u32::try_from(swept.div_ceil(ports.wave()).max(ports.most_addresses().div_ceil(WAVE_ADDRESSES))).unwrap_or(u32::MAX);
+        sweep::longest(swept, self.attempts, ports.rate, self.timeout) + singles + (one + self.timeout) * waves * 2
+    }
+
+    /// In how many parts it is looked at, one after the other.
+    pub fn rounds(&self) -> u32 {
         u32::try_from(self.probe.subjects_known().div_ceil(self.probe.looks_at_once())).unwrap_or(u32::MAX)
     }
 
     /// How long the next attempt waits for a slow one. A block needs all its attempts, so they overlap; a positive
     /// check needs one, so a second connection is opened only when the first is well overdue.
-    pub fn attempt_stagger(&self) -> Duration {
-        if self.expectation.is_inverted() { ATTEMPT_SPACING } else { (self.timeout / 2).max(ATTEMPT_SPACING) }
+    pub fn attempt_stagger(&self, demand: &Expectation) -> Duration {
+        if demand.is_inverted() { ATTEMPT_SPACING } else { (self.timeout / 2).max(ATTEMPT_SPACING) }
     }
 }
 
 impl Plan {
-    /// Fills in every check's worst-case run time: its own observation, and on either side the slowest of its witnesses.
+    /// Fills in every check's worst-case run time: its own observation, on either side the slowest of its witnesses, and
+    /// what it waits for others that ask the same host by datagrams.
     pub fn worst_runs(checks: &mut [Check]) {
-        let alone: Vec<Duration> = checks.iter().map(Check::worst_observation).collect();
-        for check in checks {
-            let slowest = check.witness_numbers().filter_map(|w| alone.get(w)).max().copied();
+        let others = |at: usize| checks.iter().enumerate().filter(move |(other, _)| *other != at).map(|(_, check)| check);
+        let attempts = |check: &Check| check.probe.keeps_host() * u32::try_from(check.attempts).unwrap_or(u32::MAX);
+        let looks = checks.iter().enumerate().map(|(at, check)| {
+            let between: Duration = others(at).filter(|other| check.shares_host(other)).map(attempts).sum();
+            check.worst_observation() + between
+        });
+        let looks: Vec<Duration> = looks.collect();
+        let runs = checks.iter().zip(&looks).map(|(check, look)| {
+            let slowest = check.witness_numbers().filter_map(|w| looks.get(w)).max().copied();
             let witnessed = slowest.map_or(Duration::ZERO, |w| (WITNESS_SPACING + w) * (check.rounds() + 1));
-            check.worst_run = check.worst_observation() + witnessed + check.timeout.max(DECOY_TIMEOUT) * check.rounds();
+            *look + witnessed + check.timeout.max(DECOY_TIMEOUT) * check.rounds()
+        });
+        let runs: Vec<Duration> = runs.collect();
+        let in_line = |at: usize, check: &Check| -> Duration {
+            let ahead = checks.iter().zip(&runs).enumerate().filter(|(other, (c, _))| *other != at && check.waits_for(c));
+            ahead.map(|(_, (_, run))| *run).sum()
+        };
+        let worst: Vec<Duration> = checks.iter().zip(&runs).enumerate().map(|(at, (check, run))| *run + in_line(at, check)).collect();
+        for (check, worst) in checks.iter_mut().zip(worst) {
+            check.worst_run = worst;
         }
     }
 

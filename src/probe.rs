@@ -1,6 +1,7 @@
 //! Probes: one way of looking each, one file a kind. A probe knows the wire, and does not know what a verdict is.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
@@ -8,32 +9,46 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::clock::Moment;
+use crate::net::ask::QUESTIONS;
 use crate::net::connect;
+use crate::net::pace::{self, Pace, SPACING};
 use crate::net::resolve::{Answer, Resolver};
+use crate::net::tls::Stranger;
 use crate::observation::{Attempt, Class, Evidence, Family, Outcome, Stage, Subject, Transport};
 use crate::secret::Secret;
-use crate::target::{HostPort, Url};
+use crate::target::HostPort;
 
 mod by_hand;
+mod dns;
 mod egress_ip;
 mod fetch;
 mod http;
+mod icmp;
+mod in_words;
 mod kind;
 mod open_proxy;
 mod peer;
+mod promql;
+mod ports;
 mod tcp;
 mod tls;
 mod tunnel;
+mod udp;
 mod variant;
 
+pub use dns::{Allowed, Dns, PORT as DNS_PORT, RecordType};
 pub use egress_ip::EgressIp;
 pub use http::{Http, MAX_PAGE};
+pub use icmp::{Icmp, Scope, bare};
 pub use kind::Kind;
-pub use open_proxy::{OpenProxy, Technique};
+pub use open_proxy::{Form, LEFT_OUT, OpenProxy, Technique};
 pub use peer::Peer;
+pub use ports::Ports;
+pub use promql::{MAX_QUERY, PromQl, is_plain_series};
 pub use tcp::Tcp;
-pub use tls::Tls;
+pub use tls::{Manner, Tls};
 pub use tunnel::Via;
+pub use udp::{Payload, Udp};
 pub use variant::{BUDGET, EXTRA, Pick, Variant};
 
 /// How every probe names itself, so that the audited side's logs corroborate.
@@ -61,8 +76,18 @@ pub enum Probe {
     EgressIp(EgressIp),
     /// Another monitor's verdict.
     Peer(Peer),
+    /// A Prometheus server's word on a series.
+    PromQl(PromQl),
     /// The attempts to make a proxy relay for a stranger.
     OpenProxy(OpenProxy),
+    /// What a name server says of a name.
+    Dns(Dns),
+    /// A datagram that a live service answers.
+    Udp(Udp),
+    /// An ICMP echo.
+    Icmp(Icmp),
+    /// Many ports of many addresses.
+    Ports(Ports),
 }
 
 impl Probe {
@@ -74,7 +99,12 @@ impl Probe {
             Probe::Http(_) => Kind::Http,
             Probe::EgressIp(_) => Kind::EgressIp,
             Probe::Peer(_) => Kind::Peer,
+            Probe::PromQl(_) => Kind::PromQl,
             Probe::OpenProxy(_) => Kind::OpenProxy,
+            Probe::Dns(_) => Kind::Dns,
+            Probe::Udp(_) => Kind::Udp,
+            Probe::Icmp(_) => Kind::Icmp,
+            Probe::Ports(_) => Kind::Ports,
         }
     }
 
@@ -83,7 +113,7 @@ impl Probe {
         match self {
             Probe::Http(http) => http.via.as_ref(),
             Probe::EgressIp(egress) => egress.via.as_ref(),
-            Probe::Tcp(_) | Probe::Tls(_) | Probe::Peer(_) | Probe::OpenProxy(_) => None,
+            _ => None,
         }
     }
 
@@ -95,7 +125,12 @@ impl Probe {
             Probe::Http(p) => &p.url.authority,
             Probe::EgressIp(p) => &p.url.authority,
             Probe::Peer(p) => &p.url.authority,
+            Probe::PromQl(p) => &p.url.authority,
             Probe::OpenProxy(p) => &p.target,
+            Probe::Dns(p) => &p.target,
+            Probe::Udp(p) => &p.target,
+            Probe::Icmp(p) => &p.target.host,
+            Probe::Ports(p) => &p.target,
         }
     }
 
@@ -106,33 +141,109 @@ impl Probe {
 
     /// Where the first packets go.
     pub fn hops(&self) -> Hops<'_> {
-        Hops::Host(self.first_hop())
+        match self {
+            Probe::Dns(dns) => dns.hops(),
+            Probe::Icmp(p) => p.target.addresses().map_or(Hops::Host(&p.target.host), Hops::Addresses),
+            Probe::Ports(ports) => ports.hops(),
+            _ => Hops::Host(self.first_hop()),
+        }
     }
 
     /// What carries the first packet.
     pub fn transport(&self) -> Transport {
         match self {
-            Probe::Tcp(_) | Probe::Tls(_) | Probe::Http(_) | Probe::EgressIp(_) | Probe::Peer(_) | Probe::OpenProxy(_) => Transport::Tcp,
+            Probe::Tcp(_)
+            | Probe::Tls(_)
+            | Probe::Http(_)
+            | Probe::EgressIp(_)
+            | Probe::Peer(_)
+            | Probe::PromQl(_)
+            | Probe::OpenProxy(_)
+            | Probe::Ports(_) => Transport::Tcp,
+            Probe::Udp(_) | Probe::Dns(_) => Transport::Udp,
+            Probe::Icmp(_) => Transport::Icmp,
+        }
+    }
+
+    /// Whether it is made in the place of those who have no right client certificate.
+    pub fn plays_strangers(&self) -> bool {
+        match self {
+            Probe::Tls(tls) => matches!(tls.manner, Manner::Strangers(_)),
+            Probe::Http(http) => !http.strangers().is_empty(),
+            _ => false,
+        }
+    }
+
+    /// Whether it shows a client certificate of its own to who asks.
+    pub fn shows_own_certificate(&self) -> bool {
+        match self {
+            Probe::Tls(Tls { tls, .. }) | Probe::Http(Http { tls, .. }) => tls.has_own_certificate(),
+            _ => false,
+        }
+    }
+
+    /// What is asked, where an answer to one question says nothing of another ([`Subject::asked`]).
+    pub fn asked(&self) -> Option<String> {
+        match self {
+            Probe::Udp(p) => Some(p.payload.to_string()),
+            _ => None,
+        }
+    }
+
+    /// For how long one attempt keeps its host from all others, so that its datagrams are spaced ([`crate::net::pace`]).
+    pub fn keeps_host(&self) -> Duration {
+        match self {
+            Probe::Udp(_) | Probe::Icmp(_) => SPACING * QUESTIONS,
+            _ => Duration::ZERO,
         }
     }
 
     /// Whether a name must be resolved before anything can be dialled.
     pub fn needs_resolving(&self) -> bool {
-        self.first_hop().host.ip().is_none()
+        !matches!(self, Probe::Dns(_)) && self.first_hop().host.ip().is_none()
     }
 
-    /// How many subjects of one run are looked at at once; witnesses run between those and the next.
+    /// Whether both may lead to one host, as far as that can be told without resolving.
+    pub fn may_ask(&self, other: &Probe) -> bool {
+        let overlap = |echo: &Icmp, other: &Probe| echo.target.may_be(&other.first_hop().host);
+        match (self, other) {
+            (Probe::Icmp(a), Probe::Icmp(b)) => overlap(a, other) || overlap(b, self),
+            (Probe::Icmp(echo), other) | (other, Probe::Icmp(echo)) => overlap(echo, other),
+            // Two names may stand for one address.
+            _ => match (self.first_hop().host.ip(), other.first_hop().host.ip()) {
+                (Some(one), Some(other)) => one == other,
+                _ => true,
+            },
+        }
+    }
+
+    /// What follows most attempts: the question to the beacon's log, or those for public pages.
+    pub fn afterthought(&self, timeout: Duration) -> Duration {
+        match self {
+            Probe::OpenProxy(_) => timeout,
+            // Where a variant finds the page, public pages are asked for beside it.
+            Probe::Http(http) if !http.variants.is_empty() => timeout,
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// How many subjects of a run are looked at at once; witnesses run between those and the next.
     pub fn looks_at_once(&self) -> usize {
         match self {
+            Probe::OpenProxy(_) => OpenProxy::AT_ONCE,
             Probe::Http(http) if !http.variants.is_empty() => variant::AT_ONCE,
             _ => LOOKS_AT_ONCE,
         }
     }
 
-    /// How many subjects one address of the first hop has.
+    /// How many subjects there are by the file alone: of one address, and of a name an address a family.
     pub fn subjects_known(&self) -> usize {
         match self {
-            Probe::Http(http) if !http.variants.is_empty() => http.variants.len() + variant::EXTRA,
+            Probe::OpenProxy(suite) => suite.forms_known() * if self.needs_resolving() { 2 } else { 1 },
+            Probe::Icmp(p) => p.target.addresses().map_or(1, |all| all.len()),
+            Probe::Http(http) if !http.variants.is_empty() => {
+                (http.variants.len() + variant::EXTRA) * if self.needs_resolving() { 2 } else { 1 }
+            }
             _ => 1,
         }
     }
@@ -148,10 +259,9 @@ impl Probe {
     /// What follows the last attempt at worst: the open-proxy suite asks the beacon's log.
     pub fn epilogue(&self, timeout: Duration) -> Duration {
         match self {
-            Probe::OpenProxy(_) => timeout,
-            // Where a variant finds the page, public pages are asked for beside it.
-            Probe::Http(http) if !http.variants.is_empty() => timeout,
-            Probe::Tcp(_) | Probe::Tls(_) | Probe::Http(_) | Probe::EgressIp(_) | Probe::Peer(_) => Duration::ZERO,
+            // Late arrivals before it, the log after it; and another beacon, where one answered.
+            Probe::OpenProxy(_) => timeout * 3,
+            _ => Duration::ZERO,
         }
     }
 }
@@ -163,8 +273,12 @@ pub enum Aim {
     AsWritten,
     /// This address of the target, through the proxy on the way.
     Tunnel(HostPort),
-    /// That a proxy relays, by this technique, to this beacon where it aims at one.
-    Relay(Technique, Option<Url>),
+    /// That a proxy relays, by this form of a technique.
+    Relay(Arc<Form>),
+    /// The target, in the place of this one of the strangers that the probe plays.
+    Stranger(usize),
+    /// For the records of this type.
+    Ask(RecordType),
     /// The page of the target, by this one of the probe's variants.
     Variant(usize),
 }
@@ -200,14 +314,16 @@ impl Probe {
     pub fn subjects(&self, to: SocketAddr, source: Option<IpAddr>, timeout: Duration, resolver: Resolver) -> Vec<(Subject, Approach)> {
         let via = self.via().is_some();
         let target = self.target();
+        let has_port = self.transport() != Transport::Icmp;
+        let shown = |to: &HostPort| if has_port { to.to_string() } else { bare(&to.host) };
         let subject = Subject {
-            address: if via { target.to_string() } else { to.to_string() },
-            named: target.host.ip().is_none().then(|| target.to_string()),
+            address: if via { target.to_string() } else { shown(&to.into()) },
+            named: target.host.ip().is_none().then(|| shown(target)),
             family: Some(Family::of(to.ip())),
             dialled: Some(to),
             reached: if via { target.socket_addr() } else { Some(to) },
             transport: self.transport(),
-            asked: None,
+            asked: self.asked(),
             source,
             via,
             technique: None,
@@ -217,13 +333,18 @@ impl Probe {
         match self {
             Probe::OpenProxy(suite) => suite.subjects(&subject, &approach),
             Probe::Http(http) if !http.variants.is_empty() => variant::subjects(&http.variants, &subject, &approach),
-            Probe::Tcp(_) | Probe::Tls(_) | Probe::Http(_) | Probe::EgressIp(_) | Probe::Peer(_) => vec![(subject, approach)],
+            Probe::Tls(Tls { manner: Manner::Strangers(all), .. }) => strangers(all, &subject, &approach),
+            Probe::Http(http) if !http.strangers().is_empty() => strangers(http.strangers(), &subject, &approach),
+            Probe::Dns(dns) => dns.subjects(&subject, &approach),
+            _ => vec![(subject, approach)],
         }
     }
 
     /// One attempt: one fresh connection, and what became of it.
     pub async fn attempt(&self, approach: &Approach) -> Attempt {
         let mut evidence = Evidence::default();
+        // Whoever waits for a host's turn has not begun, and his time is not running.
+        let pace = if self.keeps_host().is_zero() { Pace::free() } else { pace::turn(approach.to.ip()).await };
         let started = Moment::now();
         let deadline = Instant::now() + approach.timeout;
         let (outcome, stage) = match self {
@@ -232,7 +353,12 @@ impl Probe {
             Probe::Http(probe) => probe.attempt(approach, deadline, &mut evidence).await,
             Probe::EgressIp(probe) => probe.attempt(approach, deadline, &mut evidence).await,
             Probe::Peer(probe) => probe.attempt(approach, deadline, &mut evidence).await,
+            Probe::PromQl(probe) => probe.attempt(approach, deadline, &mut evidence).await,
             Probe::OpenProxy(probe) => probe.attempt(approach, deadline, &mut evidence).await,
+            Probe::Dns(probe) => probe.attempt(approach, deadline, &mut evidence).await,
+            Probe::Udp(probe) => probe.attempt(approach, pace, deadline, &mut evidence).await,
+            Probe::Icmp(probe) => probe.attempt(approach, pace, deadline, &mut evidence).await,
+            Probe::Ports(probe) => probe.attempt(approach, deadline, &mut evidence).await,
         };
         let ended = Moment::now();
         let longest = approach.timeout + self.epilogue(approach.timeout) + OVERRUN;
@@ -243,6 +369,35 @@ impl Probe {
             return Attempt { outcome: Outcome::LocalError, stage, evidence, started, ended };
         }
         Attempt { outcome, stage, evidence, started, ended }
+    }
+}
+
+/// One subject a stranger.
+fn strangers(all: &[Stranger], subject: &Subject, approach: &Approach) -> Vec<(Subject, Approach)> {
+    let of = |(nth, stranger): (usize, &Stranger)| {
+        let subject = Subject { variant: Some(stranger.variant()), ..subject.clone() };
+        (subject, Approach { aim: Aim::Stranger(nth), ..approach.clone() })
+    };
+    all.iter().enumerate().map(of).collect()
+}
+
+impl Probe {
+    /// Whether somebody answers at `to` as he would answer this probe's first packet: a handshake, or a datagram's question.
+    pub async fn is_answered_at(
+        &self,
+        to: SocketAddr,
+        transport: Transport,
+        source: Option<IpAddr>,
+        deadline: Instant,
+        evidence: &mut Evidence,
+    ) -> bool {
+        match (self, transport) {
+            (Probe::Udp(probe), Transport::Udp) => probe.ask(to, source, Pace::free(), deadline, evidence).await == Outcome::Replied,
+            (Probe::Icmp(_), _) => icmp::ask(to, source, Pace::free(), deadline, evidence).await == Outcome::Replied,
+            (Probe::Dns(probe), Transport::Udp) => probe.is_answered_at(to, source, deadline, evidence).await,
+            // The handshake was finished before a RST that comes after it.
+            _ => matches!(connect::dial(to, source, deadline, evidence).await, Ok(_) | Err(Outcome::Reset)),
+        }
     }
 }
 

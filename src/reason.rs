@@ -1,7 +1,10 @@
 //! Reasons: a judged run as a sentence for somebody who was asleep a minute ago.
 
-use crate::observation::{Observation, Outcome, Stage};
+mod ports;
+
+use crate::observation::{Observation, Outcome, Stage, Transport};
 use crate::plan::Check;
+use crate::probe::{Kind, Probe};
 use crate::verdict::{Cause, Judged, Verdict};
 use crate::witness::Proof;
 
@@ -15,13 +18,20 @@ pub fn sentence(check: &Check, vantage: &str, verdict: &Verdict, judged: &[Judge
         );
     };
     let from = seen_from(check, vantage);
-    let what = happened(&one.seen, check);
+    let whole = match &check.probe {
+        Probe::Ports(_) => ports::as_a_whole(check, verdict.cause(), judged, one),
+        _ => None,
+    };
+    let is_whole = whole.is_some();
+    let what = whole.unwrap_or_else(|| happened(&one.seen, check));
     let others = judged.iter().filter(|j| j.verdict.rank() == one.verdict.rank()).count().saturating_sub(1);
-    let more = if others == 0 { String::new() } else { format!(" (and {others} more like it)") };
+    let more = if others == 0 || is_whole { String::new() } else { format!(" (and {others} more like it)") };
     match verdict.cause() {
         Cause::AsExpected => format!("{what}{more}{}", alive(one)),
         Cause::Open => format!("{what}{more}, {from}; it must be closed there. Close it, or correct the check."),
-        Cause::NotOpen => format!("{what}{more}, {from}; {} is expected. See whether the target or the way to it is broken.", check.expect),
+        Cause::NotOpen => {
+            format!("{what}{more}, {from}; {} is expected. See whether the target or the way to it is broken.", expected(check, one))
+        }
         Cause::OtherDenial => other_denial(&what, &more, &from, check, one),
         Cause::NoWitness => format!("{what}{more}, {from}, but nothing proves {}. {}", missing(check, one), remedy(check, one)),
         Cause::WitnessFailed => {
@@ -41,6 +51,12 @@ pub fn sentence(check: &Check, vantage: &str, verdict: &Verdict, judged: &[Judge
         ),
         Cause::Pending | Cause::Stale => format!("{what}{more}."),
     }
+}
+
+/// What the check demands of this subject: a sweep demands of some ports that they are open.
+fn expected<'c>(check: &'c Check, one: &Judged) -> &'c str {
+    let is_usual = check.demand(&one.seen.subject).is_inverted() == check.expectation.is_inverted();
+    if is_usual { &check.expect } else { "open" }
 }
 
 fn other_denial(what: &str, more: &str, from: &str, check: &Check, one: &Judged) -> String {
@@ -79,12 +95,16 @@ fn alive(one: &Judged) -> String {
 }
 
 fn missing(check: &Check, one: &Judged) -> String {
-    let wanted = check.require.without(one.proofs);
+    let wanted = check.claim(&one.seen.subject).required(&one.seen).without(one.proofs);
     if wanted.is_empty() {
         return "that the way there was alive".into();
     }
     let say = |proof| match proof {
+        Proof::Target if matches!(check.probe, Probe::Udp(_)) => {
+            "that the target answers this very question, so that silence is no answer of its own"
+        }
         Proof::Vantage => "that this monitor could get out by the same family and source",
+        Proof::Port if one.seen.subject.transport == Transport::Icmp => "that its echoes get out",
         Proof::Port => "that it could get out to this port",
         Proof::Target => "that the target was alive at this very address",
     };
@@ -93,9 +113,17 @@ fn missing(check: &Check, one: &Judged) -> String {
 
 fn remedy(check: &Check, one: &Judged) -> String {
     let family = one.seen.subject.family.map_or("the same family".to_string(), |f| f.to_string());
-    match check.require.without(one.proofs).iter().next() {
+    match check.claim(&one.seen.subject).required(&one.seen).without(one.proofs).iter().next() {
         Some(Proof::Vantage) => format!("Name a direct witness that is reached by {family} from the same source."),
+        Some(Proof::Port) if one.seen.subject.transport == Transport::Icmp => {
+            format!("Name a witness of kind icmp that is answered elsewhere by {family}.")
+        }
         Some(Proof::Port) => format!("Name a direct witness on the same port by {family}."),
+        Some(Proof::Target) if matches!(check.probe, Probe::Udp(_)) => format!(
+            "Name a witness that sends the same payload ({}) to {} by the allowed way: from another source, or a peer.",
+            one.seen.subject.asked.as_deref().unwrap_or("the same"),
+            one.seen.subject.address
+        ),
         Some(Proof::Target) => format!("Name a witness that reaches {} by the allowed way.", one.seen.subject.address),
         None => "Name a witness.".into(),
     }
@@ -110,8 +138,48 @@ fn failed(one: &Judged) -> String {
     if failed.is_empty() { "no witness is proven".into() } else { failed.join("; ") }
 }
 
+/// Whose word it is.
+fn asked(check: &Check) -> &'static str {
+    if check.probe.kind() == Kind::PromQl { "Prometheus at" } else { "the peer" }
+}
+
+/// What a name server did; none where that needs no words of its own.
+fn asked_dns(seen: &Observation, check: &Check) -> Option<String> {
+    let asked = seen.subject.asked.as_deref().filter(|_| matches!(check.probe, Probe::Dns(_)))?;
+    let who = format!("the name server {}, asked for {asked},", seen.subject.address);
+    let e = &seen.evidence;
+    let detail = e.detail.as_ref().map_or(String::new(), |d| format!(": {d}"));
+    let icmp = e.icmp.last().map_or(String::new(), |i| {
+        let sender = i.sender.map_or("somebody".to_string(), |s| s.to_string());
+        format!(" (ICMP {}/{} from {sender})", i.kind, i.code)
+    });
+    let questions = e.dns.as_ref().map_or(0, |dns| dns.queries_sent);
+    let ignored = match e.dns.as_ref().map_or(0, |dns| dns.answers_ignored) {
+        0 => String::new(),
+        n => format!(", only {n} that answered something else"),
+    };
+    Some(match seen.outcome {
+        Outcome::Resolved => format!("{who} gave {}", e.detail.as_deref().unwrap_or("an answer")),
+        Outcome::Mismatch => format!("{who} answered, but not as the check says{detail}"),
+        Outcome::NxDomain => format!("{who} says that there is no such name (NXDOMAIN)"),
+        Outcome::NoData => format!("{who} says that the name has no such record"),
+        Outcome::DnsRefused => format!("{who} refuses to answer (REFUSED){detail}"),
+        Outcome::ServFail if detail.is_empty() => format!("{who} failed (SERVFAIL)"),
+        Outcome::ServFail => format!("{who} gave no answer that says something{detail}"),
+        Outcome::Timeout => format!("{who} gave no answer to {questions} datagrams in each of {} attempts{ignored}", seen.attempts.len()),
+        Outcome::Refused => format!("{who} does not listen{icmp}"),
+        Outcome::Prohibited => format!("the way to {who} is administratively prohibited{icmp}"),
+        Outcome::Unreachable => format!("{who} is unreachable{icmp}"),
+        Outcome::LocalError => format!("{who} could not be asked{detail}"),
+        _ => return None,
+    })
+}
+
 /// What happened to one address, as the start of a sentence.
 fn happened(seen: &Observation, check: &Check) -> String {
+    if let Some(what) = asked_dns(seen, check) {
+        return what;
+    }
     let who = match (&check.probe.via(), seen.stage) {
         (Some(via), Stage::Tcp | Stage::Proxy) => format!("the proxy {} (on the way to {})", via.proxy, seen.subject.address),
         _ => match seen.evidence.redirected_to {
@@ -121,14 +189,18 @@ fn happened(seen: &Observation, check: &Check) -> String {
     };
     let who = seen.subject.variant.as_ref().map_or(who.clone(), |variant| format!("{who} ({variant})"));
     let e = &seen.evidence;
-    let explained = seen.subject.variant.is_some();
+    if let Some(sweep) = &e.sweep {
+        return ports::of_many(seen, sweep);
+    }
+    let explained = seen.subject.variant.is_some() || matches!(check.probe.kind(), Kind::Peer | Kind::PromQl);
     let aside = e.detail.as_ref().filter(|_| explained).map_or(String::new(), |d| format!(" ({d})"));
     let detail = e.detail.as_ref().map_or(String::new(), |d| format!(": {d}"));
     let took = format!("{:.0} ms", seen.elapsed.as_secs_f64() * 1000.0);
     let request =
         e.request.as_deref().map_or(String::new(), |r| format!(" \"{}\"", r.trim_end_matches(" HTTP/1.1").trim_end_matches(" HTTP/2")));
     let to_request = if request.is_empty() { String::new() } else { format!(" to{request}") };
-    let technique = e.technique.map_or(String::new(), |t| format!(" ({t})"));
+    let form = seen.subject.variant.as_ref().map_or(String::new(), |v| format!(", {v}"));
+    let technique = e.technique.map_or(String::new(), |t| format!(" ({t}{form})"));
     let saw = e.beacon_saw.map_or(String::new(), |a| format!(" from {a}"));
     let icmp = e.icmp.last().map_or(String::new(), |i| {
         let sender = i.sender.map_or("somebody".to_string(), |s| s.to_string());
@@ -144,31 +216,45 @@ fn happened(seen: &Observation, check: &Check) -> String {
         Outcome::BadHttp => format!("{who} answered with something that is not HTTP"),
         Outcome::Status(code) => format!("{who} answered {code}{to_request}{aside}"),
         Outcome::Mismatch => format!("{who} answered, but not as the check says{detail}"),
-        Outcome::Replied => format!("{who} replied after {took}{detail}"),
+        Outcome::Replied => match &seen.subject.asked {
+            Some(payload) => format!("{who} answered the UDP payload \"{payload}\" after {took}"),
+            None => format!("{who} answered an echo after {took}"),
+        },
         Outcome::Resolved => format!("{who} gave an answer{detail}"),
         Outcome::Relayed => format!("{who} relayed a stranger's request to our beacon{saw}{technique}"),
         Outcome::RelayedBlind => {
             format!("{who} relayed a stranger's request: our beacon saw it{saw}, though the answer did not come back{technique}")
         }
         Outcome::Tunnelled => format!("{who} granted{request}, proven by that host's certificate{technique}"),
+        Outcome::AclPassed if e.detail.is_some() => format!("{who} let us in: to{request}{detail}{technique}"),
         Outcome::AclPassed => format!("{who} tried to do{request} for us: its source ACL let us in{technique}"),
         Outcome::Egress => format!("the beacon {} saw us{saw}, as expected", seen.subject.address),
         Outcome::EgressOther => format!("the beacon {} saw us{saw}, which is none of the egress addresses", seen.subject.address),
-        Outcome::QueryTrue => format!("the peer {who} confirms it{detail}"),
-        Outcome::QueryFalse => format!("the peer {who} denies it{detail}"),
+        Outcome::QueryTrue => format!("{} {who} confirms it{detail}", asked(check)),
+        Outcome::QueryFalse => format!("{} {who} denies it{detail}", asked(check)),
         Outcome::Refused if icmp.is_empty() => format!("{who} refused the connection (RST after {took})"),
+        Outcome::Refused if seen.subject.transport != Transport::Tcp => format!("{who} refused what was sent{icmp}"),
         Outcome::Refused => format!("{who} refused the connection{icmp}"),
         Outcome::Prohibited => format!("the way to {who} is administratively prohibited{icmp}"),
         Outcome::Unreachable => format!("{who} is unreachable{icmp}"),
         Outcome::Timeout => format!(
-            "{who} gave no answer to {} SYNs in each of {} attempts",
-            seen.fewest_syns.or(e.syns_sent).unwrap_or(0),
+            "{who} gave no answer to {} {} in each of {} attempts",
+            seen.fewest_sent.or(e.syns_sent).or(e.datagrams_sent).unwrap_or(0),
+            match (seen.subject.transport, &seen.subject.asked) {
+                (Transport::Tcp, _) => "SYNs".to_string(),
+                (Transport::Udp, asked) => format!("UDP datagrams ({})", asked.as_deref().unwrap_or("payload")),
+                (Transport::Icmp, _) => "echoes".to_string(),
+            },
             seen.attempts.len()
         ),
         Outcome::Reset => format!("{who} accepted the connection and reset it at stage {}{aside}", seen.stage),
         Outcome::Closed => format!("{who} accepted the connection and closed it at stage {} without an answer{aside}", seen.stage),
         Outcome::Mute => format!("{who} accepted the connection and then said nothing at stage {} until the deadline{aside}", seen.stage),
-        Outcome::TlsRefused => format!("{who} refused the TLS handshake ({})", e.tls_alert.as_deref().unwrap_or("alert")),
+        Outcome::TlsRefused => format!(
+            "{who} refused the TLS handshake ({}){}",
+            e.tls_alert.as_deref().unwrap_or("alert"),
+            if aside.is_empty() { &detail } else { &aside }
+        ),
         Outcome::NxDomain => format!("{who} does not exist in DNS"),
         Outcome::NoData => format!("{who} has no address in DNS"),
         Outcome::DnsRefused => format!("{who} refused to answer the question{detail}"),

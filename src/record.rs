@@ -46,6 +46,20 @@ pub struct About {
     /// How old its record may grow before it proves nothing.
     #[serde(skip)]
     pub stale_after: Duration,
+    /// Where it is written; none where it is in no file.
+    #[serde(skip)]
+    pub origin: Option<Origin>,
+}
+
+/// Where a check is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The file, relative to the working directory where it lies below that, else absolute.
+    pub file: String,
+    /// From 1.
+    pub line: usize,
+    /// In characters, from 1.
+    pub column: usize,
 }
 
 /// One judged run.
@@ -77,6 +91,9 @@ pub struct Record {
     /// Still blocked, but by other means than in the run before.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub denial_changed: Vec<DenialChanged>,
+    /// How much of its ports a sweep has asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub coverage: Option<Coverage>,
     /// What was seen, the worst first, at most [`MAX_OBSERVATIONS`].
     pub observations: Vec<Seen>,
     /// What its witnesses showed.
@@ -84,6 +101,17 @@ pub struct Record {
     /// The start by the clock that freshness is judged by.
     #[serde(skip)]
     pub began: Moment,
+}
+
+/// How much of what it was to ask a sweep has asked, over all its addresses; the ports that must be open are not among them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Coverage {
+    /// Ports that must be closed.
+    pub planned: usize,
+    /// Of these, those that were asked in every attempt.
+    pub attempted: usize,
+    /// Of these, those that gave an answer to any, be it an ICMP error.
+    pub answered: usize,
 }
 
 /// The exposure window of an inverted check, over all its runs.
@@ -160,6 +188,11 @@ pub struct WitnessRecord {
 }
 
 impl About {
+    /// What must be so: kind, target and expectation.
+    pub fn claim(&self) -> String {
+        format!("{} {} must be {}", self.kind, self.target, self.expect)
+    }
+
     /// The same with every text that a file or the environment gave passed through `show`.
     #[must_use]
     pub fn shown(mut self, show: impl Fn(&str) -> String) -> About {
@@ -184,11 +217,13 @@ impl Seen {
         {
             *text = show(text);
         }
-        if let Some(peer) = &mut e.peer {
-            for there in &mut peer.reached {
-                there.address = show(&there.address);
-                there.asked = there.asked.take().map(|asked| show(&asked));
-            }
+        for text in e.dns.iter_mut().flat_map(|dns| &mut dns.records) {
+            *text = show(text);
+        }
+        let reached = e.peer.iter_mut().flat_map(|p| &mut p.reached).chain(e.query.iter_mut().flat_map(|q| &mut q.reached));
+        for there in reached {
+            there.address = show(&there.address);
+            there.asked = there.asked.take().map(|asked| show(&asked));
         }
         self.address = show(&self.address);
         self.asked = self.asked.map(|asked| show(&asked));
@@ -253,6 +288,7 @@ impl Record {
             duration: Duration::ZERO,
             exposure: Exposure::default(),
             denial_changed: Vec::new(),
+            coverage: None,
             observations: Vec::new(),
             witnesses: Vec::new(),
             began,

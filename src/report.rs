@@ -1,6 +1,6 @@
-//! Reports: what a round of checks came to, as text, JSON or JUnit. One format, one file, one function.
+//! Reports: what a round of checks came to, in the words of its reader. One format, one file, one function.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -12,18 +12,26 @@ use serde::Serialize;
 
 use crate::clock::Wall;
 use crate::observation::Evidence;
-use crate::record::{Record, Seen};
+use crate::record::{About, Record, Seen};
 use crate::verdict::{Cause, Verdict};
 use crate::witness::{Proof, ProofSet};
 
 mod drilled;
+mod github;
+mod gitlab;
 mod json;
 mod junit;
+mod sarif;
+mod tap;
 mod text;
 
 pub use drilled::{Drilled, Finding};
+pub use github::github;
+pub use gitlab::gitlab;
 pub use json::{json, json_of_one};
 pub use junit::junit;
+pub use sarif::sarif;
+pub use tap::tap;
 pub use text::text;
 
 /// The layout of the JSON report; it grows when a field changes its meaning or goes.
@@ -52,6 +60,10 @@ pub struct Summary {
     /// Checks of which neither could be shown.
     pub unproven: usize,
 }
+
+/// How many targets each name stands for.
+#[derive(Debug)]
+pub struct Names<'a>(BTreeMap<&'a str, usize>);
 
 /// What a report comes to, and so the exit code of `mustnot check` (SPEC section 5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +96,14 @@ pub enum Format {
     Json,
     /// For CI servers.
     Junit,
+    /// For GitHub's code scanning and other readers of SARIF 2.1.0.
+    Sarif,
+    /// For the log of a GitHub workflow.
+    Github,
+    /// For GitLab's code quality widget.
+    Gitlab,
+    /// For harnesses of the Test Anything Protocol.
+    Tap,
 }
 
 impl Report {
@@ -110,12 +130,36 @@ impl Report {
         }
     }
 
+    /// Whether the record is unproven, may be, and is not held against the run: where nothing holds, nothing is excused.
+    pub fn excuses(&self, record: &Record, allow_unproven: &BTreeSet<String>) -> bool {
+        let unproven = matches!(record.verdict, Verdict::Unproven(_));
+        let holds = |r: &Record| matches!(r.verdict, Verdict::Holds(_));
+        unproven && allow_unproven.contains(&record.about.name) && self.records.iter().any(holds)
+    }
+
+    /// The names of the checks, as a reader can tell them apart.
+    pub fn names(&self) -> Names<'_> {
+        let mut targets: BTreeMap<&str, usize> = BTreeMap::new();
+        for record in &self.records {
+            *targets.entry(&record.about.name).or_default() += 1;
+        }
+        Names(targets)
+    }
+
     /// The records, the worst first; within a verdict the most severe, then by name and target.
     pub fn worst_first(&self) -> Vec<&Record> {
         let mut records: Vec<&Record> = self.records.iter().collect();
         records
             .sort_by_cached_key(|r| (std::cmp::Reverse(r.verdict.rank()), r.about.severity, r.about.name.clone(), r.about.target.clone()));
         records
+    }
+}
+
+impl Names<'_> {
+    /// The check's name; with its target where one name stands for several.
+    pub fn of(&self, about: &About) -> String {
+        let alone = self.0.get(about.name.as_str()).is_none_or(|targets| *targets == 1);
+        if alone { about.name.clone() } else { format!("{} [{}]", about.name, about.target) }
     }
 }
 
@@ -144,9 +188,15 @@ impl fmt::Display for Conclusion {
 
 impl Format {
     /// Every format with its name.
-    const NAMES: [(Format, &'static str); 3] = [(Format::Text, "text"), (Format::Json, "json"), (Format::Junit, "junit")];
-    /// Formats that the specification knows and this version does not write.
-    const PLANNED: [&'static str; 2] = ["sarif", "github"];
+    pub const NAMES: &[(Format, &'static str)] = &[
+        (Format::Text, "text"),
+        (Format::Json, "json"),
+        (Format::Junit, "junit"),
+        (Format::Sarif, "sarif"),
+        (Format::Github, "github"),
+        (Format::Gitlab, "gitlab"),
+        (Format::Tap, "tap"),
+    ];
 
     /// Writes the report in this format.
     pub fn render(self, report: &Report, style: &Style) -> String {
@@ -154,6 +204,10 @@ impl Format {
             Format::Text => text(report, style),
             Format::Json => json(report),
             Format::Junit => junit(report, &style.allow_unproven),
+            Format::Sarif => sarif(report, &style.allow_unproven),
+            Format::Github => github(report, &style.allow_unproven),
+            Format::Gitlab => gitlab(report, &style.allow_unproven),
+            Format::Tap => tap(report, &style.allow_unproven),
         }
     }
 }
@@ -171,11 +225,8 @@ impl FromStr for Format {
         if let Some((format, _)) = Format::NAMES.iter().find(|row| row.1 == name) {
             return Ok(*format);
         }
-        let known = "write text, json or junit";
-        match Format::PLANNED.contains(&name) {
-            true => Err(format!("the format \"{name}\" is not built yet; {known}")),
-            false => Err(format!("there is no format \"{name}\"; {known}")),
-        }
+        let known: Vec<&str> = Format::NAMES.iter().map(|row| row.1).collect();
+        Err(format!("there is no format \"{name}\"; write one of {}", known.join(", ")))
     }
 }
 
@@ -224,6 +275,13 @@ fn remedy(error: &io::Error) -> &'static str {
     }
 }
 
+impl Record {
+    /// The reason; where there is none, what the cause means.
+    pub(crate) fn sentence(&self) -> &str {
+        if self.reason.is_empty() { meaning(self.cause) } else { &self.reason }
+    }
+}
+
 /// What a cause means, for a reader who has never seen its token.
 pub fn meaning(cause: Cause) -> &'static str {
     match cause {
@@ -243,6 +301,19 @@ pub fn meaning(cause: Cause) -> &'static str {
     }
 }
 
+/// SHA-256 over the parts, each with its length before it, in hexadecimal: by this a reader finds a result again in later runs.
+pub(crate) fn fingerprint(parts: &[&str]) -> String {
+    let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
+    for part in parts {
+        hash.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+        hash.update(part.as_bytes());
+    }
+    hash.finish().as_ref().iter().fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
 /// Tokens of proofs, or `none`.
 pub(crate) fn proofs(proofs: ProofSet) -> String {
     match proofs.is_empty() {
@@ -259,6 +330,9 @@ pub(crate) fn seen_line(seen: &Seen) -> String {
     }
     if let Some(variant) = &seen.variant {
         let _ = write!(line, " {variant}");
+    }
+    if let Some(asked) = &seen.asked {
+        let _ = write!(line, " asked for {asked}");
     }
     let times = if seen.attempts == 1 { "1 attempt".to_owned() } else { format!("{} attempts", seen.attempts) };
     let _ = write!(line, ": {} at {} after {:.1} ms, {times}", seen.outcome, seen.stage, seen.elapsed_ms);
@@ -301,12 +375,11 @@ mod tests {
     #[test]
     fn formats_read_back_and_others_say_what_to_write() {
         for (format, name) in Format::NAMES {
-            assert_eq!(name.parse(), Ok(format));
-            assert_eq!(format.to_string(), name);
+            assert_eq!(name.parse(), Ok(*format));
+            assert_eq!(format.to_string(), *name);
         }
-        assert_eq!("sarif".parse::<Format>(), Err("the format \"sarif\" is not built yet; write text, json or junit".into()));
-        assert_eq!("github".parse::<Format>(), Err("the format \"github\" is not built yet; write text, json or junit".into()));
-        assert_eq!("JSON".parse::<Format>(), Err("there is no format \"JSON\"; write text, json or junit".into()));
+        let told = "there is no format \"JSON\"; write one of text, json, junit, sarif, github, gitlab, tap";
+        assert_eq!("JSON".parse::<Format>(), Err(told.into()));
     }
 
     #[test]

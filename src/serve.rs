@@ -416,4 +416,21 @@ mod tests {
         drop(first);
         listen(&[SocketAddr::new([0, 0, 0, 0].into(), port), format!("[::]:{port}").parse().unwrap()]).unwrap();
     }
+
+    proptest::proptest! {
+        /// Whoever opens with whatever, in pieces or at once: no panic, and an end when the stream ends.
+        #[test]
+        fn no_opening_panics(
+            bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..600),
+            pieces in proptest::collection::vec(proptest::sample::select(vec!["GET ", "/x", " HTTP/1.1\r\n", "\r\n", "\n", "Host: x", "://", "?", " "]), 0..20),
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            for sent in [bytes, pieces.concat().into_bytes()] {
+                let opening = runtime.block_on(read_opening(&mut sent.as_slice(), REQUEST_LIMIT, |line| line.len() == 7));
+                if let Opening::Request(request) = opening {
+                    proptest::prop_assert!(request.path().len() <= sent.len().max(1));
+                }
+            }
+        }
+    }
 }

@@ -8,6 +8,10 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 
+mod hosts;
+
+pub use hosts::{Hosts, MAX_HOSTS};
+
 /// The longest name DNS can carry in text form (RFC 1035 section 2.3.4, less length octets).
 const MAX_NAME: usize = 253;
 /// The longest label of a name (RFC 1035 section 2.3.4).
@@ -296,6 +300,34 @@ impl PortSet {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+
+    /// How many ports are in the set.
+    pub fn len(&self) -> usize {
+        self.0.iter().map(|(low, high)| usize::from(high - low) + 1).sum()
+    }
+
+    /// Every port, in order.
+    pub fn iter(&self) -> impl Iterator<Item = u16> + '_ {
+        self.0.iter().flat_map(|(low, high)| *low..=*high)
+    }
+
+    /// A set of these ports, which are in order.
+    pub fn of(ports: impl IntoIterator<Item = u16>) -> PortSet {
+        let mut ranges: Vec<(u16, u16)> = Vec::new();
+        for port in ports {
+            match ranges.last_mut() {
+                Some(last) if last.1.checked_add(1) == Some(port) => last.1 = port,
+                _ => ranges.push((port, port)),
+            }
+        }
+        PortSet(ranges)
+    }
+
+    /// What is in this set and not in the other.
+    #[must_use]
+    pub fn without(&self, other: &PortSet) -> PortSet {
+        PortSet::of(self.iter().filter(|port| !other.contains(*port)))
+    }
 }
 
 /// A network in CIDR form, or a single address.
@@ -337,6 +369,16 @@ impl fmt::Display for Host {
             Host::Ip(IpAddr::V4(ip)) => ip.fmt(f),
             Host::Ip(IpAddr::V6(ip)) => write!(f, "[{ip}]"),
         }
+    }
+}
+
+impl fmt::Display for PortSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, (low, high)) in self.0.iter().enumerate() {
+            let comma = if at == 0 { "" } else { ", " };
+            if low == high { write!(f, "{comma}{low}")? } else { write!(f, "{comma}{low}-{high}")? }
+        }
+        Ok(())
     }
 }
 
@@ -412,6 +454,15 @@ mod tests {
         assert_eq!(PortSet::parse(["1-65535"]).unwrap(), PortSet(vec![(1, 65535)]));
         assert_eq!(PortSet::parse(["9-8"]).unwrap_err(), "the range 9-8 runs backwards; write 8-9");
         assert!(PortSet::parse(["80,"]).is_err());
+    }
+
+    #[test]
+    fn port_sets_count_and_take_away() {
+        let all = PortSet::parse(["1-65535"]).unwrap();
+        assert_eq!((all.len(), all.iter().count()), (65_535, 65_535));
+        let rest = all.without(&PortSet::parse(["1", "22", "65535"]).unwrap());
+        assert_eq!((rest.len(), rest.to_string()), (65_532, "2-21, 23-65534".to_string()));
+        assert!(rest.without(&all).is_empty());
     }
 
     #[test]

@@ -10,10 +10,10 @@ use serde::{Serialize, Serializer};
 use crate::clock::Moment;
 use crate::expectation::{Expectation, Reading};
 use crate::observation::{Observation, Outcome};
-use crate::witness::{Lapse, ProofSet, Proven};
+use crate::witness::{Lapse, Proof, ProofSet, Proven};
 
 /// The longest grace past a missed run, besides the run itself (SPEC 2.4).
-const MAX_GRACE: Duration = Duration::from_secs(300);
+pub const MAX_GRACE: Duration = Duration::from_secs(300);
 
 /// What a run or an observation comes to. No `Default` and no `bool`: nothing holds by omission.
 #[derive(Debug, Clone, PartialEq)]
@@ -74,6 +74,13 @@ pub struct Claim<'a> {
     pub attempts: usize,
 }
 
+impl Claim<'_> {
+    /// The proofs that a `holds` of this observation must have.
+    pub fn required(&self, seen: &Observation) -> ProofSet {
+        if self.expectation.needs_target_for(seen) { self.require.with(Proof::Target) } else { self.require }
+    }
+}
+
 /// What one named witness has to say around one observation.
 pub type Testimony = (String, Result<Proven, Lapse>);
 
@@ -105,7 +112,7 @@ pub fn judge(seen: Observation, claim: Claim<'_>, witnesses: Vec<Testimony>) -> 
         Reading::Incomplete => Verdict::Unproven(Cause::Coverage), // 3
         Reading::Mixed | Reading::Undecided => Verdict::Unproven(not_as_demanded), // 3
         Reading::Accepted if !inverted => Verdict::Holds(Held { _private: () }), // 4
-        Reading::Accepted if all_proven && claim.require.without(proofs).is_empty() => Verdict::Holds(Held { _private: () }), // 3
+        Reading::Accepted if all_proven && claim.required(&seen).without(proofs).is_empty() => Verdict::Holds(Held { _private: () }), // 3
         Reading::Accepted => Verdict::Unproven(no_proof),        // 3
         Reading::Answered if all_proven || authenticated => Verdict::Violated(not_as_demanded), // 5
         Reading::Answered => Verdict::Unproven(Cause::WitnessFailed), // 5

@@ -13,7 +13,7 @@ use serde::{Serialize, Serializer};
 
 use crate::clock::{Moment, Wall};
 use crate::expectation::Expectation;
-use crate::observation::{Class, Family, Observation, Outcome, Reached, Subject, Transport};
+use crate::observation::{Class, ClientCertificate, Family, Observation, Outcome, Reached, Subject, Transport};
 
 /// How many runs a timeline keeps: ten minutes at one run a second, far more than any window needs.
 const MAX_RUNS: usize = 600;
@@ -255,6 +255,10 @@ impl Timeline {
     /// # Errors
     /// Why it was not.
     pub fn around(&self, seen: &Observation, window: Duration, decoys: &Decoys) -> Result<Proven, Lapse> {
+        if self.runs.iter().flat_map(|run| run.seen()).any(|w| asks_the_same_server(w, seen)) {
+            // Another server that answers does not make up for one that denies every name.
+            self.bracket(seen, window, decoys, |w| asks_the_same_server(w, seen))?;
+        }
         let (before, after) = self.bracket(seen, window, decoys, |_| true)?;
         let shown = |proof: Proof| self.bracket(seen, window, decoys, |w| shows(w, seen, proof)).is_ok();
         let proofs = Proof::ALL.into_iter().filter(|p| shown(*p)).collect();
@@ -291,7 +295,7 @@ impl Timeline {
         if after.started.since(seen.ended) > window {
             return Err(Lapse::TooLate(after.started.since(seen.ended)));
         }
-        let wavered = |o: &Observation| o.evidence.peer.as_ref().is_some_and(|p| p.holding_since.is_none_or(|since| since > seen.started));
+        let wavered = |o: &Observation| o.evidence.hearsay_since().is_some_and(|held| held.is_none_or(|since| since > seen.started));
         if after.accepted(decoys).filter(|o| about(o)).any(wavered) {
             return Err(Lapse::PeerWavered);
         }
@@ -322,36 +326,56 @@ fn is_same_way_out(witness: &Observation, seen: &Observation) -> bool {
     !witness.subject.via && witness.subject.dialled.is_some() && witness.subject.source == seen.subject.source && family && outside
 }
 
+/// Both are questions to the same name server.
+fn asks_the_same_server(witness: &Observation, seen: &Observation) -> bool {
+    witness.evidence.dns.is_some() && seen.evidence.dns.is_some() && witness.subject.dialled == seen.subject.dialled
+}
+
 /// The very address and port of `seen`, reached by another way: another source, a tunnel to it, or another vantage.
 fn reached_the_same(witness: &Observation, seen: &Observation) -> bool {
     let Some(target) = seen.subject.reached else { return false };
-    if let Some(peer) = &witness.evidence.peer {
-        return peer.reached.iter().any(|there| peer_reached(there, &seen.subject, target));
+    if let Some(reached) = witness.evidence.hearsay_reached() {
+        return reached.iter().any(|there| peer_reached(there, &seen.subject, target));
     }
     if !is_same_question((witness.subject.transport, &witness.subject.asked), &seen.subject) {
         return false;
     }
     let another_source = witness.subject.source != seen.subject.source && differ(witness.local_ip(), seen.local_ip());
-    let tunnelled_there = witness.subject.via && witness.subject.reached == Some(target);
-    let dialled_there = witness.subject.dialled.is_some_and(|there| is_same_place(there, &seen.subject, target)) && another_source;
-    tunnelled_there || dialled_there || was_led_there(witness, seen, target)
+    let there = |address: Option<SocketAddr>| address.is_some_and(|there| is_same_place(there, &seen.subject, target));
+    let tunnelled_there = witness.subject.via && there(witness.subject.reached);
+    let dialled_there = there(witness.subject.dialled) && another_source;
+    tunnelled_there || dialled_there || was_led_there(witness, seen, target) || had_the_certificate(witness, seen, target)
+}
+
+/// The witness came the same way to the very address and port, was asked for a client certificate there, and showed the one that
+/// it has; `seen` was refused for want of one. The certificate is the allowed way then, as elsewhere the source is.
+fn had_the_certificate(witness: &Observation, seen: &Observation, target: SocketAddr) -> bool {
+    let same_way = !witness.subject.via && !seen.subject.via && witness.subject.source == seen.subject.source;
+    let there = witness.subject.dialled == Some(target) && witness.evidence.redirected_to.is_none();
+    let by_certificate = witness.evidence.client_certificate == Some(ClientCertificate::Own);
+    same_way && there && by_certificate && seen.evidence.refused_for.is_some()
 }
 
 /// Whether an answer by this transport to this question is one to what `seen` asked. An ICMP echo asks whether the address
 /// is alive, and whoever answers there by any transport says so.
 fn is_same_question((transport, asked): (Transport, &Option<String>), seen: &Subject) -> bool {
-    seen.transport == Transport::Icmp || (transport == seen.transport && *asked == seen.asked)
+    // What is asked says by what, too, save that a zone comes by TCP and a peer tells a name server's answers as of UDP.
+    seen.transport == Transport::Icmp || (*asked == seen.asked && (asked.is_some() || transport == seen.transport))
 }
 
-/// The same address and port; ICMP knows no ports.
+/// The same address and port; ICMP knows no ports, and to a sweep (port 0) any port of the address will do.
 fn is_same_place(there: SocketAddr, seen: &Subject, target: SocketAddr) -> bool {
-    there == target || (seen.transport == Transport::Icmp && there.ip() == target.ip())
+    there == target || ((seen.transport == Transport::Icmp || target.port() == 0) && there.ip() == target.ip())
 }
 
 fn peer_reached(there: &Reached, seen: &Subject, target: SocketAddr) -> bool {
     let by_address = there.address.parse().is_ok_and(|address| is_same_place(address, seen, target))
         || there.address.parse().is_ok_and(|ip: IpAddr| seen.transport == Transport::Icmp && ip == target.ip());
-    let by_name = seen.named.as_ref() == Some(&there.address);
+    let host = |address: &str| address.rsplit_once(':').map(|(host, _)| host.to_string());
+    let by_name = match &seen.named {
+        Some(named) if target.port() == 0 => host(named).is_some() && host(named) == host(&there.address),
+        named => named.as_ref() == Some(&there.address),
+    };
     is_same_question((there.transport, &there.asked), seen) && (by_address || by_name)
 }
 
@@ -363,7 +387,8 @@ fn was_led_there(witness: &Observation, seen: &Observation, target: SocketAddr) 
         (Some(theirs), Some(ours)) => witness.subject.source != seen.subject.source && theirs != ours,
         _ => false,
     };
-    !witness.subject.via && witness.evidence.redirected_to == Some(target) && from_elsewhere
+    let led_there = witness.evidence.redirected_to.is_some_and(|there| is_same_place(there, &seen.subject, target));
+    !witness.subject.via && led_there && from_elsewhere
 }
 
 fn differ(a: Option<IpAddr>, b: Option<IpAddr>) -> bool {
@@ -373,13 +398,25 @@ fn differ(a: Option<IpAddr>, b: Option<IpAddr>) -> bool {
     }
 }
 
-/// What a decoy run is shared by: the same way out to the same port.
-pub type DecoyKey = (Family, Option<IpAddr>, u16);
+/// What a decoy run is shared by: the same way out, by the same transport to the same port, with the same question.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DecoyKey {
+    /// The family of the way out.
+    pub family: Family,
+    /// The address that is bound.
+    pub source: Option<IpAddr>,
+    /// What carries the first packet.
+    pub transport: Transport,
+    /// The port; 0 where the transport has none.
+    pub port: u16,
+    /// What is asked ([`Subject::asked`]).
+    pub asked: Option<String>,
+}
 
-/// One attempt to connect to the decoy, an address where nobody is (RFC 5737, RFC 3849).
+/// One attempt to connect to the decoy or to be answered by it, an address where nobody is (RFC 5737, RFC 3849).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DecoyRun {
-    /// Family, source and port.
+    /// The way out, and the question.
     pub key: DecoyKey,
     /// Before its first packet.
     pub started: Moment,
@@ -411,19 +448,31 @@ impl Decoys {
     }
 
     /// Whether a run of that key began at or after `since`.
-    pub fn ran_since(&self, key: DecoyKey, since: Moment) -> bool {
-        self.runs.iter().any(|d| d.key == key && d.started >= since)
+    pub fn ran_since(&self, key: &DecoyKey, since: Moment) -> bool {
+        self.runs.iter().any(|d| d.key == *key && d.started >= since)
     }
 
     /// The decoys that could unmask this observation: one for its connection, and one for that of its last redirect. None
     /// where nothing needs to be unmasked: nobody answered, the answer is authenticated, or the connection never left this host.
     pub fn keys_for(seen: &Observation) -> impl Iterator<Item = DecoyKey> {
-        let suspect = seen.subject.transport == Transport::Tcp && seen.got_past_tcp() && seen.evidence.authenticated.is_none();
+        let subject = &seen.subject;
+        let answered = match subject.transport {
+            Transport::Tcp => seen.got_past_tcp(),
+            Transport::Udp | Transport::Icmp => seen.was_replied_to(),
+        };
+        let suspect = answered && seen.evidence.authenticated.is_none();
         let stayed = |to: &SocketAddr| to.ip().is_loopback() || seen.local_ip() == Some(to.ip());
         let first = seen.subject.dialled.filter(|_| !seen.stayed_on_this_host());
         let last = seen.evidence.redirected_to.filter(|to| !stayed(to));
-        let source = seen.subject.source;
-        first.into_iter().chain(last).filter(move |_| suspect).map(move |to| (Family::of(to.ip()), source, to.port()))
+        let key = move |to: SocketAddr| DecoyKey {
+            family: Family::of(to.ip()),
+            source: subject.source,
+            transport: subject.transport,
+            port: to.port(),
+            // Whoever completes handshakes for everybody does so before he knows the question.
+            asked: subject.asked.clone().filter(|_| subject.transport != Transport::Tcp),
+        };
+        first.into_iter().chain(last).filter(move |_| suspect).map(key)
     }
 
     /// Whether the decoy connected around this observation; none where no decoy run lies within the window.
@@ -471,7 +520,7 @@ impl fmt::Display for Lapse {
             Lapse::FailedAfter(why) => write!(f, "it failed just after: {why}"),
             Lapse::TooLate(gap) => write!(f, "its next run began {:.1} s after, outside the window", gap.as_secs_f64()),
             Lapse::FailedBetween(why) => write!(f, "it failed meanwhile: {why}"),
-            Lapse::PeerWavered => f.write_str("its check there did not hold all the while"),
+            Lapse::PeerWavered => f.write_str("what it asks for elsewhere did not hold all the while"),
         }
     }
 }

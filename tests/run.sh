@@ -14,9 +14,17 @@ say() { printf '\n=== %s\n' "$*"; }
 
 # A command that must be there, and the package that brings it.
 NEEDS=(
-    cc:gcc nft:nftables ip:iproute2 sysctl:procps unshare:util-linux nsenter:util-linux squid:squid unbound:unbound
-    promtool:prometheus python3:python3 curl:curl nc:netcat-openbsd openssl:openssl update-ca-certificates:ca-certificates
+    cc:gcc nft:nftables ip:iproute2 sysctl:procps unshare:util-linux nsenter:util-linux setpriv:util-linux squid:squid
+    unbound:unbound nsd:nsd knotd:knot dig:bind9-dnsutils
+    chronyd:chrony snmpd:snmpd memcached:memcached turnserver:coturn coap-server-notls:libcoap3-bin rpcbind:rpcbind caddy:caddy
+    /usr/lib/ipsec/charon:strongswan-charon
     nginx:nginx-light haproxy:haproxy apache2:apache2
+    promtool:prometheus prometheus:prometheus python3:python3 curl:curl nc:netcat-openbsd openssl:openssl update-ca-certificates:ca-certificates
+    prove:perl
+    # The zoo of proxies.
+    tinyproxy:tinyproxy-bin danted:dante-server microsocks:microsocks privoxy:privoxy
+    ncat:ncat sniproxy:sniproxy lighttpd:lighttpd nghttpx:nghttp2-proxy simpleproxy:simpleproxy socat:socat stunnel4:stunnel4
+    ssh:openssh-client sshd:openssh-server
 )
 POLICY=/usr/sbin/policy-rc.d
 
@@ -30,6 +38,7 @@ missing_packages() {
     done | sort -u
     # The C library's headers come apart from the compiler where nothing recommended is installed.
     [ -e /usr/include/stdio.h ] || echo libc6-dev
+    [ -e /usr/lib/nginx/modules/ngx_stream_module.so ] || echo libnginx-mod-stream
 }
 
 # Debian starts a daemon as soon as it is installed; a policy of 101 forbids that (invoke-rc.d(8)). It goes again, whatever happens.

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::engine::Listener;
@@ -39,6 +41,7 @@ impl Console {
 
     /// Ends a line of progress, so that what follows starts on its own.
     pub fn clear_progress() {
+        flush();
         if std::io::stderr().is_terminal() {
             eprint!("\r\x1b[K");
         }
@@ -62,8 +65,7 @@ impl Listener for Console {
                     }
                 }
             }
-            Show::Progress(all) if std::io::stderr().is_terminal() => eprint!("\r\x1b[K{}/{all} checked: {name} {verdict}", seen.done),
-            Show::Progress(all) => eprintln!("{}/{all} checked: {name} {verdict}", seen.done),
+            Show::Progress(all) => tell(Line::Progress(format!("{}/{all} checked: {name} {verdict}", seen.done))),
         }
     }
 
@@ -80,8 +82,74 @@ impl Listener for Console {
     }
 }
 
-/// A line on standard output. A reader that has gone away is no reason to stop monitoring.
+/// Lines that may wait for a slow reader.
+const MAX_WAITING: usize = 1024;
+/// How long the last lines may take at the end.
+const LAST_LINES: Duration = Duration::from_secs(2);
+
+/// What the printer is told.
+enum Order {
+    Print(Line),
+    /// Tell when all before this is printed.
+    Report(SyncSender<()>),
+}
+
+/// One line, and where it goes.
+enum Line {
+    Out(String),
+    Progress(String),
+}
+
+/// The one thread that writes for people. Nobody waits for it: whoever stops reading loses lines, and is told how many.
+static PRINTER: LazyLock<SyncSender<Order>> = LazyLock::new(|| {
+    let (tell, orders) = sync_channel(MAX_WAITING);
+    std::thread::spawn(move || {
+        for order in orders {
+            match order {
+                Order::Print(line) => {
+                    let lost = LOST.swap(0, Ordering::Relaxed);
+                    if lost > 0 {
+                        print(&Line::Out(format!("({lost} lines were lost here, since nobody read them)")));
+                    }
+                    print(&line);
+                }
+                Order::Report(done) => drop(done.send(())),
+            }
+        }
+    });
+    tell
+});
+static LOST: AtomicU64 = AtomicU64::new(0);
+
+/// A reader that has gone away is no reason to stop monitoring.
+fn print(line: &Line) {
+    match line {
+        Line::Out(line) => {
+            let mut out = std::io::stdout().lock();
+            let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+        }
+        Line::Progress(line) => {
+            let mut out = std::io::stderr().lock();
+            let _ = if out.is_terminal() { write!(out, "\r\x1b[K{line}") } else { writeln!(out, "{line}") }.and_then(|()| out.flush());
+        }
+    }
+}
+
+fn tell(line: Line) {
+    if PRINTER.try_send(Order::Print(line)).is_err() {
+        LOST.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A line on standard output.
 pub fn say(line: &str) {
-    let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+    tell(Line::Out(line.to_string()));
+}
+
+/// Waits until what was said is printed, or nobody reads it for a while.
+pub fn flush() {
+    let (done, told) = sync_channel(1);
+    if PRINTER.try_send(Order::Report(done)).is_ok() {
+        let _ = told.recv_timeout(LAST_LINES);
+    }
 }

@@ -63,12 +63,27 @@ fn configuration(args: &cli::Probe) -> Result<String, String> {
     if !args.families.is_empty() {
         let _ = writeln!(way, "families = {}", list(&args.families));
     }
+    let payload = |kind: &str| match &args.payload {
+        Some(payload) if kind == "udp" => format!("payload = {}\n", quote(payload)),
+        _ => String::new(),
+    };
     check.push_str(&way);
+    for (key, values) in [("server", &args.server), ("record", &args.record), ("answers", &args.answers)] {
+        if !values.is_empty() {
+            let _ = writeln!(check, "{key} = {}", list(values));
+        }
+    }
+    check.push_str(&payload("udp"));
     if let Some(via) = &args.via {
         let _ = writeln!(check, "via = {}", quote(via));
     }
     if !args.beacon.is_empty() {
         let _ = writeln!(check, "beacon = {}", list(&args.beacon));
+    }
+    for (key, values) in [("techniques", &args.technique), ("spoof", &args.spoof)] {
+        if !values.is_empty() {
+            let _ = writeln!(check, "{key} = {}", list(values));
+        }
     }
     for set in &args.set {
         let (key, value) = set.split_once('=').ok_or_else(|| format!("--set {set}: write KEY=VALUE, with VALUE as in TOML"))?;
@@ -80,6 +95,10 @@ fn configuration(args: &cli::Probe) -> Result<String, String> {
             witness.split_once(':').ok_or_else(|| format!("--witness {witness}: write KIND:TARGET, such as tcp:example.com:443"))?;
         text.push_str(&section(name, kind, target, &quote("open")));
         text.push_str(&way);
+        if kind == "dns" && !args.server.is_empty() {
+            let _ = writeln!(text, "server = {}", list(&args.server));
+        }
+        text.push_str(&payload(kind));
     }
     Ok(text)
 }

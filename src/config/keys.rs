@@ -66,21 +66,32 @@ pub const OWN: &[(&str, &[Kind])] = &[
     ("deny_location", &[Kind::Http]),
     ("http_version", &[Kind::Http]),
     ("variants", &[Kind::Http]),
-    ("spoof", &[Kind::Http]),
-    ("server_name", &[Kind::Tls, Kind::Http, Kind::Peer, Kind::OpenProxy]),
-    ("ca_file", &[Kind::Tls, Kind::Http, Kind::Peer, Kind::OpenProxy]),
-    ("client_cert_file", &[Kind::Tls, Kind::Http, Kind::Peer]),
-    ("client_key_file", &[Kind::Tls, Kind::Http, Kind::Peer]),
-    ("alpn", &[Kind::Tls, Kind::Http, Kind::Peer]),
-    ("min_version", &[Kind::Tls, Kind::Http, Kind::Peer]),
-    ("max_version", &[Kind::Tls, Kind::Http, Kind::Peer]),
+    ("server_name", &[Kind::Tls, Kind::Http, Kind::Peer, Kind::PromQl, Kind::OpenProxy]),
+    ("ca_file", &[Kind::Tls, Kind::Http, Kind::Peer, Kind::PromQl, Kind::OpenProxy]),
+    ("client_cert_file", &[Kind::Tls, Kind::Http, Kind::Peer, Kind::PromQl]),
+    ("client_key_file", &[Kind::Tls, Kind::Http, Kind::Peer, Kind::PromQl]),
+    ("alpn", &[Kind::Tls, Kind::Http, Kind::Peer, Kind::PromQl]),
+    ("min_version", &[Kind::Tls, Kind::Http, Kind::Peer, Kind::PromQl]),
+    ("max_version", &[Kind::Tls, Kind::Http, Kind::Peer, Kind::PromQl]),
+    ("client_certs", &[Kind::Tls, Kind::Http]),
+    ("certificate_sha256", &[Kind::Tls, Kind::Http]),
     ("check", &[Kind::Peer]),
-    ("max_age", &[Kind::Peer]),
-    ("user", &[Kind::Peer]),
-    ("password_file", &[Kind::Peer]),
+    ("query", &[Kind::PromQl]),
+    ("max_age", &[Kind::Peer, Kind::PromQl]),
+    ("user", &[Kind::Peer, Kind::PromQl]),
+    ("password_file", &[Kind::Peer, Kind::PromQl]),
     ("beacon", &[Kind::OpenProxy]),
     ("techniques", &[Kind::OpenProxy]),
     ("allowed_destination", &[Kind::OpenProxy]),
+    ("record", &[Kind::Dns]),
+    ("server", &[Kind::Dns]),
+    ("answers", &[Kind::Dns]),
+    ("payload", &[Kind::Udp]),
+    ("ports", &[Kind::Ports]),
+    ("except", &[Kind::Ports]),
+    ("open", &[Kind::Ports]),
+    ("rate", &[Kind::Ports]),
+    ("spoof", &[Kind::Http, Kind::OpenProxy]),
 ];
 
 /// Tables that the specification knows and this version has not built.
@@ -90,10 +101,9 @@ const UNBUILT_WEB: &[&str] = &["cert_file", "key_file", "client_ca_file", "basic
 /// The same of `[proxy]`.
 const UNBUILT_PROXY: &[&str] = &["proxy_protocol_from", "egress_budget", "drain", "drain_lead", "health_listen"];
 /// The same of a check.
-const UNBUILT_CHECK: &[&str] =
-    &["template", "allow_targets", "via_method", "payload", "record", "server", "answers", "ports", "except", "open", "rate", "query"];
+const UNBUILT_CHECK: &[&str] = &["template", "allow_targets", "via_method"];
 /// Kinds that the specification knows and this version has not built.
-pub const UNBUILT_KINDS: &[&str] = &["udp", "icmp", "dns", "ports", "promql"];
+pub const UNBUILT_KINDS: &[&str] = &[];
 
 /// What to say of something that a later version will have.
 pub fn not_built(what: &str) -> String {

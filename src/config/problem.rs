@@ -106,16 +106,16 @@ impl Problems {
 }
 
 /// Where each line begins.
-struct Lines(Vec<usize>);
+pub(super) struct Lines(Vec<usize>);
 
 impl Lines {
-    fn of(text: &str) -> Lines {
+    pub(super) fn of(text: &str) -> Lines {
         let begins = text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(i, _)| i + 1);
         Lines(std::iter::once(0).chain(begins).collect())
     }
 
     /// Line and column, both from 1; columns are characters.
-    fn position(&self, text: &str, offset: usize) -> (usize, usize) {
+    pub(super) fn position(&self, text: &str, offset: usize) -> (usize, usize) {
         let line = self.0.partition_point(|begin| *begin <= offset).max(1);
         let begin = self.0.get(line - 1).copied().unwrap_or(0);
         let before = text.get(begin..).unwrap_or("").char_indices().take_while(|(i, _)| begin + i < offset).count();

@@ -11,7 +11,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::duration;
 use super::environment;
-use super::problem::{At, Place, Problem, Problems};
+use super::problem::{At, Lines, Place, Problem, Problems};
 use crate::secret::Secret;
 
 /// How far a mistyped word may be from the one that was meant: one edit in this many letters. As many that begin it do, too.
@@ -47,6 +47,8 @@ pub struct Context<'a> {
     pub broken: bool,
     /// A section's header is broken: what stands below it seems to be elsewhere.
     pub adrift: bool,
+    text: &'a str,
+    lines: Lines,
     notes: RefCell<Notes>,
 }
 
@@ -61,8 +63,19 @@ pub struct Section<'s, 'i> {
 
 impl<'a> Context<'a> {
     /// A context in which nothing was found yet.
-    pub(super) fn new(base_dir: &'a Path, env: &'a dyn Fn(&str) -> Option<String>, broken: bool, adrift: bool) -> Context<'a> {
-        Context { env, base_dir, broken, adrift, notes: RefCell::default() }
+    pub(super) fn new(
+        text: &'a str,
+        base_dir: &'a Path,
+        env: &'a dyn Fn(&str) -> Option<String>,
+        broken: bool,
+        adrift: bool,
+    ) -> Context<'a> {
+        Context { env, base_dir, broken, adrift, text, lines: Lines::of(text), notes: RefCell::default() }
+    }
+
+    /// Line and column of the place, both from 1; columns are characters.
+    pub fn position(&self, place: &Place) -> (usize, usize) {
+        self.lines.position(self.text, place.offset)
     }
 
     /// Everything that was noted, found again in its file's text.

@@ -6,16 +6,20 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::dns::Dns;
 use super::keys;
 use super::problem::At;
 use super::reader::{Section, listed};
 use super::targets::{self, Target};
 use super::value::{
-    filled, parse_address, parse_alpn, parse_base, parse_beacon, parse_decoy, parse_door, parse_family, parse_host_port,
-    parse_http_version, parse_kind, parse_label, parse_listen, parse_log, parse_method, parse_name, parse_proof, parse_resolver,
-    parse_runbook, parse_severity, parse_technique, parse_url, parse_user, parse_variants, parse_version, parse_via,
+    client_cert_name, filled, parse_address, parse_alpn, parse_base, parse_beacon, parse_client_cert, parse_decoy, parse_door,
+    parse_family, parse_host_port, parse_hosts, parse_http_version, parse_kind, parse_label, parse_listen, parse_log, parse_method,
+    parse_name, parse_proof, parse_query, parse_resolver, parse_runbook, parse_scope, parse_severity, parse_sha256, parse_technique,
+    parse_url, parse_user, parse_variants, parse_version, parse_via,
 };
-use super::written::{AdminPage, Beacon, Check, Common, Expect, File, Http, MAX_LABELS, OpenProxy, Own, Peer, Tls, Via};
+use super::written::{
+    AdminPage, Beacon, Check, Common, Expect, File, Http, MAX_LABELS, OpenProxy, Own, Peer, Ports, PromQl, Tls, Tried, Via,
+};
 use crate::observation::Family;
 use crate::probe::Kind;
 use crate::proxy;
@@ -23,7 +27,7 @@ use crate::secret::Secret;
 use crate::target::{Host, PortSet, Url, parse_cidr};
 
 /// Headers that the monitor writes itself, or that frame the message (RFC 9110, RFC 9112).
-const OWN_HEADERS: [&str; 11] = [
+pub(super) const OWN_HEADERS: [&str; 11] = [
     "host",
     "user-agent",
     "accept",
@@ -38,6 +42,8 @@ const OWN_HEADERS: [&str; 11] = [
 ];
 /// The least and the most that `max_head` can mean, in bytes.
 const HEAD: std::ops::RangeInclusive<usize> = 1024..=1_048_576;
+/// Packets or connects a second that a sweep may be told to send: a million is as fast as it can.
+const RATE: std::ops::RangeInclusive<usize> = 1..=1_000_000;
 /// Any duration but none.
 const SOME: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -253,7 +259,12 @@ fn remedy_for_target(kind: Option<Kind>) -> &'static str {
         Some(Kind::Http) => "write target = \"https://admin.example.com/\"",
         Some(Kind::EgressIp) => "write target = \"http://beacon.example.com:443/\"",
         Some(Kind::Peer) => "write target = \"https://office-monitor.example.com:9890\"",
+        Some(Kind::PromQl) => "write target = \"http://prometheus.example.com:9090\"",
         Some(Kind::OpenProxy) => "write target = \"proxy.example.com:3128\"",
+        Some(Kind::Dns) => "write target = \"db.internal.example.com\"",
+        Some(Kind::Udp) => "write target = \"resolver.example.com:53\"",
+        Some(Kind::Icmp) => "write target = \"db.example.com\" or a network such as \"192.0.2.0/24\"",
+        Some(Kind::Ports) => "write target = \"db.example.com\", \"192.0.2.0/28\" or \"192.0.2.10-192.0.2.20\"",
         Some(Kind::Tcp | Kind::Tls) | None => "write target = \"db.example.com:5432\"",
     }
 }
@@ -262,8 +273,9 @@ fn remedy_for_expect(kind: Option<Kind>) -> &'static str {
     match kind {
         Some(Kind::EgressIp) => "write expect = { ip = [\"203.0.113.10\"] }",
         Some(Kind::Peer) => "write expect = \"open\"",
-        Some(Kind::OpenProxy) => "write expect = \"blocked\"",
-        Some(Kind::Tcp | Kind::Tls | Kind::Http) | None => "write expect = \"open\" or \"blocked\"",
+        Some(Kind::PromQl) => "write expect = \"open\", or \"blocked\" for a series that must be empty or zero",
+        Some(Kind::OpenProxy | Kind::Ports) => "write expect = \"blocked\"",
+        Some(Kind::Tcp | Kind::Tls | Kind::Http | Kind::Udp | Kind::Icmp | Kind::Dns) | None => "write expect = \"open\" or \"blocked\"",
     }
 }
 
@@ -357,7 +369,7 @@ fn read_own(section: &Section<'_, '_>, kind: Kind) -> Own {
     let host_port = || section.parsed("target", "\"db.example.com:5432\"", parse_host_port);
     match kind {
         Kind::Tcp => Own::Tcp { target: host_port() },
-        Kind::Tls => Own::Tls { target: host_port(), tls: read_tls(section) },
+        Kind::Tls => Own::Tls { target: host_port(), tls: Box::new(read_tls(section)) },
         Kind::Http => Own::Http(Box::new(Http {
             target: section.parsed("target", "\"https://admin.example.com/\"", parse_url),
             via: read_via(section),
@@ -371,9 +383,10 @@ fn read_own(section: &Section<'_, '_>, kind: Kind) -> Own {
             spoof: some_of(section, section.one_or_list("spoof", "\"203.0.113.10\"", parse_cidr)),
             tls: read_tls(section),
         })),
-        Kind::EgressIp => {
-            Own::EgressIp { target: section.parsed("target", "\"http://beacon.example.com:443/\"", parse_beacon), via: read_via(section) }
-        }
+        Kind::EgressIp => Own::EgressIp {
+            target: section.parsed("target", "\"http://beacon.example.com:443/\"", parse_beacon),
+            via: Box::new(read_via(section)),
+        },
         Kind::Peer => Own::Peer(Box::new(Peer {
             target: section.parsed("target", "\"https://office-monitor.example.com:9890\"", parse_base),
             check: {
@@ -385,20 +398,69 @@ fn read_own(section: &Section<'_, '_>, kind: Kind) -> Own {
             password_file: section.parsed("password_file", "\"peer.password\"", filled),
             tls: read_tls(section),
         })),
+        Kind::PromQl => {
+            Own::PromQl(Box::new(PromQl {
+                target: section.parsed("target", "\"http://prometheus.example.com:9090\"", parse_base),
+                query: {
+                    let like = "\"mustnot_check_verdict{check=\\\"admin-open\\\",verdict=\\\"holds\\\"}\"";
+                    section.require("query", "write a series, such as query = 'mustnot_check_verdict{check=\"admin-open\",vantage=\"office\",verdict=\"holds\"}'");
+                    section.parsed("query", like, parse_query)
+                },
+                max_age: section.duration("max_age", SECOND),
+                user: section.parsed("user", "\"monitor\"", parse_user),
+                password_file: section.parsed("password_file", "\"prometheus.password\"", filled),
+                tls: read_tls(section),
+            }))
+        }
+        Kind::Dns => Own::Dns(Box::new(Dns::read(section))),
         Kind::OpenProxy => Own::OpenProxy(Box::new(OpenProxy {
             target: section.parsed("target", "\"proxy.example.com:3128\"", parse_host_port),
             beacons: read_beacons(section),
-            techniques: section.list("techniques", "\"OP-01\"", parse_technique).and_then(|list| {
+            techniques: section.one_or_list("techniques", "\"OP-01\"", parse_technique).and_then(|list| {
                 let faulty = section.holds_problem_at(&list.place);
                 if list.value.is_empty() && !faulty {
                     section.context().wrong(&list.place, "is empty, so nothing would be tried; leave it out for the default");
                 }
-                let list = unique(section, list, |t| t.id());
+                let list = unique(section, list, |t| t.token());
+                if let (Some(set), true) = (list.value.iter().find(|t| !matches!(t.value, Tried::One(_))), list.value.len() > 1) {
+                    let message = format!("\"{}\" is a set of its own; write it alone, or the numbers alone", set.value.token());
+                    section.context().wrong(&set.place, message);
+                }
                 (!list.value.is_empty()).then_some(list)
+            }),
+            spoof: section.one_or_list("spoof", "\"203.0.113.10\"", parse_cidr).and_then(|list| {
+                if list.value.is_empty() && !section.holds_problem_at(&list.place) {
+                    section.context().wrong(&list.place, "is empty; write the addresses that the proxy's own rules allow, or leave it out");
+                }
+                (!list.value.is_empty()).then(|| values(list))
             }),
             allowed_destination: section.parsed("allowed_destination", "\"api.example.com:443\"", parse_host_port),
             tls: read_tls(section),
         })),
+        Kind::Udp => Own::Udp {
+            target: section.parsed("target", "\"resolver.example.com:53\"", parse_host_port),
+            payload: section.parsed("payload", "\"dns\"", str::parse),
+        },
+        Kind::Icmp => Own::Icmp { target: section.parsed("target", "\"db.example.com\"", parse_scope) },
+        Kind::Ports => Own::Ports(Box::new(read_ports(section))),
+    }
+}
+
+fn read_ports(section: &Section<'_, '_>) -> Ports {
+    section.require("ports", "write the ports that must be closed, such as ports = \"1-65535\"");
+    let set = |key: &str| {
+        let before = section.context().problems();
+        let written = section.ports(key)?;
+        let place = written.place.clone();
+        let value = port_set(section, written);
+        (section.context().problems() == before).then_some(At { value, place })
+    };
+    Ports {
+        target: section.parsed("target", "\"192.0.2.0/28\"", parse_hosts),
+        ports: set("ports"),
+        except: set("except"),
+        open: set("open"),
+        rate: section.integer("rate", RATE),
     }
 }
 
@@ -438,6 +500,14 @@ fn read_tls(section: &Section<'_, '_>) -> Tls {
         alpn: section.list("alpn", "\"http/1.1\"", parse_alpn),
         min_version: section.parsed("min_version", "\"1.2\"", parse_version),
         max_version: section.parsed("max_version", "\"1.3\"", parse_version),
+        client_certs: section.list("client_certs", "\"none\"", parse_client_cert).and_then(|list| {
+            if list.value.is_empty() && !section.holds_problem_at(&list.place) {
+                section.context().wrong(&list.place, "is empty, so nobody would be tried; write [\"none\", \"self-signed\"]");
+            }
+            let list = unique(section, list, |c| client_cert_name(*c));
+            (!list.value.is_empty()).then_some(list)
+        }),
+        certificate_sha256: section.parsed("certificate_sha256", "\"64 hexadecimal digits\"", parse_sha256),
     }
 }
 

@@ -5,13 +5,14 @@ use std::path::Path;
 
 use super::keys;
 use super::reader::{did_you_mean, listed, near};
+use super::written::Tried;
 use crate::net::resolve::Resolver;
 use crate::net::tls::Version;
-use crate::observation::Family;
-use crate::probe::{Kind, Pick, Technique, Variant};
+use crate::observation::{ClientCertificate, Family};
+use crate::probe::{Kind, LEFT_OUT, MAX_QUERY, Pick, Scope, Technique, Variant, is_plain_series};
 use crate::proxy;
 use crate::severity::Severity;
-use crate::target::{Host, HostPort, Scheme, Url, fold_mapped};
+use crate::target::{Host, HostPort, Hosts, Scheme, Url, fold_mapped};
 use crate::witness::Proof;
 
 /// A name that can be a label value, a path segment and a word on the command line.
@@ -37,7 +38,7 @@ pub fn parse_kind(text: &str) -> Result<Kind, String> {
 }
 
 /// Label names that the metrics use themselves, or that Datadog and Prometheus keep for themselves (SPEC section 7).
-const RESERVED_LABELS: [&str; 15] = [
+pub(super) const RESERVED_LABELS: [&str; 15] = [
     "check", "kind", "target", "expect", "severity", "vantage", "verdict", "cause", "proof", "host", "env", "service", "cluster", "le",
     "quantile",
 ];
@@ -122,6 +123,41 @@ pub fn parse_host_port(text: &str) -> Result<HostPort, String> {
     let target: HostPort = text.parse()?;
     one_host(&target.host)?;
     Ok(target)
+}
+
+/// A host without a port, or a network.
+pub fn parse_scope(text: &str) -> Result<Scope, String> {
+    if text.contains("://") {
+        return Err(format!("\"{text}\" is a URL; write the host alone"));
+    }
+    let scope: Scope = text.parse()?;
+    one_host(&scope.host.host)?;
+    Ok(scope)
+}
+
+/// A host without a port, a network or a range of addresses.
+pub fn parse_hosts(text: &str) -> Result<Hosts, String> {
+    if text.contains("://") {
+        return Err(format!("\"{text}\" is a URL; write the host alone"));
+    }
+    if text.contains('@') {
+        return Err("no user name or password may stand in a target; leave them out".into());
+    }
+    if text.parse::<IpAddr>().is_err()
+        && let Ok(HostPort { host, port }) = text.parse()
+    {
+        return Err(format!("\"{text}\" names a port; write target = \"{host}\" and ports = [{port}]"));
+    }
+    let hosts: Hosts = text.parse()?;
+    match &hosts {
+        Hosts::One(host) => one_host(host)?,
+        Hosts::Net(_) | Hosts::Range(..) => {
+            for ip in hosts.addresses().into_iter().flatten() {
+                one_host(&Host::Ip(ip))?;
+            }
+        }
+    }
+    Ok(hosts)
 }
 
 /// A literal must be an address that can be dialled.
@@ -212,6 +248,20 @@ pub fn parse_log(text: &str, base_dir: &Path) -> Result<proxy::LogTarget, String
     if text == "-" { text.parse() } else { base_dir.join(filled(text)?).to_string_lossy().parse() }
 }
 
+/// A plain series: of an expression nobody can tell how old the samples behind it are.
+pub fn parse_query(text: &str) -> Result<String, String> {
+    if text.len() > MAX_QUERY {
+        return Err(format!("is {} bytes long; write at most {MAX_QUERY}", text.len()));
+    }
+    if !is_plain_series(text) {
+        return Err(format!(
+            "\"{text}\" is no plain series, and of an expression nobody can tell how old the samples behind it are; \
+             write a name with its labels, such as up{{job=\"admin\"}}"
+        ));
+    }
+    Ok(text.trim().into())
+}
+
 /// A user name (RFC 7617 section 2).
 pub fn parse_user(text: &str) -> Result<String, String> {
     if text.contains(':') || text.chars().any(char::is_control) {
@@ -241,24 +291,41 @@ pub fn parse_alpn(text: &str) -> Result<String, String> {
     Ok(text.into())
 }
 
-/// A TLS version.
-pub fn parse_version(text: &str) -> Result<Version, String> {
-    match text {
-        "1.2" => Ok(Version::V1_2),
-        "1.3" => Ok(Version::V1_3),
-        _ => Err(format!("\"{text}\" is not a TLS version that can be offered; write \"1.2\" or \"1.3\"")),
+/// A client certificate that strangers have.
+pub fn parse_client_cert(text: &str) -> Result<ClientCertificate, String> {
+    let known = [ClientCertificate::None, ClientCertificate::SelfSigned];
+    let found = known.into_iter().find(|c| client_cert_name(*c) == text);
+    found.ok_or_else(|| format!("\"{text}\" is no client certificate to try; {}", did_you_mean(text, known.map(client_cert_name))))
+}
+
+/// Its name, as written.
+pub fn client_cert_name(certificate: ClientCertificate) -> &'static str {
+    match certificate {
+        ClientCertificate::None => "none",
+        ClientCertificate::SelfSigned => "self-signed",
+        ClientCertificate::Own => "own",
     }
 }
 
-/// A technique by its number in the catalogue.
-pub fn parse_technique(text: &str) -> Result<Technique, String> {
-    if let Some(technique) = Technique::ALL.iter().find(|t| t.id() == text) {
-        return Ok(*technique);
+/// A SHA-256 in hexadecimal digits, as `openssl x509 -fingerprint -sha256` writes it or without the colons.
+pub fn parse_sha256(text: &str) -> Result<String, String> {
+    let digits: String = text.chars().filter(|c| *c != ':').collect();
+    if digits.len() == 64 && digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Ok(digits.to_ascii_lowercase());
     }
-    let number = text.strip_prefix("OP-").filter(|n| n.len() == 2).and_then(|n| n.parse::<u8>().ok());
-    match number {
-        Some(1..=40) => Err(keys::not_built(&format!("technique \"{text}\""))),
-        _ => Err(format!("\"{text}\" is no technique; write one of {}", listed(Technique::ALL.iter().map(|t| t.id())))),
+    Err(format!("\"{text}\" is no SHA-256; write 64 hexadecimal digits, as `openssl x509 -noout -fingerprint -sha256` gives them"))
+}
+
+/// A TLS version.
+pub fn parse_version(text: &str) -> Result<Version, String> {
+    match text {
+        "1.0" => Ok(Version::V1_0),
+        "1.1" => Ok(Version::V1_1),
+        "1.2" => Ok(Version::V1_2),
+        "1.3" => Ok(Version::V1_3),
+        _ => Err(format!(
+            "\"{text}\" is not a TLS version that can be offered; write \"1.2\" or \"1.3\", or \"1.0\" or \"1.1\" as max_version of a tls check that they are refused"
+        )),
     }
 }
 
@@ -288,6 +355,23 @@ pub fn parse_http_version(text: &str) -> Result<bool, String> {
         "2" => Ok(true),
         _ => Err(format!("\"{text}\" is not a version of HTTP that is spoken; write \"1.1\" or \"2\"")),
     }
+}
+
+/// A technique by its number in the catalogue, or a set of them by its name.
+pub fn parse_technique(text: &str) -> Result<Tried, String> {
+    match text {
+        "standard" => return Ok(Tried::Standard),
+        "quick" => return Ok(Tried::Quick),
+        _ => {}
+    }
+    if let Some(technique) = Technique::of(text) {
+        return Ok(Tried::One(technique));
+    }
+    if let Some((id, why)) = LEFT_OUT.iter().find(|(id, _)| *id == text) {
+        return Err(format!("{id} is not sent: {why}; leave it out"));
+    }
+    let known = ["standard", "quick"].into_iter().chain(Technique::ALL.iter().map(|t| t.id()));
+    Err(format!("\"{text}\" is no technique; write one of {}", listed(known)))
 }
 
 /// A proof by its token.

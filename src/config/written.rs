@@ -7,15 +7,16 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::dns::Dns;
 use super::problem::{At, Place};
 use crate::net::resolve::Resolver;
 use crate::net::tls::Version;
-use crate::observation::Family;
-use crate::probe::{Kind, Pick, Technique};
+use crate::observation::{ClientCertificate, Family};
+use crate::probe::{Kind, Payload, Pick, Scope, Technique};
 use crate::proxy;
 use crate::secret::Secret;
 use crate::severity::Severity;
-use crate::target::{HostPort, Url};
+use crate::target::{HostPort, Hosts, PortSet, Url};
 use crate::witness::ProofSet;
 
 /// Labels that a check may carry: they are on every scrape, for ever.
@@ -146,7 +147,7 @@ pub enum Own {
         /// `target`
         target: Option<At<HostPort>>,
         /// TLS keys
-        tls: Tls,
+        tls: Box<Tls>,
     },
     /// `http`
     Http(Box<Http>),
@@ -155,12 +156,30 @@ pub enum Own {
         /// `target`
         target: Option<At<Url>>,
         /// `via` and its credentials
-        via: Via,
+        via: Box<Via>,
     },
     /// `peer`
     Peer(Box<Peer>),
+    /// `promql`
+    PromQl(Box<PromQl>),
     /// `open-proxy`
     OpenProxy(Box<OpenProxy>),
+    /// `dns`
+    Dns(Box<Dns>),
+    /// `udp`
+    Udp {
+        /// `target`
+        target: Option<At<HostPort>>,
+        /// `payload`
+        payload: Option<At<Payload>>,
+    },
+    /// `icmp`
+    Icmp {
+        /// `target`
+        target: Option<At<Scope>>,
+    },
+    /// `ports`
+    Ports(Box<Ports>),
 }
 
 /// The keys of `http`.
@@ -205,6 +224,22 @@ pub struct Peer {
     pub tls: Tls,
 }
 
+/// The keys of `promql`.
+pub struct PromQl {
+    /// `target`
+    pub target: Option<At<Url>>,
+    /// `query`
+    pub query: Option<At<String>>,
+    /// `max_age`
+    pub max_age: Option<At<Duration>>,
+    /// `user`
+    pub user: Option<At<String>>,
+    /// `password_file`
+    pub password_file: Option<At<String>>,
+    /// TLS keys
+    pub tls: Tls,
+}
+
 /// The keys of `open-proxy`.
 pub struct OpenProxy {
     /// `target`
@@ -212,11 +247,49 @@ pub struct OpenProxy {
     /// `beacon`
     pub beacons: Vec<At<Url>>,
     /// `techniques`
-    pub techniques: Option<At<Vec<At<Technique>>>>,
+    pub techniques: Option<At<Vec<At<Tried>>>>,
+    /// `spoof`
+    pub spoof: Option<At<Vec<IpNet>>>,
     /// `allowed_destination`
     pub allowed_destination: Option<At<HostPort>>,
     /// TLS keys, for OP-07
     pub tls: Tls,
+}
+
+/// The keys of `ports`.
+pub struct Ports {
+    /// `target`
+    pub target: Option<At<Hosts>>,
+    /// `ports`
+    pub ports: Option<At<PortSet>>,
+    /// `except`
+    pub except: Option<At<PortSet>>,
+    /// `open`
+    pub open: Option<At<PortSet>>,
+    /// `rate`
+    pub rate: Option<At<usize>>,
+}
+
+/// One entry of `techniques`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tried {
+    /// `"standard"`: all that the rest of the check allows
+    Standard,
+    /// `"quick"`: the few that find most
+    Quick,
+    /// One by its number
+    One(Technique),
+}
+
+impl Tried {
+    /// As written.
+    pub fn token(self) -> &'static str {
+        match self {
+            Tried::Standard => "standard",
+            Tried::Quick => "quick",
+            Tried::One(technique) => technique.id(),
+        }
+    }
 }
 
 /// `via`, `via_user`, `via_password_file`
@@ -245,6 +318,10 @@ pub struct Tls {
     pub min_version: Option<At<Version>>,
     /// `max_version`
     pub max_version: Option<At<Version>>,
+    /// `client_certs`
+    pub client_certs: Option<At<Vec<At<ClientCertificate>>>>,
+    /// `certificate_sha256`
+    pub certificate_sha256: Option<At<String>>,
 }
 
 impl Own {
@@ -256,7 +333,12 @@ impl Own {
             Own::Http(_) => Kind::Http,
             Own::EgressIp { .. } => Kind::EgressIp,
             Own::Peer(_) => Kind::Peer,
+            Own::PromQl(_) => Kind::PromQl,
             Own::OpenProxy(_) => Kind::OpenProxy,
+            Own::Dns(_) => Kind::Dns,
+            Own::Udp { .. } => Kind::Udp,
+            Own::Icmp { .. } => Kind::Icmp,
+            Own::Ports(_) => Kind::Ports,
         }
     }
 }
@@ -272,7 +354,7 @@ impl Tls {
         self.named().into_iter().find(|(name, _)| *name == key).and_then(|(_, place)| place)
     }
 
-    fn named(&self) -> [(&'static str, Option<&Place>); 7] {
+    fn named(&self) -> [(&'static str, Option<&Place>); 9] {
         [
             ("server_name", self.server_name.as_ref().map(|k| &k.place)),
             ("ca_file", self.ca_file.as_ref().map(|k| &k.place)),
@@ -281,6 +363,8 @@ impl Tls {
             ("alpn", self.alpn.as_ref().map(|k| &k.place)),
             ("min_version", self.min_version.as_ref().map(|k| &k.place)),
             ("max_version", self.max_version.as_ref().map(|k| &k.place)),
+            ("client_certs", self.client_certs.as_ref().map(|k| &k.place)),
+            ("certificate_sha256", self.certificate_sha256.as_ref().map(|k| &k.place)),
         ]
     }
 }

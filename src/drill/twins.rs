@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
@@ -26,6 +26,10 @@ const TWINS: Ipv4Addr = Ipv4Addr::LOCALHOST;
 const WITNESSES: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 /// A TLS record with the fatal alert `handshake_failure` (RFC 5246 section 7.2).
 const HANDSHAKE_FAILURE: &str = "\x15\x03\x03\x00\x02\x02\x28";
+/// RCODE 3 (RFC 1035 section 4.1.1).
+const NXDOMAIN: u8 = 3;
+/// A record of the name that was asked for: A, IN, 1 s, 127.0.0.1.
+const A_RECORD: &[u8] = &[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4, 127, 0, 0, 1];
 /// The check that a twin of a peer tells of.
 const THERE: &str = "there";
 
@@ -48,6 +52,8 @@ enum Manner {
     Mute,
     /// It answers every request with this.
     Says(Arc<dyn Fn() -> String + Send + Sync>),
+    /// It answers as Prometheus would to whom every series is this number.
+    Counts(u8),
     /// It speaks TLS, and closes.
     Tls(TlsAcceptor),
 }
@@ -103,6 +109,36 @@ impl Twins {
                 let scene = |at: SocketAddr| positive("peer", &format!("http://{at}"), "\"open\"", &format!("check = \"{THERE}\"\n"));
                 Ok(scenes(scene(violated), scene(holds), scene(mute)))
             }
+            Kind::PromQl => {
+                let (zero, one) = (self.serve(TWINS, Manner::Counts(0))?, self.serve(TWINS, Manner::Counts(1))?);
+                let mute = self.serve(TWINS, Manner::Mute)?;
+                let scene = |at: SocketAddr| positive("promql", &format!("http://{at}"), "\"open\"", "query = \"there\"\n");
+                Ok(scenes(scene(zero), scene(one), scene(mute)))
+            }
+            Kind::Udp => {
+                let (open, closed) = (self.answers(TWINS, |question| Some(question.to_vec()))?, self.refuse_datagrams(TWINS)?);
+                Ok(inverted("udp", &open.to_string(), &closed.to_string(), "payload = \"dns\"\n"))
+            }
+            Kind::Icmp => {
+                // Every address of loopback answers an echo, so there is no closed one to be had without a firewall.
+                let open = blocked("icmp", &TWINS.to_string(), "alive", "");
+                Ok(vec![Scene { name: "open", check: open, expected: "violated" }])
+            }
+            Kind::Dns => {
+                let open = self.answers(TWINS, |question| name_server(question, 0, A_RECORD))?;
+                let closed = self.answers(TWINS, |question| name_server(question, NXDOMAIN, &[]))?;
+                let check = |server: SocketAddr, witness: &str| {
+                    let own = format!("server = \"{server}\"\nrecord = \"A\"\n");
+                    blocked("dns", "twin.test", witness, &own)
+                };
+                Ok(scenes(check(open, "alive"), check(closed, "alive"), check(closed, "dead")))
+            }
+            Kind::Ports => {
+                let (open, closed) = (self.serve(TWINS, Manner::Mute)?, self.refuse(TWINS)?);
+                let sweep = |witness: &str, ports: &[u16]| blocked("ports", &TWINS.to_string(), witness, &format!("ports = {ports:?}\n"));
+                let (both, alone) = ([open.port(), closed.port()], [closed.port()]);
+                Ok(scenes(sweep("alive", &both), sweep("alive", &alone), sweep("dead", &alone)))
+            }
             Kind::OpenProxy => {
                 let beacon = self.beacon()?;
                 let open = self.proxy(beacon, true).await?;
@@ -132,11 +168,46 @@ impl Twins {
         Ok(address)
     }
 
+    /// A UDP server that gives each datagram this answer, or none.
+    fn answers(&mut self, ip: Ipv4Addr, answer: impl Fn(&[u8]) -> Option<Vec<u8>> + Send + 'static) -> Result<SocketAddr, String> {
+        let bound = std::net::UdpSocket::bind((ip, 0)).and_then(|socket| {
+            socket.set_nonblocking(true)?;
+            UdpSocket::from_std(socket)
+        });
+        let socket = bound.map_err(|e| cannot("listen", ip, &e))?;
+        let address = socket.local_addr().map_err(|e| cannot("listen", ip, &e))?;
+        self.tasks.spawn(async move {
+            let mut datagram = [0; 2048];
+            loop {
+                if let Ok((length, from)) = socket.recv_from(&mut datagram).await
+                    && let Some(answer) = datagram.get(..length).and_then(&answer)
+                {
+                    let _ = socket.send_to(&answer, from).await;
+                }
+            }
+        });
+        Ok(address)
+    }
+
     /// A port that refuses: it is taken, and nobody listens there.
     fn refuse(&mut self, ip: Ipv4Addr) -> Result<SocketAddr, String> {
         let bind = || {
             let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
             socket.bind(&SocketAddr::from((ip, 0)).into())?;
+            let address = socket.local_addr()?.as_socket();
+            Ok((socket, address.ok_or(std::io::ErrorKind::AddrNotAvailable)?))
+        };
+        let (socket, address) = bind().map_err(|e: std::io::Error| cannot("take a port", ip, &e))?;
+        self.closed.push(socket);
+        Ok(address)
+    }
+
+    /// The same for datagrams: a socket that has a peer takes none from others, and the kernel says so (udp(7)).
+    fn refuse_datagrams(&mut self, ip: Ipv4Addr) -> Result<SocketAddr, String> {
+        let bind = || {
+            let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
+            socket.bind(&SocketAddr::from((ip, 0)).into())?;
+            socket.connect(&self.dead.into())?;
             let address = socket.local_addr()?.as_socket();
             Ok((socket, address.ok_or(std::io::ErrorKind::AddrNotAvailable)?))
         };
@@ -187,6 +258,14 @@ async fn attend(mut stream: TcpStream, manner: Manner) {
             let _ = stream.write_all(answer().as_bytes()).await;
             let _ = stream.shutdown().await;
         }
+        Manner::Counts(number) => {
+            let mut asked = [0; 4096];
+            let length = stream.read(&mut asked).await.unwrap_or(0);
+            // A range has a bracket, which is percent-encoded in a URL.
+            let range = asked.get(..length).is_some_and(|asked| asked.windows(3).any(|w| w == b"%5B"));
+            let _ = stream.write_all(http("200 OK", &prometheus(range, number)).as_bytes()).await;
+            let _ = stream.shutdown().await;
+        }
         Manner::Tls(acceptor) => {
             if let Ok(mut stream) = acceptor.accept(stream).await {
                 let _ = stream.read(&mut [0; 4096]).await;
@@ -211,11 +290,28 @@ fn http(status: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
 }
 
+/// The answer of a name server: the question again, the RCODE, and the record if there is one (RFC 1035 section 4.1).
+fn name_server(question: &[u8], rcode: u8, record: &[u8]) -> Option<Vec<u8>> {
+    let (id, rest) = (question.get(..2)?, question.get(12..)?);
+    let name = rest.iter().position(|byte| *byte == 0)?;
+    let asked = rest.get(..name + 5)?;
+    let flags = [0x81, 0x80 | rcode, 0, 1, 0, u8::from(!record.is_empty()), 0, 0, 0, 0];
+    Some([id, &flags, asked, record].concat())
+}
+
 /// What another monitor would say of its check just now.
 fn peer(verdict: &str) -> String {
     let now = Wall::now().to_string();
     let run = serde_json::json!({ "name": THERE, "verdict": verdict, "started_at": now, "observations": [] });
     serde_json::json!({ "schema": 1, "vantage": "twin", "now": now, "checks": [run], "recent": [run] }).to_string()
+}
+
+/// What Prometheus would say of a series whose newest sample is of just now.
+fn prometheus(range: bool, number: u8) -> String {
+    let sample = serde_json::json!([Wall::now().unix_seconds(), number.to_string()]);
+    let (kind, key, samples) = if range { ("matrix", "values", serde_json::json!([sample])) } else { ("vector", "value", sample) };
+    let series = serde_json::json!({ "metric": {}, key: samples });
+    serde_json::json!({ "status": "success", "data": { "resultType": kind, "result": [series] } }).to_string()
 }
 
 /// The three scenes, each with the lines of its check.
@@ -225,10 +321,11 @@ fn scenes(open: String, closed: String, dark: String) -> Vec<Scene> {
 }
 
 fn inverted(kind: &str, open: &str, closed: &str, own: &str) -> Vec<Scene> {
-    let check = |target: &str, witness: &str| {
-        format!("kind = \"{kind}\"\ntarget = \"{target}\"\nexpect = \"blocked\"\nwitness = [\"{witness}\"]\n{own}")
-    };
-    scenes(check(open, "alive"), check(closed, "alive"), check(closed, "dead"))
+    scenes(blocked(kind, open, "alive", own), blocked(kind, closed, "alive", own), blocked(kind, closed, "dead", own))
+}
+
+fn blocked(kind: &str, target: &str, witness: &str, own: &str) -> String {
+    format!("kind = \"{kind}\"\ntarget = \"{target}\"\nexpect = \"blocked\"\nwitness = [\"{witness}\"]\n{own}")
 }
 
 fn positive(kind: &str, target: &str, expect: &str, own: &str) -> String {

@@ -17,7 +17,7 @@ use crate::probe::{Approach, Hops};
 use crate::target::{Host, HostPort};
 
 /// The most addresses of one name that are looked at; more is `unproven` for want of coverage.
-const MAX_ADDRESSES: usize = 64;
+pub const MAX_ADDRESSES: usize = 64;
 
 /// What there is to look at.
 #[derive(Debug, Clone, Default)]
@@ -42,9 +42,8 @@ pub struct Look {
 }
 
 impl Found {
-    /// The same in parts of so many, each to be looked at at once; what was lost stands in the first.
+    /// The same in parts that can be looked at at once; what was lost stands in the first.
     pub(super) fn parts(mut self, at_once: usize) -> impl Iterator<Item = Found> {
-        let at_once = at_once.max(1);
         let mut rest = self.subjects.split_off(self.subjects.len().min(at_once)).into_iter().peekable();
         let parts = std::iter::from_fn(move || {
             rest.peek()?;
@@ -53,9 +52,9 @@ impl Found {
         std::iter::once(self).chain(parts)
     }
 
-    /// There is nothing to look at but the answer of the name server itself, and the check accepts that one.
-    pub(super) fn is_the_answer(&self, check: &Check) -> bool {
-        self.subjects.is_empty() && self.lost.iter().any(|o| o.stage == Stage::Dns && check.expectation.accepts(o.outcome))
+    /// What there is to look at is the answer of the resolver itself, and the check accepts that one.
+    pub(super) fn has_an_answer(&self, check: &Check) -> bool {
+        self.lost.iter().any(|o| o.stage == Stage::Dns && check.expectation.accepts(o.outcome))
     }
 }
 
@@ -75,16 +74,19 @@ impl Engine {
     /// Finds every address of every family of the check, and those that linger.
     pub(super) async fn find(&self, number: usize, check: &Check) -> Found {
         let mut found = Found::default();
-        let mut addresses = match check.probe.hops() {
-            Hops::Host(hop) => self.addresses_of(number, check, hop, &mut found).await,
+        let addresses = match check.probe.hops() {
+            Hops::Host(hop) => {
+                let mut addresses = self.addresses_of(number, check, hop, &mut found).await;
+                found.left_out = addresses.len().saturating_sub(MAX_ADDRESSES);
+                addresses.truncate(MAX_ADDRESSES);
+                addresses
+            }
             Hops::Addresses(addresses) => addresses,
             Hops::Nowhere(why) => {
                 found.lost.push(lost_now(check, why));
                 Vec::new()
             }
         };
-        found.left_out = addresses.len().saturating_sub(MAX_ADDRESSES);
-        addresses.truncate(MAX_ADDRESSES);
         let alone = |ip: IpAddr| addresses.iter().filter(|other| other.is_ipv4() == ip.is_ipv4()).count() == 1;
         for to in &addresses {
             let subjects = check.probe.subjects(*to, check.source, check.timeout, check.resolver);
@@ -101,13 +103,34 @@ impl Engine {
         found
     }
 
+    /// Asks for the name as often as an address would be tried, a second apart. Where the answer is the same block each time, that
+    /// is the observation; else what was found instead, and most of it where that differs.
+    pub(super) async fn find_every_time(&self, number: usize, check: &Check) -> Found {
+        let first = Instant::now();
+        let asks = (0_u32..).take(check.attempts).map(|nth| async move {
+            sleep_until(first + ATTEMPT_SPACING * nth).await;
+            self.find(number, check).await
+        });
+        let mut every = join_all(asks).await;
+        if every.iter().any(|found| !found.has_an_answer(check)) {
+            every.retain(|found| !found.has_an_answer(check));
+            return every.into_iter().max_by_key(|found| found.subjects.len()).unwrap_or_default();
+        }
+        let answers: Vec<Observation> = every.iter_mut().flat_map(|found| std::mem::take(&mut found.lost)).collect();
+        // Beside the answer there are addresses only where some linger.
+        Found { lost: Observation::of_answers(answers).into_iter().collect(), ..every.pop().unwrap_or_default() }
+    }
+
     /// Every address of a host, and of a name those that linger.
     async fn addresses_of(&self, number: usize, check: &Check, hop: &HostPort, found: &mut Found) -> Vec<SocketAddr> {
         let name = match &hop.host {
             Host::Ip(ip) => return vec![SocketAddr::new(*ip, hop.port)],
             Host::Name(name) => name,
         };
-        let addresses = self.resolve(check, name, found).await;
+        let addresses = match check.rooted {
+            true => self.resolve(check, &format!("{name}."), found).await,
+            false => self.resolve(check, name, found).await,
+        };
         let mut sockets: Vec<_> = addresses.iter().map(|ip| SocketAddr::new(*ip, hop.port)).collect();
         let lingering = self.with_memory(number, |memory| {
             memory.given(&sockets, Moment::now());
@@ -170,12 +193,15 @@ impl Engine {
     where
         F: Future<Output = ()>,
     {
-        let looks = found.subjects.iter().map(|(subject, approach)| async {
+        let look_at = async |(subject, approach): &(Subject, Approach)| {
             let seen = self.observe(check, subject, approach).await;
             each(seen.clone()).await;
             seen
-        });
-        let mut seen = join_all(looks).await;
+        };
+        let mut seen = Vec::new();
+        for part in found.subjects.chunks(check.probe.looks_at_once()) {
+            seen.extend(join_all(part.iter().map(look_at)).await);
+        }
         let lost = found.lost.clone();
         for one in &lost {
             each(one.clone()).await;
@@ -190,7 +216,8 @@ impl Engine {
         self.listener.looking(1);
         let _looking = Looking(Arc::clone(&self.listener));
         let started_at = Wall::now();
-        let stagger = check.attempt_stagger();
+        let demand = check.demand(subject);
+        let stagger = check.attempt_stagger(demand);
         let mut under_way = FuturesUnordered::new();
         let mut attempts: Vec<Attempt> = Vec::new();
         let (mut started, mut last_start, mut settled) = (0, Instant::now(), None);
@@ -200,7 +227,7 @@ impl Engine {
                 biased;
                 Some(attempt) = under_way.next(), if !under_way.is_empty() => {
                     let attempt: Attempt = attempt;
-                    if check.expectation.settled_by_attempt(&attempt) {
+                    if demand.settled_by_attempt(&attempt) {
                         settled = Some(attempts.len());
                     }
                     attempts.push(attempt);

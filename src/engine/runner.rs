@@ -11,9 +11,9 @@ use tokio::sync::Mutex as Turn;
 use super::look::{Found, Look};
 use super::{Began, Engine, shown_target};
 use crate::clock::{Moment, Wall};
-use crate::observation::{Observation, Subject};
+use crate::observation::{Observation, Subject, Transport};
 use crate::plan::{Check, WITNESS_SPACING};
-use crate::probe::{Aim, Approach};
+use crate::probe::{Aim, Approach, Probe};
 use crate::target::HostPort;
 use crate::witness::{Timeline, WitnessRun};
 
@@ -135,12 +135,21 @@ impl Engine {
     /// through a proxy, to the same host and port (SPEC 2.3).
     pub(super) fn pins(&self, check: &Check, witness: usize, found: &Found) -> Vec<SocketAddr> {
         let Some(witness) = self.plan.checks.get(witness) else { return Vec::new() };
-        if witness.probe.via().is_none() || witness.probe.target() != check.probe.target() {
+        let there = witness.probe.target();
+        let same = match (check.probe.transport(), &check.probe) {
+            // To a sweep any port of the host will do.
+            (_, Probe::Ports(_)) | (Transport::Icmp, _) => there.host == check.probe.target().host,
+            (Transport::Tcp, _) => there == check.probe.target(),
+            // No tunnel carries datagrams.
+            (Transport::Udp, _) => false,
+        };
+        if witness.probe.via().is_none() || !same {
             return Vec::new();
         }
+        let direct = found.subjects.iter().filter(|(subject, _)| !subject.via);
         // Many subjects may be about one address, by one variant each.
         let reached: BTreeSet<SocketAddr> =
-            found.subjects.iter().filter(|(subject, _)| !subject.via).filter_map(|(subject, _)| subject.reached).collect();
+            direct.filter_map(|(subject, _)| Some(SocketAddr::new(subject.reached?.ip(), there.port))).collect();
         reached.into_iter().collect()
     }
 }

@@ -1,5 +1,6 @@
 //! The scribe: from a judged run to its record, sorted, bounded, and told in words.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Began;
@@ -8,12 +9,13 @@ use crate::memory::Memory;
 use crate::observation::{Family, Outcome};
 use crate::plan::{Check, Plan};
 use crate::reason;
-use crate::record::{About, DenialChanged, Exposure, MAX_OBSERVATIONS, Record, Seen, WitnessRecord};
-use crate::secret::{Secret, mask};
+use crate::record::{About, DenialChanged, Exposure, MAX_OBSERVATIONS, Origin, Record, Seen, WitnessRecord};
+use crate::secret::mask;
 use crate::verdict::{Cause, Folded, Judged, Verdict, latch};
 
 /// What readers need to know of the check.
-pub(super) fn about(check: &Check, masks: &[Secret]) -> About {
+pub(super) fn about(check: &Check, plan: &Plan) -> About {
+    let (line, column) = check.position;
     let about = About {
         name: check.name.clone(),
         kind: check.probe.kind().token(),
@@ -26,8 +28,9 @@ pub(super) fn about(check: &Check, masks: &[Secret]) -> About {
         tags: check.tags.clone(),
         inverted: check.expectation.is_inverted(),
         stale_after: check.stale_after(),
+        origin: plan.file.clone().map(|file| Origin { file, line, column }),
     };
-    about.shown(|text| mask(text, masks))
+    about.shown(|text| mask(text, &plan.masks))
 }
 
 /// The record of one run.
@@ -45,8 +48,13 @@ pub(super) fn record(
     let holds = matches!(folded.verdict, Verdict::Holds(_));
     let mut ranked: Vec<&Judged> = judged.iter().collect();
     ranked.sort_by_key(|j| std::cmp::Reverse(j.verdict.rank()));
+    // Of a long suite the first of each technique comes before the rest of the same verdict, so that the bound leaves none out.
+    let mut known = BTreeSet::new();
+    let again: Vec<bool> = ranked.iter().map(|j| j.seen.subject.technique.is_some_and(|t| !known.insert(t))).collect();
+    let mut ranked: Vec<(bool, &Judged)> = again.into_iter().zip(ranked).collect();
+    ranked.sort_by_key(|(again, j)| (std::cmp::Reverse(j.verdict.rank()), *again));
     let record = Record {
-        about: Arc::new(about(check, &plan.masks)),
+        about: Arc::new(about(check, plan)),
         cause: folded.verdict.cause(),
         verdict: folded.verdict,
         reason,
@@ -57,7 +65,8 @@ pub(super) fn record(
         duration: Moment::now().since(began.at),
         exposure: if check.expectation.is_inverted() { memory.exposure } else { Exposure::default() },
         denial_changed,
-        observations: ranked.into_iter().take(MAX_OBSERVATIONS).map(seen).collect(),
+        coverage: None,
+        observations: ranked.into_iter().take(MAX_OBSERVATIONS).map(|(_, judged)| seen(judged)).collect(),
         witnesses: witnesses(check, judged),
         began: began.at,
     };
@@ -68,7 +77,7 @@ pub(super) fn record(
 pub(super) fn latched(check: &Check, plan: &Plan, memory: &Memory, began: Began) -> Record {
     let verdict = latch(memory.violated, check.expectation.is_inverted(), Verdict::Unproven(Cause::Pending));
     let reason = "it was violated before this monitor started, and no run has held since; it has not run again yet".to_string();
-    let pending = Record::without_observation(Arc::new(about(check, &plan.masks)), verdict.cause(), reason, began.at, began.wall);
+    let pending = Record::without_observation(Arc::new(about(check, plan)), verdict.cause(), reason, began.at, began.wall);
     Record { verdict, exposure: memory.exposure, ..pending }
 }
 
@@ -107,5 +116,6 @@ fn witnesses(check: &Check, judged: &[Judged]) -> Vec<WitnessRecord> {
             why,
         })
     };
-    (0..check.witnesses.len()).filter_map(named).collect()
+    // One more than are named where a sweep's open ports are its witness.
+    (0..=check.witnesses.len()).filter_map(named).collect()
 }

@@ -47,16 +47,19 @@ pub async fn dial(to: SocketAddr, source: Option<IpAddr>, deadline: Instant, evi
     Ok(stream)
 }
 
-fn local(evidence: &mut Evidence, call: &str, error: &io::Error) -> Outcome {
+pub(super) fn local(evidence: &mut Evidence, call: &str, error: &io::Error) -> Outcome {
     evidence.errno = Some(failure::name(error));
     evidence.detail = Some(format!("{call}: {error}"));
     Outcome::LocalError
 }
 
+/// A call that failed on this host, and how.
+pub(super) type Failure = (&'static str, io::Error);
+
 /// A socket whose SYN is on its way. Whatever fails here failed on this host.
-fn start(to: SocketAddr, source: Option<IpAddr>) -> Result<Socket, (&'static str, io::Error)> {
-    let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP)).map_err(|e| ("socket", e))?;
-    socket.set_nonblocking(true).map_err(|e| ("socket", e))?;
+pub(super) fn start(to: SocketAddr, source: Option<IpAddr>) -> Result<Socket, Failure> {
+    let kind = Type::STREAM.nonblocking();
+    let socket = Socket::new(Domain::for_address(to), kind, Some(Protocol::TCP)).map_err(|e| ("socket", e))?;
     let errors = match to {
         SocketAddr::V4(_) => setsockopt(&socket, sockopt::Ipv4RecvErr, &true),
         SocketAddr::V6(_) => setsockopt(&socket, sockopt::Ipv6RecvErr, &true),
@@ -76,7 +79,7 @@ fn start(to: SocketAddr, source: Option<IpAddr>) -> Result<Socket, (&'static str
     }
 }
 
-fn explain_local(call: &str, to: SocketAddr, source: Option<IpAddr>, error: &io::Error) -> String {
+pub(super) fn explain_local(call: &str, to: SocketAddr, source: Option<IpAddr>, error: &io::Error) -> String {
     let from = source.map_or(String::new(), |s| format!(" from {s}"));
     let hint = match error.raw_os_error() {
         Some(libc::ENETUNREACH | libc::EHOSTUNREACH) => "this host has no route there: look at `ip route get`",
@@ -117,7 +120,12 @@ fn look(socket: &Socket, to: SocketAddr, last_error: &mut Option<io::Error>, evi
         evidence.errno = Some(failure::name(&error));
         *last_error = Some(error);
     }
-    drain_error_queue(socket, to, evidence);
+    drain_error_queue(socket, to, super::is_own, evidence);
+    state(socket, evidence)
+}
+
+/// What `TCP_INFO` says.
+pub(super) fn state(socket: &Socket, evidence: &mut Evidence) -> Result<TcpInfo, Outcome> {
     let info = tcp_info(socket.as_fd()).map_err(|e| local(evidence, "TCP_INFO", &e))?;
     evidence.syn_retransmits = Some(info.retransmits);
     evidence.syns_sent = Some(info.retransmits.saturating_add(1));
@@ -130,7 +138,7 @@ fn look(socket: &Socket, to: SocketAddr, last_error: &mut Option<io::Error>, evi
 }
 
 /// The connection is over before it began: by ICMP, by RST, or by the kernel's own patience.
-fn closed(to: SocketAddr, error: Option<&io::Error>, info: TcpInfo, evidence: &mut Evidence) -> Outcome {
+pub(super) fn closed(to: SocketAddr, error: Option<&io::Error>, info: TcpInfo, evidence: &mut Evidence) -> Outcome {
     let outcome = match (evidence.icmp.last(), error) {
         (Some(icmp), _) => failure::of_icmp(icmp, to.is_ipv6()),
         (None, Some(error)) => failure::of_connect(error),
@@ -146,7 +154,7 @@ fn closed(to: SocketAddr, error: Option<&io::Error>, info: TcpInfo, evidence: &m
 }
 
 /// The deadline passed with the handshake unanswered. A soft ICMP error then is the answer.
-fn gave_up(to: SocketAddr, info: TcpInfo, evidence: &mut Evidence) -> Outcome {
+pub(super) fn gave_up(to: SocketAddr, info: TcpInfo, evidence: &mut Evidence) -> Outcome {
     match evidence.icmp.last().map(|icmp| failure::of_icmp(icmp, to.is_ipv6())) {
         Some(Outcome::LocalError) => {
             explain_ours(to, evidence);
@@ -167,7 +175,7 @@ fn never_left(info: TcpInfo, evidence: &mut Evidence) -> Option<Outcome> {
     Some(Outcome::LocalError)
 }
 
-fn explain_ours(to: SocketAddr, evidence: &mut Evidence) {
+pub(super) fn explain_ours(to: SocketAddr, evidence: &mut Evidence) {
     if evidence.detail.is_none() {
         let what = evidence
             .icmp
@@ -180,13 +188,27 @@ fn explain_ours(to: SocketAddr, evidence: &mut Evidence) {
 }
 
 /// Moves what the error queue holds into the evidence (ip(7), ipv6(7)).
-fn drain_error_queue(socket: &Socket, to: SocketAddr, evidence: &mut Evidence) {
+pub(super) fn drain_error_queue(socket: &Socket, to: SocketAddr, is_own: impl Fn(IpAddr) -> bool, evidence: &mut Evidence) {
+    drain_errors_about(socket, to, is_own, evidence, |_| true);
+}
+
+/// The same, save errors about packets that are not ours: `is_ours_quoted` is shown what they quote of the packet behind its IP header.
+pub(super) fn drain_errors_about(
+    socket: &Socket,
+    to: SocketAddr,
+    is_own: impl Fn(IpAddr) -> bool,
+    evidence: &mut Evidence,
+    is_ours_quoted: impl Fn(&[u8]) -> bool,
+) {
     let mut data = [0_u8; 256];
     for _ in 0..Evidence::MAX_ICMP * 4 {
         let mut control = nix::cmsg_space!([u8; 256]);
         let mut parts = [IoSliceMut::new(&mut data)];
         let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
         let Ok(message) = recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut parts, Some(&mut control), flags) else { return };
+        if !is_ours_quoted(message.iovs().next().unwrap_or_default()) {
+            continue;
+        }
         let Ok(messages) = message.cmsgs() else { return };
         for message in messages {
             let (error, sender) = match message {
@@ -197,7 +219,8 @@ fn drain_error_queue(socket: &Socket, to: SocketAddr, evidence: &mut Evidence) {
                 _ => continue,
             };
             let from_icmp = matches!(error.ee_origin, ORIGIN_ICMP | ORIGIN_ICMP6);
-            let ours = !from_icmp || sender.is_some_and(|s| is_ours(s, evidence.local_address));
+            let ours =
+                !from_icmp || sender.is_some_and(|s| s.is_loopback() || evidence.local_address.is_some_and(|l| l.ip() == s) || is_own(s));
             let icmp = Icmp { kind: error.ee_type, code: error.ee_code, sender, ours, soft: true };
             if is_about_size(&icmp, to.is_ipv6()) {
                 continue;
@@ -213,9 +236,4 @@ fn drain_error_queue(socket: &Socket, to: SocketAddr, evidence: &mut Evidence) {
 /// "Fragmentation needed" and "packet too big" adjust the path MTU and end nothing (RFC 1191, RFC 8201).
 fn is_about_size(icmp: &Icmp, ipv6: bool) -> bool {
     if ipv6 { icmp.kind == 2 } else { (icmp.kind, icmp.code) == (3, 4) }
-}
-
-/// Whether the address is one of this host's own.
-fn is_ours(sender: IpAddr, local: Option<SocketAddr>) -> bool {
-    sender.is_loopback() || local.is_some_and(|l| l.ip() == sender) || super::own_addresses().contains(&sender)
 }

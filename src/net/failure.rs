@@ -54,12 +54,17 @@ pub fn of_tls(error: &io::Error, evidence: &mut Evidence) -> Outcome {
     evidence.tls_error = Some(tls.to_string());
     match tls {
         rustls::Error::AlertReceived(alert) => {
-            evidence.tls_alert = Some(snake_case(&format!("{alert:?}")));
+            evidence.tls_alert = Some(alert_name(*alert));
             Outcome::TlsRefused
         }
         rustls::Error::InvalidMessage(_) => Outcome::NotTls,
         _ => Outcome::TlsUntrusted,
     }
+}
+
+/// An alert's name as RFC 8446 section 6 writes it.
+pub fn alert_name(alert: rustls::AlertDescription) -> String {
+    snake_case(&format!("{alert:?}"))
 }
 
 /// `CertificateRequired` as RFC 8446 writes it: `certificate_required`.

@@ -242,6 +242,23 @@ impl Chunks {
         }
     }
 
+    /// How many bytes a whole chunked body takes, its trailer's empty line with it.
+    fn length(raw: &[u8]) -> Option<usize> {
+        let mut chunks = Chunks::default();
+        if !chunks.join(raw) {
+            return None;
+        }
+        let (begins, _) = match chunks.next(raw) {
+            Ok(httparse::Status::Complete(last)) => last,
+            Ok(httparse::Status::Partial) | Err(_) => return None,
+        };
+        let trailer = raw.get(begins..)?;
+        if trailer.starts_with(b"\r\n") {
+            return Some(begins + 2);
+        }
+        trailer.windows(4).position(|w| w == b"\r\n\r\n").map(|end| begins + end + 4)
+    }
+
     /// The body, with what came of a chunk that was cut.
     fn with_the_rest(mut self, raw: &[u8]) -> Vec<u8> {
         if let Ok(httparse::Status::Complete((begins, size))) = self.next(raw) {
@@ -261,6 +278,38 @@ impl Chunks {
             httparse::Status::Partial => httparse::Status::Partial,
         })
     }
+}
+
+/// The heads of all final answers of one connection, bodies skipped, at most `most`: one that does not say where it ends is
+/// taken to end the connection (RFC 9112 section 6.3).
+pub fn heads(read: &[u8], most: usize) -> Vec<Head> {
+    let mut found = Vec::new();
+    let mut rest = read.to_vec();
+    while found.len() < most {
+        match parse(&rest) {
+            Parsed::Interim(length) => {
+                rest.drain(..length);
+            }
+            Parsed::Final(head) => {
+                let length = head.header("content-length").and_then(|v| v.trim().parse::<usize>().ok());
+                let chunked = head.header("transfer-encoding").is_some_and(|v| v.to_ascii_lowercase().contains("chunked"));
+                let body = match (matches!(head.status, 204 | 304), chunked, length) {
+                    (true, _, _) => Some(0),
+                    (false, true, _) => Chunks::length(&head.rest),
+                    (false, false, length) => length,
+                };
+                let next = body.and_then(|body| head.rest.get(body..)).map(<[u8]>::to_vec);
+                found.push(Head { rest: Vec::new(), ..head });
+                match next {
+                    Some(next) if !next.is_empty() => rest = next,
+                    Some(_) | None => break,
+                }
+            }
+            // What follows is another protocol.
+            Parsed::Switched(_) | Parsed::Partial | Parsed::Bad => break,
+        }
+    }
+    found
 }
 
 enum Parsed {
@@ -340,6 +389,34 @@ mod tests {
         assert_eq!((&*body, body.whole), (&b"hello!"[..], true));
         let (_, cut) = read(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel").await;
         assert_eq!((&*cut, cut.whole), (&b"hel"[..], false));
+    }
+
+    #[test]
+    fn every_answer_of_a_connection_is_found() {
+        let read =
+            b"HTTP/1.1 503 No\r\nContent-Length: 2\r\n\r\nnoHTTP/1.1 100 Go\r\n\r\nHTTP/1.1 403 No\r\nTransfer-Encoding: chunked\r\n\r\n\
+            2\r\nno\r\n0\r\n\r\nHTTP/1.1 200 OK\r\n\r\nHTTP/1.1 201 no answer but a body\r\n\r\n";
+        let statuses = |most| heads(read, most).iter().map(|h| h.status).collect::<Vec<_>>();
+        assert_eq!(statuses(8), [503, 403, 200]);
+        assert_eq!(statuses(1), [503]);
+        assert!(heads(b"HTTP/1.1 200", 8).is_empty());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_panic_and_the_bound_holds(read in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300), most in 0_usize..4) {
+            proptest::prop_assert!(heads(&read, most).len() <= most);
+        }
+
+        #[test]
+        fn pieces_of_answers_do_not_panic_either(
+            pieces in proptest::collection::vec(proptest::sample::select(vec![
+                "HTTP/1.1 200 OK\r\n", "HTTP/1.0 403 x\r\n", "Content-Length: 3\r\n", "Content-Length: 18446744073709551615\r\n",
+                "Transfer-Encoding: chunked\r\n", "\r\n", "0\r\n", "ffffffffffffffff\r\n", "3\r\nabc\r\n", "abc", "HTTP/1.1 100 x\r\n\r\n",
+            ]), 0..20)
+        ) {
+            proptest::prop_assert!(heads(pieces.concat().as_bytes(), 8).len() <= 8);
+        }
     }
 
     #[tokio::test]

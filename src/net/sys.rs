@@ -1,4 +1,4 @@
-//! The only `unsafe` of the program: `TCP_INFO`, the kernel's own word on a TCP socket, and watching a socket for it.
+//! The only `unsafe` of the program: `TCP_INFO` and `SO_MEMINFO`, the kernel's own word on a socket, and watching a socket for it.
 
 use std::io;
 use std::mem::{MaybeUninit, size_of};
@@ -48,6 +48,29 @@ pub fn tcp_info(socket: BorrowedFd<'_>) -> io::Result<TcpInfo> {
     // SAFETY: all bytes were zeroed, and tcp_info is integers and bit fields only, for which any bytes are valid.
     let info = unsafe { info.assume_init() };
     Ok(TcpInfo { state: info.tcpi_state, timers: info.tcpi_retransmits, retransmits: info.tcpi_total_retrans })
+}
+
+/// Bytes of packets that are sent and have not left this host (`SO_MEMINFO`, linux/sock_diag.h): they wait for a device, or
+/// for a neighbour's hardware address.
+///
+/// # Errors
+/// What getsockopt(2) says; EINVAL where the kernel gave less than the field that is read.
+#[expect(unsafe_code, reason = "no safe wrapper of SO_MEMINFO exists in nix, socket2 or rustix")]
+pub fn unsent(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    /// `SK_MEMINFO_VARS`, and the place of `SK_MEMINFO_WMEM_ALLOC` among them.
+    const VARS: usize = 9;
+    const WMEM_ALLOC: usize = 2;
+    let mut info = [0_u32; VARS];
+    let mut length = size_of::<[u32; VARS]>() as libc::socklen_t;
+    // SAFETY: `info` is writable memory of `length` bytes for the whole call, and the kernel writes at most `length`
+    // bytes into it and the written length into `length`; any bytes are valid integers. The descriptor is borrowed, hence open.
+    let done =
+        unsafe { libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_MEMINFO, info.as_mut_ptr().cast(), &raw mut length) };
+    if done != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let given = (length as usize) / size_of::<u32>();
+    info.get(WMEM_ALLOC).copied().filter(|_| given > WMEM_ALLOC).ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))
 }
 
 /// Registers a socket with the runtime for anything that may happen to it.

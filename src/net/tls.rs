@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -19,8 +19,13 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::failure;
-use crate::observation::{Authentication, Evidence, Outcome};
+use crate::observation::{Authentication, ClientCertificate, Evidence, Outcome};
 use crate::target::Host;
+
+pub mod hello;
+mod stranger;
+
+pub use stranger::{Stranger, refused_for};
 
 /// How long a finished handshake is watched for a late refusal: in TLS 1.3 the client is done before the server has
 /// looked at its certificate (RFC 8446 section 4.4.2.4), so the alert comes a round trip later.
@@ -43,11 +48,17 @@ pub struct Options {
     pub min_version: Option<Version>,
     /// The highest version to offer.
     pub max_version: Option<Version>,
+    /// SHA-256 of the only certificate that the server may show, in small hexadecimal digits.
+    pub certificate_sha256: Option<String>,
 }
 
 /// A TLS version that can be offered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Version {
+    /// TLS 1.0 (RFC 2246), written `1.0`; offered by [`hello`] alone.
+    V1_0,
+    /// TLS 1.1 (RFC 4346), written `1.1`; offered by [`hello`] alone.
+    V1_1,
     /// TLS 1.2 (RFC 5246), written `1.2`.
     V1_2,
     /// TLS 1.3 (RFC 8446), written `1.3`.
@@ -61,8 +72,12 @@ pub struct Client {
     config: ClientConfig,
     trust: Arc<WebPkiServerVerifier>,
     certificate: Option<Arc<CertifiedKey>>,
+    /// What `certificate` is.
+    showing: ClientCertificate,
+    pin: Option<String>,
     /// The check does not limit the versions: what we cannot speak then is ours, not the server's denial.
     any_version: bool,
+    offers_1_2: bool,
     /// An untrusted certificate ends nothing; it stays in the evidence, and nothing is authenticated.
     any_certificate: bool,
 }
@@ -74,6 +89,8 @@ pub struct Shaken<S> {
     pub stream: TlsStream<S>,
     /// The server asked for a client certificate, so a refusal may still be on its way.
     pub may_refuse_late: bool,
+    /// In TLS 1.3 the server had not looked at our certificate when the handshake was done here.
+    pub still_open: bool,
     /// How long it took, at least one round trip.
     pub took: Duration,
 }
@@ -92,13 +109,16 @@ impl Client {
         let versions = versions(options)?;
         let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(&versions);
         let builder = builder.map_err(|e| ("min_version", format!("no usable TLS version: {e}")))?;
-        let verifier = Arc::new(AnyCertificate { trust: Arc::clone(&trust) });
+        let verifier = Arc::new(AnyCertificate { trust: Arc::clone(&trust), seen: Arc::default() });
         let mut config = builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
         config.alpn_protocols = options.alpn.iter().map(|p| p.as_bytes().to_vec()).collect();
         // Every handshake proves the whole chain anew.
         config.resumption = Resumption::disabled();
         let any_version = options.min_version.is_none() && options.max_version.is_none();
-        Ok(Client { server_name: options.server_name.clone(), config, trust, certificate, any_version, any_certificate: false })
+        let showing = if certificate.is_some() { ClientCertificate::Own } else { ClientCertificate::None };
+        let (server_name, pin) = (options.server_name.clone(), options.certificate_sha256.clone());
+        let offers_1_2 = versions.contains(&&rustls::version::TLS12);
+        Ok(Client { server_name, config, trust, certificate, showing, pin, any_version, offers_1_2, any_certificate: false })
     }
 
     /// The same, offering these protocols (RFC 7301) where the check names none.
@@ -137,20 +157,58 @@ impl Client {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let name = self.name(host, evidence)?;
-        let asked = Arc::new(AtomicBool::new(false));
+        let seen = Arc::new(Seen::default());
         let mut config = self.config.clone();
-        config.client_auth_cert_resolver = Arc::new(WatchedCertificate { own: self.certificate.clone(), asked: Arc::clone(&asked) });
+        config.client_auth_cert_resolver = Arc::new(WatchedCertificate { own: self.certificate.clone(), seen: Arc::clone(&seen) });
+        config.dangerous().set_certificate_verifier(Arc::new(AnyCertificate { trust: Arc::clone(&self.trust), seen: Arc::clone(&seen) }));
         let began = Instant::now();
         let shaking = TlsConnector::from(Arc::new(config)).connect(name.clone(), stream);
-        let shaken = timeout_at(deadline, shaking).await.map_err(|_| Outcome::Mute)?;
-        let asked_us = asked.load(Ordering::Relaxed);
-        evidence.client_certificate_requested = asked_us.then_some(true);
-        let stream = shaken.map_err(|e| self.refused(&e, evidence))?;
-        match self.note(&stream, &name, evidence) {
-            Err(Outcome::TlsUntrusted) if self.any_certificate => {}
-            noted => noted?,
+        let shaken = timeout_at(deadline, shaking).await;
+        let asked = seen.asked.load(Ordering::Relaxed);
+        self.note_seen(&seen, asked, evidence);
+        let stream = shaken.map_err(|_| Outcome::Mute)?.map_err(|e| self.refused(&e, evidence))?;
+        let trusted = self.note(&stream, &name, evidence);
+        let still_open = asked && stream.get_ref().1.protocol_version() == Some(rustls::ProtocolVersion::TLSv1_3);
+        let mut shaken = Shaken { stream, may_refuse_late: asked, still_open, took: began.elapsed() };
+        match trusted {
+            Ok(()) => Ok(shaken),
+            Err(Outcome::TlsUntrusted) if self.any_certificate => Ok(shaken),
+            // Nothing is sent to whom we do not trust; but whether it lets us in at all, it may yet say.
+            Err(outcome) if asked => match watch_for_refusal(&mut shaken, deadline, evidence).await {
+                Err(Outcome::TlsRefused) => Err(Outcome::TlsRefused),
+                Ok(_) | Err(_) => Err(outcome),
+            },
+            Err(outcome) => Err(outcome),
         }
-        Ok(Shaken { stream, may_refuse_late: asked_us, took: began.elapsed() })
+    }
+
+    /// The name in SNI; an address is none (RFC 6066 section 3).
+    pub fn name_in_sni(&self, host: &Host) -> Option<String> {
+        match self.name(host, &mut Evidence::default()) {
+            Ok(ServerName::DnsName(name)) => Some(name.as_ref().to_string()),
+            _ => None,
+        }
+    }
+
+    /// The check names a client certificate.
+    pub fn has_own_certificate(&self) -> bool {
+        self.certificate.is_some()
+    }
+
+    /// TLS 1.2 is among what is offered.
+    pub fn offers_1_2(&self) -> bool {
+        self.offers_1_2
+    }
+
+    /// Writes down what the handshake showed before it ended, however it ended.
+    fn note_seen(&self, seen: &Seen, asked: bool, evidence: &mut Evidence) {
+        evidence.client_certificate_requested = asked.then_some(true);
+        let shown = if seen.shown.load(Ordering::Relaxed) { self.showing } else { ClientCertificate::None };
+        evidence.client_certificate = asked.then_some(shown);
+        if let Some(leaf) = seen.leaf.get() {
+            evidence.certificate_sha256 = Some(hex(ring::digest::digest(&ring::digest::SHA256, leaf).as_ref()));
+            evidence.certificate_expires = x509_parser::parse_x509_certificate(leaf).ok().map(|(_, c)| c.validity().not_after.timestamp());
+        }
     }
 
     /// A server that has only versions older than any that is offered here talks to whoever speaks those: it keeps nobody out.
@@ -180,9 +238,11 @@ impl Client {
             evidence.tls_error = Some("the server sent no certificate".into());
             return Err(Outcome::TlsUntrusted);
         };
-        evidence.certificate_sha256 = Some(hex(ring::digest::digest(&ring::digest::SHA256, leaf).as_ref()));
-        evidence.certificate_expires = x509_parser::parse_x509_certificate(leaf).ok().map(|(_, c)| c.validity().not_after.timestamp());
         match self.trust.verify_server_cert(leaf, chain, name, &[], UnixTime::now()) {
+            Ok(_) if self.pin.is_some() && self.pin != evidence.certificate_sha256 => {
+                evidence.detail = Some("its certificate is valid, but not the one that certificate_sha256 names".into());
+                Err(Outcome::Mismatch)
+            }
             Ok(_) => {
                 evidence.authenticated = Some(Authentication::Tls);
                 Ok(())
@@ -195,19 +255,46 @@ impl Client {
     }
 }
 
-/// Watches a fresh stream for a late refusal, as long as the handshake took and [`LATE_ALERT`] more, never past the deadline:
-/// an alert upon our last message is one round trip away, and the handshake was at least one. Bytes that the server sent
-/// meanwhile are handed back.
+/// Shakes hands with whoever is there, offering one protocol. Only for what is no secret: nothing tells who listens.
 ///
 /// # Errors
-/// The outcome where the server refused or closed after all.
+/// The outcome, as [`Client::shake`] has it.
+pub async fn shake_with_anybody<S>(
+    stream: S,
+    host: &Host,
+    protocol: &str,
+    deadline: Instant,
+    evidence: &mut Evidence,
+) -> Result<TlsStream<S>, Outcome>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let client = Client::new(&Options { alpn: vec![protocol.into()], ..Options::default() }).map_err(|(_, why)| {
+        evidence.detail = Some(why);
+        Outcome::LocalError
+    })?;
+    let name = client.name(host, evidence)?;
+    let shaking = TlsConnector::from(Arc::new(client.config.clone())).connect(name, stream);
+    let shaken = timeout_at(deadline, shaking).await.map_err(|_| Outcome::Mute)?;
+    let stream = shaken.map_err(|e| client.refused(&e, evidence))?;
+    evidence.tls_version = stream.get_ref().1.protocol_version().map(|v| format!("{v:?}"));
+    Ok(stream)
+}
+
+/// Watches a fresh stream for a late refusal: twice as long as the handshake took, and at least [`LATE_ALERT`] longer than it,
+/// never past the deadline. An alert upon our last message is one round trip away, and the handshake was at least one.
+/// Bytes that the server sent meanwhile are handed back.
+///
+/// # Errors
+/// The outcome where the server refused or closed after all; `mute` where the deadline came before an alert could have.
 pub async fn watch_for_refusal<S>(shaken: &mut Shaken<S>, deadline: Instant, evidence: &mut Evidence) -> Result<Vec<u8>, Outcome>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut early = vec![0; Evidence::MAX_HEAD];
-    let until = deadline.min(Instant::now() + shaken.took + LATE_ALERT);
-    let read = match timeout_at(until, shaken.stream.read(&mut early)).await {
+    let long_enough = Instant::now() + shaken.took + shaken.took.max(LATE_ALERT);
+    let read = match timeout_at(deadline.min(long_enough), shaken.stream.read(&mut early)).await {
+        Err(_silence) if shaken.still_open && deadline < long_enough => return Err(take_back(evidence, Outcome::Mute)),
         Err(_silence) => 0,
         Ok(Ok(0)) => return Err(take_back(evidence, Outcome::Closed)),
         Ok(Ok(n)) => n,
@@ -281,17 +368,31 @@ fn versions(options: &Options) -> Result<Vec<&'static SupportedProtocolVersion>,
 #[derive(Debug)]
 struct AnyCertificate {
     trust: Arc<WebPkiServerVerifier>,
+    seen: Arc<Seen>,
+}
+
+/// What one handshake shows on its way.
+#[derive(Debug, Default)]
+struct Seen {
+    /// The server asked for a certificate.
+    asked: AtomicBool,
+    /// We answered with one.
+    shown: AtomicBool,
+    /// The server's own.
+    leaf: OnceLock<CertificateDer<'static>>,
 }
 
 impl ServerCertVerifier for AnyCertificate {
     fn verify_server_cert(
         &self,
-        _leaf: &CertificateDer<'_>,
+        leaf: &CertificateDer<'_>,
         _chain: &[CertificateDer<'_>],
         _name: &ServerName<'_>,
         _ocsp: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
+        // It is seen once a handshake, so there is nothing to replace.
+        let _ = self.seen.leaf.set(leaf.clone().into_owned());
         Ok(ServerCertVerified::assertion())
     }
 
@@ -321,13 +422,16 @@ impl ServerCertVerifier for AnyCertificate {
 /// Our own certificate, where there is one, and whether the server asked for any.
 struct WatchedCertificate {
     own: Option<Arc<CertifiedKey>>,
-    asked: Arc<AtomicBool>,
+    seen: Arc<Seen>,
 }
 
 impl ResolvesClientCert for WatchedCertificate {
-    fn resolve(&self, _issuers: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        self.asked.store(true, Ordering::Relaxed);
-        self.own.clone()
+    /// Whose certificates the server wants to see is no matter: that it refuses others is what is looked at.
+    fn resolve(&self, _issuers: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.seen.asked.store(true, Ordering::Relaxed);
+        let usable = self.own.clone().filter(|own| own.key.choose_scheme(schemes).is_some());
+        self.seen.shown.store(usable.is_some(), Ordering::Relaxed);
+        usable
     }
 
     fn has_certs(&self) -> bool {

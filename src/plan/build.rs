@@ -3,6 +3,7 @@
 mod check;
 mod expect;
 mod key;
+mod ports;
 mod variants;
 mod witnesses;
 
@@ -13,10 +14,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{AdminPage, Check, Decoy, Keys, Plan};
-use crate::config::{self, At, Context, File, Place};
+use crate::config::duration::show;
+use crate::config::{self, At, Context, File, Own, Place};
 use crate::observation::Family;
 use crate::target::fold_mapped;
 use check::{Builder, Draft, Way};
+pub(super) use expect::vocabulary;
+pub use witnesses::could_give;
 
 const WITNESS_WINDOW: Duration = Duration::from_secs(10);
 const LINGER: Duration = Duration::from_secs(3600);
@@ -31,7 +35,8 @@ pub fn plan(file: File, context: &Context<'_>, keys: &Keys) -> Option<(Plan, Opt
         context.wrong(&place, "there is no check, and nothing to serve; write at least one [[check]]");
     }
     let key = key::beacon_key(&file, context, keys);
-    let builder = Builder { context, defaults: &file.defaults, key: key.clone() };
+    let vantage = file.vantage.as_ref().map_or("", |v| v.value.as_str());
+    let builder = Builder { context, defaults: &file.defaults, key: key.clone(), vantage };
     unique_names(&file.checks, context);
     let drafts: Vec<Draft> = file.checks.iter().map(|written| builder.draft(written)).collect();
     let witnesses = witnesses::resolve(&drafts, &file.defaults, context);
@@ -39,12 +44,24 @@ pub fn plan(file: File, context: &Context<'_>, keys: &Keys) -> Option<(Plan, Opt
         return None;
     }
 
+    let places: Vec<Place> = drafts.iter().filter(|draft| draft.check.is_some()).map(|draft| draft.written.place.clone()).collect();
     let mut checks: Vec<Check> = drafts.into_iter().filter_map(|draft| draft.check).collect();
     for (check, named) in checks.iter_mut().zip(witnesses) {
         check.witnesses = named;
     }
     witnesses::controls(&mut checks);
     Plan::worst_runs(&mut checks);
+    ports::hint_at_haste(&checks, &file.checks, context);
+    for (check, place) in checks.iter().zip(&places).filter(|(check, _)| check.rounds() > 1 && check.worst_run > check.interval) {
+        let message = format!(
+            "one run may take {} where all is silent, longer than its interval of {}, and its target bears it without a pause; \
+             write a longer interval, such as \"{}m\", or fewer techniques",
+            show(Duration::from_secs(check.worst_run.as_secs())),
+            show(check.interval),
+            check.worst_run.as_secs() / 60 + 1
+        );
+        context.hint(place, message);
+    }
     let (beacon, created) = key::file_key(&file, key, context, keys)?;
     if let Some(beacon) = &beacon {
         checks.iter_mut().for_each(|check| key::give_key(check, &beacon.key));
@@ -67,6 +84,7 @@ pub fn plan(file: File, context: &Context<'_>, keys: &Keys) -> Option<(Plan, Opt
         shutdown_grace: value_or(file.shutdown_grace, SHUTDOWN_GRACE),
         depends_on: BTreeSet::new(),
         masks: Vec::new(),
+        file: None,
     };
     Some((plan, created))
 }
@@ -83,7 +101,13 @@ fn serves_something(file: &File) -> bool {
 fn decoys_apart(file: &File, context: &Context<'_>) {
     let goes_to = |check: &config::Check, ip: IpAddr| {
         let way = Way::of(check.own.as_ref());
-        [way.first_hop, way.target].into_iter().flatten().any(|hop| hop.host.ip() == Some(ip))
+        let inside = match &check.own {
+            Some(Own::Icmp { target: Some(scope) }) => scope.value.network.is_some_and(|net| net.contains(&ip)),
+            Some(Own::Ports(sweep)) => sweep.target.as_ref().is_some_and(|t| t.value.contains(ip)),
+            _ => false,
+        };
+        let server = way.servers.iter().any(|server| server.ip() == ip);
+        inside || server || [way.first_hop, way.target].into_iter().flatten().any(|hop| hop.host.ip() == Some(ip))
     };
     for decoy in &file.decoy {
         if let Some(check) = file.checks.iter().find(|check| goes_to(check, decoy.value)) {

@@ -32,6 +32,7 @@ pub struct Loaded {
 #[derive(Debug, Clone)]
 pub struct Source {
     file: String,
+    from_here: String,
     text: String,
     base_dir: PathBuf,
 }
@@ -45,7 +46,7 @@ impl Source {
         let file = path.display().to_string();
         let bytes = std::fs::read(path).map_err(|e| Problems::unreadable(&file, &e.to_string()))?;
         let text = String::from_utf8(bytes).map_err(|_| Problems::unreadable(&file, "it is not UTF-8 text"))?;
-        Ok(Source { file, text, base_dir: path.parent().unwrap_or(Path::new("")).to_path_buf() })
+        Ok(Source { file, from_here: from_here(path), text, base_dir: path.parent().unwrap_or(Path::new("")).to_path_buf() })
     }
 
     /// What it means now.
@@ -53,7 +54,9 @@ impl Source {
     /// # Errors
     /// Everything that is wrong with it.
     pub fn load(&self, keys: Keys) -> Result<Loaded, Problems> {
-        from_text(&self.file, &self.text, &self.base_dir, &|name| std::env::var(name).ok(), keys)
+        let mut loaded = from_text(&self.file, &self.text, &self.base_dir, &|name| std::env::var(name).ok(), keys)?;
+        loaded.plan.file = Some(self.from_here.clone());
+        Ok(loaded)
     }
 }
 
@@ -63,6 +66,15 @@ impl Source {
 /// Everything that is wrong with it; that it cannot be read is one such thing.
 pub fn load(path: &Path, keys: Keys) -> Result<Loaded, Problems> {
     Source::read(path)?.load(keys)
+}
+
+/// The path as seen from the working directory, if it lies below that, for what reads a report in CI knows the repository only;
+/// else the whole path.
+fn from_here(path: &Path) -> String {
+    let whole = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+    let here = std::env::current_dir().and_then(|here| here.canonicalize());
+    let below = here.iter().find_map(|here| whole.strip_prefix(here).ok());
+    below.unwrap_or(&whole).display().to_string()
 }
 
 /// Reads a configuration: `file` is its name in messages, relative file names in it start at `base_dir`.

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Probe, Technique};
-use crate::observation::Subject;
+use super::{DNS_PORT, Http, Manner, Probe, Technique, Tls};
+use crate::net::ask::{QUESTIONS, hex};
+use crate::net::tls::{Stranger, Version};
+use crate::observation::{ClientCertificate, Subject};
 use crate::target::{Host, HostPort, Url};
 
 impl Probe {
@@ -24,14 +26,44 @@ impl Probe {
         };
         Some(match self {
             Probe::Tcp(_) => format!("nc -vz -w {wait}{} {} {}", source("-s"), to.ip(), to.port()),
-            Probe::Tls(tls) => format!("openssl s_client -connect {to} -servername {} </dev/null", tls.target.host),
-            Probe::Http(http) => match &http.via {
-                Some(via) => format!("{curl} -X {} -p -x 'http://{}' {}", http.method, via.proxy, quoted(&http.url)),
-                None => {
-                    let http2 = if http.prior_knowledge { " --http2-prior-knowledge" } else { "" };
-                    format!("{curl} -X {}{http2}{} {}", http.method, pin(&http.url.authority), quoted(&http.url))
+            Probe::Ports(ports) => {
+                let (first, last) = (ports.closed.iter().next()?, ports.closed.iter().last()?);
+                let port = if to.port() == 0 { format!("{first}-{last}") } else { to.port().to_string() };
+                format!("nc -vz -w {wait}{} {} {port}", source("-s"), to.ip())
+            }
+            Probe::Tls(tls) => {
+                let s_client = format!("openssl s_client -connect {to} -servername {}", tls.target.host);
+                match (&tls.manner, self.stranger(subject)) {
+                    (Manner::Old(version), _) => {
+                        let flag = if *version == Version::V1_0 { "-tls1" } else { "-tls1_1" };
+                        format!("{s_client} {flag} -cipher ALL:@SECLEVEL=0 </dev/null")
+                    }
+                    // The alert of TLS 1.3 comes after the handshake.
+                    (_, Some(stranger)) => {
+                        let flag = if stranger.version == Version::V1_2 { "-tls1_2" } else { "-tls1_3" };
+                        format!("{}(sleep 1) | {s_client} {flag}{}", thrown_away(stranger), shown(stranger, "-cert"))
+                    }
+                    _ => format!("{s_client} </dev/null"),
                 }
-            },
+            }
+            Probe::Http(http) => {
+                let http2 = if http.prior_knowledge { " --http2-prior-knowledge" } else { "" };
+                let (before, certificate) = match self.stranger(subject) {
+                    Some(stranger) => {
+                        let version = if stranger.version == Version::V1_2 { "--tlsv1.2 --tls-max 1.2" } else { "--tlsv1.3" };
+                        (thrown_away(stranger), format!(" {version}{}", shown(stranger, "--cert")))
+                    }
+                    None => Default::default(),
+                };
+                match &http.via {
+                    Some(via) => {
+                        format!("{before}{curl}{certificate} -X {} -p -x 'http://{}' {}", http.method, via.proxy, quoted(&http.url))
+                    }
+                    None => {
+                        format!("{before}{curl}{certificate} -X {}{http2}{} {}", http.method, pin(&http.url.authority), quoted(&http.url))
+                    }
+                }
+            }
             Probe::EgressIp(egress) => match &egress.via {
                 Some(via) => format!("{curl} -p -x 'http://{}' {}", via.proxy, quoted(&egress.url)),
                 None => format!("{curl} {}", quoted(&egress.url)),
@@ -39,20 +71,90 @@ impl Probe {
             Probe::Peer(peer) => {
                 format!("curl -sS --max-time {wait} '{}://{}/api/v1/checks/{}'", peer.url.scheme, peer.url.authority, peer.check)
             }
+            Probe::PromQl(promql) => format!(
+                "curl -sS --max-time {wait} -G --data-urlencode 'query={}' '{}://{}{}/api/v1/query'",
+                promql.query.replace('\'', "'\\''"),
+                promql.url.scheme,
+                promql.url.authority,
+                promql.url.path.trim_end_matches('/')
+            ),
+            Probe::Dns(_) => {
+                let (name, record) = subject.asked.as_deref()?.rsplit_once(' ')?;
+                let port = if to.port() == DNS_PORT { String::new() } else { format!(" -p {}", to.port()) };
+                let dot = if name == "." { "" } else { "." };
+                format!("dig{} @{}{port} +time={wait} '{name}{dot}' {record}", source("-b"), to.ip())
+            }
+            Probe::Udp(udp) => {
+                let bytes = perl(&udp.payload.datagram(to));
+                format!("perl -e '{bytes}' | nc -u -w {wait}{} {} {} | xxd", source("-s"), to.ip(), to.port())
+            }
+            Probe::Icmp(_) => format!("ping -c {QUESTIONS} -W {wait}{} {}", source("-I"), to.ip()),
             Probe::OpenProxy(suite) => {
                 let beacon = suite.beacons.first();
-                match Technique::ALL.iter().find(|t| Some(t.id()) == subject.technique)? {
-                    Technique::Connect => format!("{curl} -p -x 'http://{to}' {}", quoted(beacon?)),
-                    Technique::AbsoluteGet => format!("{curl} -x 'http://{to}' {}", quoted(beacon?)),
-                    Technique::AllowedDestination => format!("{curl} -x 'http://{to}' 'https://{}/'", suite.allowed_destination.as_ref()?),
-                    Technique::OriginGet => format!("{curl} -H 'Host: {}' 'http://{to}/'", beacon?.host_header()),
+                match subject.technique.and_then(Technique::of)? {
+                    Technique::CONNECT => format!("{curl} -p -x 'http://{to}' {}", quoted(beacon?)),
+                    Technique::ABSOLUTE_GET => format!("{curl} -x 'http://{to}' {}", quoted(beacon?)),
+                    Technique::ORIGIN_GET => format!("{curl} -H 'Host: {}' 'http://{to}/'", beacon?.host_header()),
+                    _ => suite.bytes_by_hand(subject)?,
                 }
             }
         })
     }
 }
 
+impl Probe {
+    /// The stranger in whose place the subject was looked at.
+    fn stranger(&self, subject: &Subject) -> Option<&Stranger> {
+        let all = match self {
+            Probe::Tls(Tls { manner: Manner::Strangers(all), .. }) | Probe::Http(Http { manner: Manner::Strangers(all), .. }) => all,
+            _ => return None,
+        };
+        all.iter().find(|stranger| Some(stranger.variant()) == subject.variant)
+    }
+}
+
+/// The command that makes the stranger's certificate; its end joins it to the next one.
+fn thrown_away(stranger: &Stranger) -> &'static str {
+    match stranger.certificate {
+        ClientCertificate::SelfSigned => {
+            "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=stranger -keyout stranger.key -out stranger.pem 2>/dev/null && "
+        }
+        ClientCertificate::None | ClientCertificate::Own => "",
+    }
+}
+
+/// How it is shown.
+fn shown(stranger: &Stranger, flag: &str) -> String {
+    let key = flag.replace("cert", "key");
+    match stranger.certificate {
+        ClientCertificate::SelfSigned => format!(" {flag} stranger.pem {key} stranger.key"),
+        ClientCertificate::None | ClientCertificate::Own => String::new(),
+    }
+}
+
+/// The line of Perl that prints these bytes, with what only fills them up at the end shortened.
+fn perl(bytes: &[u8]) -> String {
+    let told = bytes.iter().rposition(|b| *b != 0).map_or(0, |last| last + 1);
+    let (told, zeros) = bytes.split_at_checked(told).unwrap_or((bytes, &[]));
+    let filled = if zeros.is_empty() { String::new() } else { format!(",\"\\0\"x{}", zeros.len()) };
+    format!("print pack(\"H*\",\"{}\"){filled}", hex(told))
+}
+
 /// A URL as one word of a shell; its path is sent as typed, so it may hold a quote.
 fn quoted(url: &Url) -> String {
     format!("'{}'", url.to_string().replace('\'', "'\\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_datagram_is_printed_by_perl_byte_for_byte() {
+        for bytes in [&b"\x00\x01'\"$@%\\\xff"[..], &[0; 3], &[7, 0, 0], &[1; 1200]] {
+            let printed = std::process::Command::new("perl").args(["-e", &perl(bytes)]).output().unwrap();
+            assert_eq!(printed.stdout, bytes);
+        }
+        assert_eq!(perl(&[1, 0, 0]), "print pack(\"H*\",\"01\"),\"\\0\"x2");
+    }
 }

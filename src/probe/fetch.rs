@@ -3,6 +3,7 @@
 use std::fmt;
 
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::{Aim, Approach, Ended, Via, dial, tunnel};
@@ -28,6 +29,26 @@ pub struct Fetch<'a> {
     pub body: bool,
 }
 
+/// A connection to the URL's host, through the tunnel where there is a proxy.
+///
+/// # Errors
+/// Where it ended before.
+pub async fn reach(
+    url: &Url,
+    via: Option<&Via>,
+    approach: &Approach,
+    deadline: Instant,
+    evidence: &mut Evidence,
+) -> Result<TcpStream, Ended> {
+    let mut stream = dial(approach, deadline, evidence).await?;
+    if let Some(via) = via {
+        evidence.via = Some(approach.to);
+        let to = if let Aim::Tunnel(to) = &approach.aim { to } else { &url.authority };
+        tunnel::open(&mut stream, via, to, deadline, evidence).await.map_err(|outcome| (outcome, Stage::Proxy))?;
+    }
+    Ok(stream)
+}
+
 impl Fetch<'_> {
     /// Asks once and reads the answer.
     ///
@@ -50,12 +71,7 @@ impl Fetch<'_> {
         evidence: &mut Evidence,
     ) -> Result<(Head, Body), Ended> {
         let limit = if self.body && self.method != "HEAD" { limit } else { 0 };
-        let mut stream = dial(approach, deadline, evidence).await?;
-        if let Some(via) = self.via {
-            evidence.via = Some(approach.to);
-            let to = if let Aim::Tunnel(to) = &approach.aim { to } else { &self.url.authority };
-            tunnel::open(&mut stream, via, to, deadline, evidence).await.map_err(|outcome| (outcome, Stage::Proxy))?;
-        }
+        let stream = reach(self.url, self.via, approach, deadline, evidence).await?;
         match (self.url.scheme, self.tls) {
             (Scheme::Http, _) => self.ask(stream, Vec::new(), plain, limit, deadline, evidence).await,
             (Scheme::Https, Some(client)) => {

@@ -3,17 +3,18 @@
 
 use tokio::time::Instant;
 
-use super::fetch::{Fetch, Speak};
+use super::fetch::{Fetch, Speak, reach};
+use super::tls::{ask_again, may_be_our_taste, stranger};
 use super::variant::Variant;
-use super::{Aim, Approach, Ended, Via};
+use super::{Aim, Approach, Ended, Manner, Via};
 use crate::net::http::{Body, Head};
-use crate::net::tls;
+use crate::net::tls::{self, Stranger};
 use crate::observation::{Class, Evidence, Outcome, Stage};
 use crate::secret::Secret;
 use crate::target::{HostPort, Url};
 
 /// Redirects that are followed before one too many is a loop (RFC 9110 section 15.4).
-const MAX_REDIRECTS: usize = 5;
+pub(super) const MAX_REDIRECTS: usize = 5;
 
 /// The most that is read of a page to look for `body_contains`; one a run at once, and a run may look at many addresses.
 pub const MAX_PAGE: usize = 1024 * 1024;
@@ -39,11 +40,21 @@ pub struct Http {
     pub follow_redirects: bool,
     /// How to shake hands, for `https`.
     pub tls: tls::Client,
+    /// In whose place to try it; [`Manner::Old`] is for kind `tls` alone.
+    pub manner: Manner,
     /// The variants that are tried besides.
     pub variants: Vec<Variant>,
 }
 
 impl Http {
+    /// Those in whose place to try it, besides our own.
+    pub(super) fn strangers(&self) -> &[Stranger] {
+        match &self.manner {
+            Manner::Strangers(all) => all,
+            Manner::Plain | Manner::Old(_) => &[],
+        }
+    }
+
     /// One exchange, and the redirects that the check follows; or one variant of it.
     pub(super) async fn attempt(&self, approach: &Approach, deadline: Instant, evidence: &mut Evidence) -> Ended {
         if let Aim::Variant(nth) = approach.aim {
@@ -52,9 +63,29 @@ impl Http {
                 None => (Outcome::Internal, Stage::Http),
             };
         }
-        match self.follow(approach, deadline, evidence).await {
-            Ok((from, head, body)) => (self.of_answer(&from, &head, &body, evidence), Stage::Http),
-            Err(ended) => ended,
+        let (ended, body) = match self.follow(approach, deadline, evidence).await {
+            Ok((from, head, body)) => ((self.of_answer(&from, &head, &body, evidence), Stage::Http), body),
+            Err(ended) => (ended, Body::default()),
+        };
+        match stranger(&approach.aim, &self.manner) {
+            Some(stranger) => stranger.note_refusal(ended, &body, evidence),
+            None if ended.1 == Stage::Tls && may_be_our_taste(&self.tls, ended.0, evidence) => {
+                return (self.ask_again(approach, ended.0, deadline, evidence).await, Stage::Tls);
+            }
+            None => {}
+        }
+        ended
+    }
+
+    /// The handshake again, with all that could be offered; not after a redirect, whose handshake is no longer the target's.
+    async fn ask_again(&self, approach: &Approach, outcome: Outcome, deadline: Instant, evidence: &mut Evidence) -> Outcome {
+        if evidence.redirected_to.is_some() || self.follow_redirects {
+            return outcome;
+        }
+        let stream = reach(&self.url, self.via.as_ref(), approach, deadline, &mut Evidence::default()).await;
+        match stream {
+            Ok(stream) => ask_again(&self.tls, stream, &self.url.authority.host, outcome, deadline, evidence).await,
+            Err(_) => outcome,
         }
     }
 
@@ -69,13 +100,15 @@ impl Http {
             }
             // Headers may carry credentials for the target, and for nobody else who reads along.
             let headers: &[_] = if (url.scheme, &url.authority) == (self.url.scheme, &self.url.authority) { &headers } else { &[] };
+            let stranger = stranger(&approach.aim, &self.manner);
             let fetch = Fetch {
                 url: &url,
                 via: self.via.as_ref(),
-                tls: Some(&self.tls),
+                tls: Some(stranger.map_or(&self.tls, |stranger| &stranger.client)),
                 method: if hop == 0 { &self.method } else { "GET" },
                 headers,
-                body: self.body_contains.is_some(),
+                // What a stranger is refused for, some servers say in the body alone.
+                body: self.body_contains.is_some() || stranger.is_some(),
             };
             let plain = if self.prior_knowledge { Speak::Http2 } else { Speak::Http1 };
             let fetched = fetch.run_by(plain, MAX_PAGE, &approach, deadline, evidence).await;
@@ -232,6 +265,7 @@ mod tests {
                 prior_knowledge: false,
                 follow_redirects: true,
                 tls: tls::Client::new(&options).unwrap(),
+                manner: Manner::Plain,
                 variants: Vec::new(),
             };
             let timeout = Duration::from_secs(5);

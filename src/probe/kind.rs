@@ -15,13 +15,35 @@ pub enum Kind {
     EgressIp,
     /// `peer`
     Peer,
+    /// `promql`
+    PromQl,
     /// `open-proxy`
     OpenProxy,
+    /// `dns`
+    Dns,
+    /// `udp`
+    Udp,
+    /// `icmp`
+    Icmp,
+    /// `ports`
+    Ports,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: &[Kind] = &[Kind::Tcp, Kind::Tls, Kind::Http, Kind::EgressIp, Kind::Peer, Kind::OpenProxy];
+    pub const ALL: &[Kind] = &[
+        Kind::Tcp,
+        Kind::Tls,
+        Kind::Http,
+        Kind::Udp,
+        Kind::Icmp,
+        Kind::Dns,
+        Kind::Ports,
+        Kind::EgressIp,
+        Kind::Peer,
+        Kind::PromQl,
+        Kind::OpenProxy,
+    ];
 
     /// The token, as written in `kind`, in reports and in metrics.
     pub fn token(self) -> &'static str {
@@ -31,7 +53,12 @@ impl Kind {
             Kind::Http => "http",
             Kind::EgressIp => "egress-ip",
             Kind::Peer => "peer",
+            Kind::PromQl => "promql",
             Kind::OpenProxy => "open-proxy",
+            Kind::Dns => "dns",
+            Kind::Udp => "udp",
+            Kind::Icmp => "icmp",
+            Kind::Ports => "ports",
         }
     }
 }

@@ -54,15 +54,33 @@ pub async fn ask(
     if (200..=299).contains(&head.status) { Ok(head) } else { Err(of_answer(&head)) }
 }
 
+/// Squid's words for a request that it let in and could not carry out: it asked DNS, dialled, or was given a bad answer.
+const TRIED: [&str; 7] = [
+    "ERR_CONNECT_FAIL",
+    "ERR_DNS_FAIL",
+    "ERR_SECURE_CONNECT_FAIL",
+    "ERR_READ_ERROR",
+    "ERR_READ_TIMEOUT",
+    "ERR_ZERO_SIZE_OBJECT",
+    "ERR_FTP_FAILURE",
+];
+
 /// What a proxy's answer that is no grant means.
 pub fn of_answer(head: &Head) -> Outcome {
-    let squid = head.header("x-squid-error").unwrap_or_default();
+    let squid_says = head.header("x-squid-error").unwrap_or_default();
+    let squid = squid_says.split(' ').next().unwrap_or_default();
+    let smokescreen = head.header("x-smokescreen-error").is_some();
     match head.status {
-        _ if squid.starts_with("ERR_CONNECT_FAIL") || squid.starts_with("ERR_DNS_FAIL") => Outcome::AclPassed,
-        _ if squid.starts_with("ERR_ACCESS_DENIED") || squid.starts_with("ERR_CACHE_ACCESS_DENIED") => Outcome::Denied,
+        _ if TRIED.contains(&squid) => Outcome::AclPassed,
+        // A denial that deny_info sends elsewhere: `X-Squid-Error: 302 Access Denied`.
+        300..=399 if squid_says.ends_with("Access Denied") => Outcome::Denied,
+        _ if squid == "ERR_ACCESS_DENIED" || squid == "ERR_CACHE_ACCESS_DENIED" => Outcome::Denied,
         403 | 407 => Outcome::Denied,
+        // It denies with 407; with these it had let us in, and could not connect.
+        502 | 504 if smokescreen => Outcome::AclPassed,
         400 | 405 | 501 | 505 => Outcome::NotUnderstood,
-        502..=504 => Outcome::GatewayError,
+        // Who limits rates has not judged the request.
+        429 | 502..=504 => Outcome::GatewayError,
         _ => Outcome::NotRelayed,
     }
 }
@@ -85,6 +103,14 @@ mod tests {
     }
 
     #[test]
+    fn smokescreen_tells_a_denial_from_a_failure() {
+        let answer = |status| of_answer(&Head { status, headers: vec![("x-smokescreen-error".into(), "x".into())], rest: Vec::new() });
+        assert_eq!(answer(407), Outcome::Denied);
+        assert_eq!(answer(502), Outcome::AclPassed);
+        assert_eq!(answer(503), Outcome::GatewayError);
+    }
+
+    #[test]
     fn answers_cell_by_cell() {
         let cells = [
             (403, None, Outcome::Denied),
@@ -101,9 +127,13 @@ mod tests {
             (403, Some("ERR_ACCESS_DENIED 0"), Outcome::Denied),
             (302, Some("ERR_ACCESS_DENIED 0"), Outcome::Denied),
             (302, None, Outcome::NotRelayed),
+            (302, Some("302 Access Denied"), Outcome::Denied),
             (200, None, Outcome::NotRelayed),
             (404, None, Outcome::NotRelayed),
             (500, None, Outcome::NotRelayed),
+            (429, None, Outcome::GatewayError),
+            (503, Some("ERR_SECURE_CONNECT_FAIL 71"), Outcome::AclPassed),
+            (503, Some("ERR_CANNOT_FORWARD 0"), Outcome::GatewayError),
         ];
         for (status, squid, outcome) in cells {
             assert_eq!(answer(status, squid), outcome, "{status} {squid:?}");

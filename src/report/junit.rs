@@ -1,18 +1,18 @@
 //! The JUnit report, for CI servers: a violation is a `failure`, unproven an `error`, unproven but allowed `skipped`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::text::details;
-use super::{Report, meaning, visible};
+use super::{Report, visible};
 use crate::record::Record;
 use crate::verdict::Verdict;
 
 /// The report as JUnit XML: one suite, one test case a check.
 pub fn junit(report: &Report, allow_unproven: &BTreeSet<String>) -> String {
     let summary = report.summary();
-    let skipped = report.records.iter().filter(|r| is_skipped(r, allow_unproven)).count();
+    let skipped = report.records.iter().filter(|r| report.excuses(r, allow_unproven)).count();
     let counts = format!(
         r#"tests="{}" failures="{}" errors="{}" skipped="{skipped}" time="{}""#,
         report.records.len(),
@@ -28,15 +28,9 @@ pub fn junit(report: &Report, allow_unproven: &BTreeSet<String>) -> String {
         let _ = writeln!(out, r#"      <property name="{name}" value="{}"/>"#, escaped(value));
     }
     let _ = writeln!(out, "    </properties>");
-    let mut targets: BTreeMap<&str, usize> = BTreeMap::new();
+    let names = report.names();
     for record in &report.records {
-        *targets.entry(&record.about.name).or_default() += 1;
-    }
-    for record in &report.records {
-        // One name may stand for several targets; a CI server needs to tell them apart.
-        let alone = targets.get(record.about.name.as_str()) == Some(&1);
-        let name = if alone { record.about.name.clone() } else { format!("{} [{}]", record.about.name, record.about.target) };
-        case(&mut out, &name, record, &report.vantage, is_skipped(record, allow_unproven));
+        case(&mut out, &names.of(&record.about), record, &report.vantage, report.excuses(record, allow_unproven));
     }
     out.push_str("  </testsuite>\n</testsuites>\n");
     out
@@ -63,16 +57,12 @@ fn case(out: &mut String, name: &str, record: &Record, vantage: &str, skipped: b
             let _ = writeln!(out, r#"      <skipped message="{}"/>"#, escaped(&message));
         }
         Some(element) => {
-            let message = if record.reason.is_empty() { meaning(record.cause) } else { &record.reason };
-            let _ = writeln!(out, r#"      <{element} message="{}" type="{}">{evidence}</{element}>"#, escaped(message), record.cause);
+            let message = escaped(record.sentence());
+            let _ = writeln!(out, r#"      <{element} message="{message}" type="{}">{evidence}</{element}>"#, record.cause);
         }
         None => {}
     }
     let _ = writeln!(out, "      <system-out>{evidence}</system-out>\n    </testcase>");
-}
-
-fn is_skipped(record: &Record, allow_unproven: &BTreeSet<String>) -> bool {
-    matches!(record.verdict, Verdict::Unproven(_)) && allow_unproven.contains(&record.about.name)
 }
 
 fn seconds(duration: Duration) -> String {

@@ -35,7 +35,7 @@ pub(super) fn details(record: &Record, vantage: &str) -> String {
     };
     line("reason", &record.reason);
     line("cause", &format!("{}: {}", record.cause, meaning(record.cause)));
-    line("claim", &format!("{} {} must be {}", about.kind, about.target, about.expect));
+    line("claim", &about.claim());
     if let Some(description) = &about.description {
         line("about", description);
     }

@@ -14,7 +14,7 @@ use mustnot::witness::{Proof, ProofSet};
 use proptest::prelude::*;
 
 /// How many bad files there are: a file that the test does not find is a test that does not run.
-const BAD_FILES: usize = 123;
+const BAD_FILES: usize = 159;
 
 fn data(folder: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(folder)
@@ -115,7 +115,9 @@ fn the_internet_vantage() {
     assert_eq!(forbidden.severity, Severity::Warning);
 
     let Probe::OpenProxy(suite) = &plan.checks[4].probe else { panic!("{:?}", plan.checks[4].probe) };
-    assert_eq!(suite.techniques, [Technique::Connect, Technique::AbsoluteGet, Technique::OriginGet]);
+    assert_eq!(suite.techniques[..3], [Technique::CONNECT, Technique::ABSOLUTE_GET, Technique::ORIGIN_GET]);
+    let left: Vec<Technique> = Technique::ALL.iter().copied().filter(|t| !suite.techniques.contains(t)).collect();
+    assert!(left.iter().all(|t| t.needs_destination()) && left.len() == 1, "{left:?}");
     assert_eq!(
         suite.beacons.iter().map(ToString::to_string).collect::<Vec<_>>(),
         ["http://beacon.example.com:443/", "http://beacon.example.com:9891/"]
@@ -172,6 +174,35 @@ fn the_office_vantage() {
     let controlled = stranger.expectation == stranger.expectation.clone().controlled_by(vec!["OP-01"]);
     assert!(controlled, "a witness relays through the same proxy");
     assert_eq!(hints.len(), 1, "{hints:#?}");
+}
+
+#[test]
+fn names_for_the_inside() {
+    let Loaded { plan, hints, .. } = good("dns.toml");
+    let check = |name: &str| plan.checks.iter().find(|c| c.name == name).unwrap();
+    let dns = |name: &str| match &check(name).probe {
+        Probe::Dns(dns) => dns,
+        other => panic!("{other:?}"),
+    };
+    let records = |name: &str| dns(name).records.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!((dns("www").name().as_str(), dns("www").servers.as_slice()), ("www.example.com", &["192.0.2.53:53".parse().unwrap()][..]));
+    assert_eq!(records("www"), ["A"], "what must be given is rarely given by both families");
+    assert_eq!(records("mail"), ["MX", "TXT", "HTTPS"]);
+    assert_eq!(records("addresses"), ["A", "AAAA"], "both are among the answers");
+    assert_eq!(records("hidden"), ["A", "AAAA"], "nothing must be given");
+    assert!(dns("mail").servers.is_empty(), "the system's");
+    assert_eq!(dns("hidden").servers[1].to_string(), "[2001:db8::53]:5353");
+    let accepts = |name: &str, outcome| check(name).expectation.accepts(outcome);
+    assert!(accepts("hidden", Outcome::NxDomain) && accepts("hidden", Outcome::NoData) && accepts("hidden", Outcome::DnsRefused));
+    assert!(!accepts("hidden", Outcome::ServFail) && !accepts("hidden", Outcome::Refused) && accepts("hidden-here", Outcome::Refused));
+    assert!(check("tcp").rooted && !check("www").probe.needs_resolving());
+    let expected = [
+        "dns.toml:25:1: check \"hidden\": no witness shows that [2001:db8::53]:5353 answers at all, so a server that denies every name \
+         looks like the block; name a dns check with expect = \"open\" that asks it for a name that exists",
+        "dns.toml:40:1: check \"hidden-stub\": no witness shows that the system's name server answers at all, so a server that denies \
+         every name looks like the block; name a dns check with expect = \"open\" that asks it for a name that exists",
+    ];
+    assert_eq!(hints, expected);
 }
 
 #[test]

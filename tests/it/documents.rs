@@ -9,6 +9,7 @@ use mustnot::history::Board;
 use mustnot::metrics::Metrics;
 use mustnot::observation::Outcome;
 use mustnot::plan::{Keys, Loaded, from_text};
+use mustnot::probe::{LEFT_OUT, Technique};
 use mustnot::proxy::Stats;
 use mustnot::token::Key;
 use mustnot::verdict::Cause;
@@ -132,15 +133,51 @@ fn every_variant_is_documented_and_no_other() {
 }
 
 #[test]
+fn every_technique_is_documented_in_its_order_and_no_other() {
+    let document = text("docs/techniques.md");
+    let (sent, left_out) = document.split_once("\nNot sent:").unwrap();
+    let rows = |text: &str| -> Vec<String> {
+        text.lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split('`').next().filter(|id| id.starts_with("OP-")))
+            .map(String::from)
+            .collect()
+    };
+    assert_eq!(rows(sent), Technique::ALL.iter().map(|t| t.id()).collect::<Vec<_>>());
+    assert_eq!(rows(left_out), LEFT_OUT.iter().map(|(id, _)| *id).collect::<Vec<_>>());
+    let mut all: Vec<String> = rows(&document);
+    all.sort();
+    assert_eq!(all, (1..=40).map(|n| format!("OP-{n:02}")).collect::<Vec<_>>());
+}
+
+#[test]
 fn every_field_and_cause_of_the_report_is_documented_and_no_other() {
     let structs = [
         ("src/report/json.rs", ["struct Document", "struct OneCheck"].as_slice()),
         ("src/report.rs", &["struct Summary"]),
         (
             "src/record.rs",
-            &["struct About", "struct Record", "struct Exposure", "struct DenialChanged", "struct Seen", "struct WitnessRecord"],
+            &[
+                "struct About",
+                "struct Record",
+                "struct Exposure",
+                "struct DenialChanged",
+                "struct Seen",
+                "struct WitnessRecord",
+                "struct Coverage",
+            ],
         ),
-        ("src/observation.rs", &["struct Evidence", "struct Icmp", "struct PeerEvidence", "struct Reached"]),
+        (
+            "src/observation.rs",
+            &[
+                "struct Evidence",
+                "struct Icmp",
+                "struct PeerEvidence",
+                "struct QueryEvidence",
+                "struct DnsEvidence",
+                "struct Reached",
+                "struct Sweep",
+            ],
+        ),
     ];
     let fields = structs.iter().flat_map(|(file, names)| {
         let source = text(file);

@@ -14,7 +14,7 @@ use mustnot::net::tls;
 use mustnot::observation::{Attempt, Authentication, Evidence, Family, Observation, Outcome, Stage, Subject, Transport};
 use mustnot::probe::{self, Probe};
 use mustnot::target::parse_cidr;
-use mustnot::witness::{DecoyRun, Decoys, Proof, Timeline, WitnessRun};
+use mustnot::witness::{DecoyKey, DecoyRun, Decoys, Proof, Timeline, WitnessRun};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -286,7 +286,7 @@ fn both_connections_of_a_redirect_need_their_decoys() {
         };
         observation(dialled, None, Outcome::Status(200), evidence, 0)
     };
-    let ports = |seen: &Observation| Decoys::keys_for(seen).map(|(_, _, port)| port).collect::<Vec<_>>();
+    let ports = |seen: &Observation| Decoys::keys_for(seen).map(|key| key.port).collect::<Vec<_>>();
     let (here, there) = ("127.0.0.1:81", "203.0.113.7:82");
     assert_eq!(ports(&led(here, "127.0.0.1:83", None)), [0; 0]);
     assert_eq!(ports(&led(here, there, None)), [82]);
@@ -298,7 +298,12 @@ fn both_connections_of_a_redirect_need_their_decoys() {
     let heard = |runs: &[(u16, bool)]| {
         let mut decoys = Decoys::new(Duration::from_secs(10));
         for &(port, connected) in runs {
-            decoys.push(DecoyRun { key: (Family::V4, None, port), started: at(0), ended: at(1), connected });
+            decoys.push(DecoyRun {
+                key: DecoyKey { family: Family::V4, source: None, transport: Transport::Tcp, port, asked: None },
+                started: at(0),
+                ended: at(1),
+                connected,
+            });
         }
         decoys.intercepted(&seen)
     };
@@ -424,6 +429,7 @@ async fn the_evidence_of_a_redirect_is_that_of_its_last_connection() {
             prior_knowledge: false,
             variants: Vec::new(),
             tls: tls::Client::new(&options).unwrap(),
+            manner: probe::Manner::Plain,
         });
         let (_, approach) = probe.subjects(to, None, Duration::from_secs(5), Resolver::System).remove(0);
         let Attempt { outcome, evidence, .. } = probe.attempt(&approach).await;

@@ -31,6 +31,7 @@ pub fn about(name: &str) -> About {
         tags: Vec::new(),
         inverted: true,
         stale_after: Duration::from_secs(60),
+        origin: None,
     }
 }
 
@@ -90,6 +91,7 @@ pub fn record(about: About, verdict: Verdict, outcome: Outcome) -> Record {
         duration: Duration::from_millis(7004),
         exposure: Exposure::default(),
         denial_changed: Vec::new(),
+        coverage: None,
         observations: vec![seen(verdict, outcome)],
         witnesses: vec![WitnessRecord { name: "internet".into(), proven: true, before: Some(wall(-1)), after: Some(wall(8)), why: None }],
         began: Moment::now(),

@@ -5,17 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mustnot::clock::{Moment, Wall};
-use mustnot::expectation::{Accept, Expectation, MIN_SYNS};
+use mustnot::expectation::{Accept, Expectation, MIN_SENT};
 use mustnot::history::Board;
 use mustnot::memory::Memory;
 use mustnot::observation::{
     Attempt, Authentication, Class, Evidence, Family, Marker, Observation, Outcome, PeerEvidence, Reached, Stage, Subject, Transport,
-    doubt_denials, excuse_mute,
+    doubt_denials, excuse_mute, note_shut_out,
 };
 use mustnot::record::{Exposure, Record};
 use mustnot::schedule::Schedule;
 use mustnot::verdict::{Cause, Claim, Judged, Testimony, Verdict, fold, judge, latch, stale_after, when_read};
-use mustnot::witness::{DecoyRun, Decoys, Lapse, Proof, ProofSet, Proven, Timeline, WitnessRun};
+use mustnot::witness::{DecoyKey, DecoyRun, Decoys, Lapse, Proof, ProofSet, Proven, Timeline, WitnessRun};
 
 use crate::fixture::{about, held, holds, unproven, violated, wall};
 
@@ -54,7 +54,7 @@ fn seen(to: &str, outcomes: &[Outcome], from: f64, until: f64) -> Observation {
     };
     let local = if to.is_ipv4() { MONITOR } else { "[2001:db8:5::5]:40000" };
     let attempt = |outcome: &Outcome| {
-        let syns = (*outcome == Outcome::Timeout).then_some(MIN_SYNS);
+        let syns = (*outcome == Outcome::Timeout).then_some(MIN_SENT);
         let evidence = Evidence { local_address: local.parse().ok(), syns_sent: syns, ..Evidence::default() };
         Attempt { outcome: *outcome, stage: Stage::Tcp, evidence, started: at(from), ended: at(until) }
     };
@@ -249,18 +249,20 @@ fn a_block_needs_every_attempt() {
     let open = one(&[Connected]);
     assert_eq!(verdict_of(&[Timeout, Refused, Connected], &open), ("holds", Cause::AsExpected));
     assert_eq!(verdict_of(&[Timeout, Refused, Timeout], &open), ("violated", Cause::NotOpen));
-    // A name that must not exist is asked for once: there is no connection to repeat.
-    let mut name = seen(TARGET, &[Outcome::NxDomain], 20.0, 27.0);
-    name.stage = Stage::Dns;
+    // A name that must not exist is asked for as often.
     let claim = one(&[Outcome::NxDomain]);
-    let judged = judge(name, Claim { expectation: &claim, require: ProofSet::NONE, attempts: 3 }, vec![proven()]);
-    assert_eq!(came_to(&judged), ("holds", Cause::AsExpected));
+    for (times, expected) in [(3, ("holds", Cause::AsExpected)), (2, ("unproven", Cause::Coverage)), (1, ("unproven", Cause::Coverage))] {
+        let mut name = seen(TARGET, &[Outcome::NxDomain].repeat(times), 20.0, 27.0);
+        name.stage = Stage::Dns;
+        let judged = judge(name, Claim { expectation: &claim, require: ProofSet::NONE, attempts: 3 }, vec![proven()]);
+        assert_eq!(came_to(&judged), expected, "{times}");
+    }
 }
 
 #[test]
 fn silence_needs_three_syns_in_every_attempt() {
     let blocked = one(&[Outcome::Timeout, Outcome::Refused]);
-    for (syns, expected) in [(Some(MIN_SYNS), "holds"), (Some(MIN_SYNS - 1), "unproven"), (Some(0), "unproven"), (None, "unproven")] {
+    for (syns, expected) in [(Some(MIN_SENT), "holds"), (Some(MIN_SENT - 1), "unproven"), (Some(0), "unproven"), (None, "unproven")] {
         let subject = block().subject;
         let attempt = |syns_sent, outcome| {
             let evidence = Evidence { syns_sent, local_address: MONITOR.parse().ok(), ..Evidence::default() };
@@ -301,7 +303,7 @@ fn the_deciding_attempt_is_the_settled_else_open_else_local_else_last() {
     assert_eq!(of(&[Refused, LocalError, Connected, Timeout], None).outcome, Connected);
     assert_eq!(of(&[Refused, LocalError, Timeout], None).outcome, LocalError);
     let last = of(&[Refused, Refused, Timeout], None);
-    assert_eq!((last.outcome, last.attempts.len(), last.fewest_syns), (Timeout, 3, Some(0)));
+    assert_eq!((last.outcome, last.attempts.len(), last.fewest_sent), (Timeout, 3, Some(0)));
     assert_eq!((last.started, last.ended), (at(0.0), at(5.0)), "from the first packet of any to the last event of any");
 }
 
@@ -498,9 +500,9 @@ fn a_technique_that_a_witness_relays_with_must_be_understood() {
 }
 
 #[test]
-fn mute_is_excused_by_another_technique_denied_at_the_same_address() {
+fn a_greeting_that_is_met_with_silence_is_excused_by_another_technique_denied_at_the_same_address() {
     let verdict = |others: Vec<Observation>, change: fn(&mut Observation)| {
-        let mut mute = technique(&[Outcome::Mute; 3], "OP-09");
+        let mut mute = technique(&[Outcome::Mute; 3], "OP-18");
         change(&mut mute);
         let mut all = vec![mute];
         all.extend(others);
@@ -510,14 +512,40 @@ fn mute_is_excused_by_another_technique_denied_at_the_same_address() {
     let denied = technique(&[Outcome::Denied; 3], "OP-01");
     assert_eq!(verdict(vec![denied.clone()], |_| ()), "holds");
     assert_eq!(verdict(vec![], |_| ()), "unproven");
+    // A ClientHello is a greeting, what is asked inside TLS is not.
+    assert_eq!(verdict(vec![denied.clone()], |mute| mute.subject.technique = Some("OP-17")), "holds");
+    let inside = |mute: &mut Observation| (mute.subject.technique, mute.evidence.tls_version) = (Some("OP-17"), Some("1.3".into()));
+    assert_eq!(verdict(vec![denied.clone()], inside), "unproven");
+    // OP-21 carries no nonce, so no log is asked.
+    let without_nonce = |mute: &mut Observation| (mute.subject.technique, mute.evidence.beacon_log) = (Some("OP-21"), None);
+    assert_eq!(verdict(vec![denied.clone()], without_nonce), "holds");
+    // A whole request that nobody answers may still be thought over.
+    assert_eq!(verdict(vec![denied.clone()], |mute| mute.subject.technique = Some("OP-02")), "unproven");
     assert_eq!(verdict(vec![denied.clone()], |mute| mute.evidence.beacon_log = None), "unproven");
     assert_eq!(verdict(vec![denied.clone()], |mute| mute.evidence.beacon_log = Some("known".into())), "unproven");
-    assert_eq!(verdict(vec![technique(&[Outcome::Denied; 3], "OP-09")], |_| ()), "unproven", "the same technique is no other");
+    assert_eq!(verdict(vec![technique(&[Outcome::Denied; 3], "OP-18")], |_| ()), "unproven", "the same technique is no other");
     assert_eq!(verdict(vec![technique(&[Outcome::NotRelayed; 3], "OP-01")], |_| ()), "unproven");
     assert_eq!(verdict(vec![technique(&[Outcome::Denied, Outcome::Timeout, Outcome::Denied], "OP-01")], |_| ()), "unproven");
     let mut elsewhere = denied;
     elsewhere.subject.dialled = "203.0.113.10:3128".parse().ok();
     assert_eq!(verdict(vec![elsewhere], |_| ()), "unproven");
+}
+
+#[test]
+fn what_is_refused_after_others_got_in_shows_no_block() {
+    let verdicts = |all: &[Observation]| {
+        let mut all = all.to_vec();
+        note_shut_out(&mut all);
+        all.into_iter().map(|one| suite_verdict(one, &proxy_blocked())).collect::<Vec<_>>()
+    };
+    let (denied, refused) = (technique(&[Outcome::Denied; 3], "OP-01"), technique(&[Outcome::Refused; 3], "OP-02"));
+    assert_eq!(verdicts(&[denied.clone(), refused.clone()]), ["holds", "unproven"]);
+    assert_eq!(verdicts(&[refused.clone(), refused.clone()]), ["holds", "holds"], "kept out from the first to the last");
+    let uneven = technique(&[Outcome::Denied, Outcome::Timeout, Outcome::Denied], "OP-03");
+    assert_eq!(verdicts(&[denied.clone(), uneven]), ["holds", "unproven"]);
+    let mut elsewhere = refused;
+    elsewhere.subject.dialled = "203.0.113.10:3128".parse().ok();
+    assert_eq!(verdicts(&[denied, elsewhere]), ["holds", "holds"]);
 }
 
 // ---------------------------------------------------------------------------------------------- SPEC 2.2, fold
@@ -764,7 +792,7 @@ fn a_run_that_says_nothing_about_a_question_is_skipped_and_one_that_says_no_is_n
 
 // ---------------------------------------------------------------------------------------------- SPEC 2.3, interception
 
-const KEY: (Family, Option<IpAddr>, u16) = (Family::V4, None, 443);
+const KEY: DecoyKey = DecoyKey { family: Family::V4, source: None, transport: Transport::Tcp, port: 443, asked: None };
 
 fn decoys(runs: &[(bool, f64, f64)]) -> Decoys {
     let mut decoys = no_decoys();
@@ -858,9 +886,9 @@ fn a_witness_that_is_not_authenticated_needs_its_decoy() {
 #[test]
 fn a_decoy_serves_from_its_start_on() {
     let decoys = decoys(&[(false, 20.0, 22.0)]);
-    assert!(decoys.ran_since(KEY, at(20.0)) && !decoys.ran_since(KEY, at(20.001)));
-    assert!(!decoys.ran_since((Family::V4, None, 80), at(0.0)));
-    assert!(!decoys.ran_since((Family::V6, None, 443), at(0.0)));
+    assert!(decoys.ran_since(&KEY, at(20.0)) && !decoys.ran_since(&KEY, at(20.001)));
+    assert!(!decoys.ran_since(&DecoyKey { port: 80, ..KEY }, at(0.0)));
+    assert!(!decoys.ran_since(&DecoyKey { family: Family::V6, ..KEY }, at(0.0)));
 }
 
 // ---------------------------------------------------------------------------------------------- SPEC 2.4, over time

@@ -4,6 +4,10 @@ mod beacon;
 #[cfg(test)]
 mod config;
 #[cfg(test)]
+mod console;
+#[cfg(test)]
+mod datagrams;
+#[cfg(test)]
 mod documents;
 #[cfg(test)]
 mod door;
@@ -14,13 +18,23 @@ mod exporter;
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]
+mod explain;
+#[cfg(test)]
+mod formats;
+#[cfg(test)]
 mod house;
+#[cfg(test)]
+mod init;
 #[cfg(test)]
 mod proxy;
 #[cfg(test)]
 mod report;
 #[cfg(test)]
+mod schema;
+#[cfg(test)]
 mod judge;
+#[cfg(test)]
+mod strangers;
 #[cfg(test)]
 mod targets;
 #[cfg(test)]

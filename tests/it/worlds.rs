@@ -459,12 +459,12 @@ impl<'w> Simulation<'w> {
         }
         let mut done = now;
         for (key, since) in needed {
-            if self.decoys.ran_since(key, since) || self.world.starved.at(now) {
+            if self.decoys.ran_since(&key, since) || self.world.starved.at(now) {
                 continue;
             }
             let connected = self.world.interceptor.at(now);
             let end = if connected { now + 1 } else { now + DECOY_TIMEOUT };
-            self.decoys.push(DecoyRun { key, started: moment(now), ended: moment(end), connected });
+            self.decoys.push(DecoyRun { key: key.clone(), started: moment(now), ended: moment(end), connected });
             self.decoy_runs.push((key, now));
             done = done.max(end);
         }

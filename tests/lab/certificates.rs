@@ -15,6 +15,8 @@ pub struct Certificates {
     pub valid: String,
     /// The same names, signed by nobody.
     pub untrusted: String,
+    /// The right client certificate, signed by the authority.
+    pub client: String,
 }
 
 /// The certificates of this test process.
@@ -36,7 +38,13 @@ fn make() -> Certificates {
     let valid = CertificateParams::new(names.clone()).unwrap().signed_by(&key, &issuer).unwrap();
     let lone_key = KeyPair::generate().unwrap();
     let untrusted = CertificateParams::new(names).unwrap().self_signed(&lone_key).unwrap();
+    let client_key = KeyPair::generate().unwrap();
+    let mut client = CertificateParams::new(Vec::new()).unwrap();
+    client.distinguished_name.push(rcgen::DnType::CommonName, "lab.test operator");
+    client.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+    let client = client.signed_by(&client_key, &issuer).unwrap();
     Certificates {
+        client: format!("{}{}", client_key.serialize_pem(), client.pem()),
         ca: authority_certificate.pem(),
         valid: format!("{}{}", key.serialize_pem(), valid.pem()),
         untrusted: format!("{}{}", lone_key.serialize_pem(), untrusted.pem()),

@@ -72,20 +72,56 @@ pub fn gate(lab: &Lab, host: Host, text: &str) -> Run {
 
 /// Starts `mustnot check` in a host, if wished with a limit of open files.
 pub fn start_gate(lab: &Lab, host: Host, text: &str, files: Option<u32>) -> Gate {
+    let limit = format!("ulimit -n {}; exec \"$@\"", files.unwrap_or(0));
+    let under = ["sh", "-c", &limit, "sh"];
+    start_gate_under(lab, host, text, if files.is_some() { &under } else { &[] })
+}
+
+/// Starts `mustnot check` in a host by a command that runs others, such as `setpriv`.
+pub fn start_gate_under(lab: &Lab, host: Host, text: &str, under: &[&str]) -> Gate {
+    start_gate_with(lab, host, text, under, &[])
+}
+
+/// The same with more flags of its own.
+pub fn start_gate_with(lab: &Lab, host: Host, text: &str, under: &[&str], flags: &[&str]) -> Gate {
     let name = lab.fresh("check");
     let config = write_config(lab, &format!("{name}.toml"), text);
     let output = lab.dir().join(format!("{name}.json"));
     let command = [BINARY, "check", "--config", config.to_str().unwrap(), "--format", "json", "--output", output.to_str().unwrap()];
-    let limit = format!("ulimit -n {}; exec \"$@\"", files.unwrap_or(0));
-    let limited: Vec<&str> = ["sh", "-c", limit.as_str(), "sh"].into_iter().chain(command).collect();
-    let process = Process::spawn(lab, host, &name, if files.is_some() { &limited } else { &command }, false);
+    let command: Vec<&str> = under.iter().copied().chain(command).chain(flags.iter().copied()).collect();
+    let process = Process::spawn(lab, host, &name, &command, false);
     Gate { process, name, output }
+}
+
+/// The same by whoever stands in front of the command, such as `setpriv` with another user.
+pub fn start_gate_as(lab: &Lab, host: Host, text: &str, front: &[&str]) -> Gate {
+    let name = lab.fresh("check");
+    let config = write_config(lab, &format!("{name}.toml"), text);
+    let output = lab.dir().join(format!("{name}.json"));
+    // The build directory need not be open to everybody.
+    let binary = lab.dir().join("mustnot");
+    fs::copy(BINARY, &binary).unwrap();
+    let own =
+        [binary.to_str().unwrap(), "check", "--config", config.to_str().unwrap(), "--format", "json", "--output", output.to_str().unwrap()];
+    let command: Vec<&str> = front.iter().copied().chain(own).collect();
+    Gate { process: Process::spawn(lab, host, &name, &command, false), name, output }
+}
+
+/// The most memory that a process had so far, in KiB (proc(5), `VmHWM`).
+pub fn peak_kib(process: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.trim().strip_suffix(" kB")?.parse().ok()
 }
 
 impl Gate {
     /// Whether it still runs.
     pub fn running(&mut self) -> bool {
         self.process.ended().is_none()
+    }
+
+    /// The most memory that it had so far, in KiB; none once it has ended.
+    pub fn peak_kib(&self) -> Option<u64> {
+        peak_kib(self.process.id())
     }
 
     /// Waits for the end and reads the report, which must be sane.

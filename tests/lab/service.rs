@@ -36,6 +36,11 @@ impl Process {
         Process { child: started.spawn().unwrap_or_else(|e| panic!("cannot start {command:?}: {e}")) }
     }
 
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal to this very process.
     pub fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();

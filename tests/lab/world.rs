@@ -32,6 +32,8 @@ pub const STRANGER4: &str = "198.51.100.66";
 pub const STRANGER6: &str = "fd00:66::66";
 /// A second source address of the stranger's host.
 pub const SECOND4: &str = "198.51.100.67";
+/// The same, IPv6.
+pub const SECOND6: &str = "fd00:66::67";
 /// The office, whom the ACL lets in.
 pub const OFFICE4: &str = "198.51.100.10";
 /// The office, IPv6.
@@ -266,7 +268,12 @@ impl Lab {
     /// The listeners that the world starts with: the witness for everybody, the admin web for whom it likes.
     fn serve(&self) {
         let certificates = certificates();
-        for (name, text) in [("ca.pem", &certificates.ca), ("valid.pem", &certificates.valid), ("untrusted.pem", &certificates.untrusted)] {
+        for (name, text) in [
+            ("ca.pem", &certificates.ca),
+            ("valid.pem", &certificates.valid),
+            ("untrusted.pem", &certificates.untrusted),
+            ("client.pem", &certificates.client),
+        ] {
             fs::write(self.dir().join(name), text).unwrap();
         }
         let valid = self.dir().join("valid.pem");
@@ -414,6 +421,11 @@ impl Lab {
     /// The real name server is gone: nobody listens on its port.
     pub fn resolver_gone(&self) {
         self.unbound.lock().unwrap().take();
+    }
+
+    /// What a host finds in `/etc/resolv.conf` from now on.
+    pub fn resolv_conf(&self, host: Host, text: &str) {
+        fs::write(PathBuf::from("/etc/netns").join(self.namespace(host)).join("resolv.conf"), text).unwrap();
     }
 
     // ---- tools -----------------------------------------------------------------------------------------------------

@@ -2,25 +2,29 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::expect;
+use super::{expect, ports};
 use crate::config::duration::show;
-use crate::config::{self, At, Common, Context, MAX_LABELS, Own, Place, Tls, Via};
+use crate::config::{self, At, Common, Context, MAX_LABELS, Own, Place, Tls, Tried, Via};
 use crate::expectation::Expectation;
+use crate::net::h2;
 use crate::net::resolve::Resolver;
-use crate::net::{h2, tls};
+use crate::net::tls::{self, Version};
 use crate::observation::Family;
 use crate::plan::Check;
-use crate::probe::{self, Probe, Technique};
+use crate::probe::{self, Kind, Manner, Payload, Probe, RecordType, Technique};
 use crate::secret::Secret;
 use crate::severity::Severity;
-use crate::target::{HostPort, Scheme, Url};
+use crate::target::{Host, HostPort, Scheme, Url};
 use crate::token::Key;
 use crate::witness::{Proof, ProofSet};
 
 pub(super) const INTERVAL: Duration = Duration::from_secs(30);
+/// Of a check that is looked at in parts: it takes minutes, and its target bears the whole of it every time.
+const SUITE_INTERVAL: Duration = Duration::from_secs(600);
 const TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) const ATTEMPTS: usize = 3;
 const MAX_AGE: Duration = Duration::from_secs(60);
@@ -44,6 +48,8 @@ pub(super) struct Builder<'a> {
     pub(super) defaults: &'a Common,
     /// The key shared with the beacon, or one that stands in for it until the end; none without `[beacon]`.
     pub(super) key: Option<Key>,
+    /// Where this monitor stands; empty where that is wrong.
+    pub(super) vantage: &'a str,
 }
 
 impl Builder<'_> {
@@ -70,15 +76,18 @@ impl Builder<'_> {
     /// The check with what it says itself, else with the default's, else with ours.
     fn check(&self, written: &config::Check, probe: Probe, expectation: Expectation) -> Option<Check> {
         let (own, defaults) = (&written.common, self.defaults);
+        let usual_interval = if probe.subjects_known() > probe.looks_at_once() { SUITE_INTERVAL } else { INTERVAL };
         Some(Check {
             name: written.name.as_ref()?.value.clone(),
             target: written.target.as_ref()?.value.clone(),
+            rooted: probe.via().is_none() && is_rooted(&written.target.as_ref()?.value),
+            open: ports::open(&probe),
             probe,
             expect: written.expect.as_ref()?.value.to_string(),
             expectation,
             witnesses: Vec::new(),
             require: self.either(written, |c| c.require.as_ref()).map_or(ProofSet::NONE.with(Proof::Vantage), |r| r.value),
-            interval: self.either(written, |c| c.interval.as_ref()).map_or(INTERVAL, |i| i.value),
+            interval: self.either(written, |c| c.interval.as_ref()).map_or(usual_interval, |i| i.value),
             timeout: self.either(written, |c| c.timeout.as_ref()).map_or(TIMEOUT, |t| t.value),
             attempts: self.either(written, |c| c.attempts.as_ref()).map_or(ATTEMPTS, |a| a.value),
             families: self.either(written, |c| c.families.as_ref()).map_or(Family::BOTH.to_vec(), |f| f.value.clone()),
@@ -90,6 +99,7 @@ impl Builder<'_> {
             labels: self.labels(written),
             tags: own.tags.clone().or_else(|| defaults.tags.clone()).unwrap_or_default(),
             worst_run: Duration::ZERO,
+            position: self.context.position(&written.place),
         })
     }
 
@@ -111,8 +121,13 @@ impl Builder<'_> {
         if let Some(short) = timeout
             && expectation.is_some_and(Expectation::accepts_silence)
         {
+            let third = match written.own.as_ref().map(Own::kind) {
+                Some(Kind::Udp) => "the third datagram leaves after 2 s, and its answer may take a second",
+                Some(Kind::Icmp) => "the third echo leaves after 2 s, and its answer may take a second",
+                _ => "the third SYN leaves after 3 s",
+            };
             let message = format!(
-                "a timeout of {} is too short to take silence for a block: the third SYN leaves after 3 s; \
+                "a timeout of {} is too short to take silence for a block: {third}; \
                  write timeout = \"3s\" or more, or an expect without \"timeout\"",
                 show(short.value)
             );
@@ -124,26 +139,29 @@ impl Builder<'_> {
     fn vet_families(&self, written: &config::Check, way: &Way) {
         let families = self.either(written, |c| c.families.as_ref());
         let source = self.either(written, |c| c.source.as_ref());
-        let literal = way.first_hop.as_ref().and_then(|hop| hop.host.ip());
+        let hop = way.first_hop.as_ref().and_then(|hop| hop.host.ip());
+        let literals: Vec<IpAddr> = hop.into_iter().chain(way.servers.iter().map(SocketAddr::ip)).collect();
         let listed = |family| families.is_none_or(|f| f.value.contains(&family));
         let own = |place: &Place| if place.path.starts_with(&written.place.path) { place.clone() } else { written.place.clone() };
-        if let (Some(ip), Some(families)) = (literal, families)
-            && !listed(Family::of(ip))
-        {
-            let family = Family::of(ip);
-            let message = format!("leaves out {family}, the family of {ip}, so nothing would be looked at; write [\"{family}\"]");
+        if let (Some(ip), Some(families)) = (literals.iter().find(|ip| !listed(Family::of(**ip))), families) {
+            let family = Family::of(*ip);
+            let others = literals.iter().any(|other| Family::of(*other) != family);
+            let message = match others {
+                true => format!("leaves out {family}, the family of {ip}; leave it out for both"),
+                false => format!("leaves out {family}, the family of {ip}, so nothing would be looked at; write [\"{family}\"]"),
+            };
             self.context.wrong(&own(&families.place), message);
         }
         let Some(source) = source else { return };
         let family = Family::of(source.value);
-        if let Some(ip) = literal.filter(|ip| Family::of(*ip) != family) {
+        if let Some(ip) = literals.iter().find(|ip| Family::of(**ip) != family) {
             let message = format!("{} is {family} and cannot reach {ip}; write an address of its family", source.value);
             self.context.wrong(&own(&source.place), message);
         } else if !listed(family) {
             let message =
                 format!("{} is {family}, which families leaves out; write an address of a family that is looked at", source.value);
             self.context.wrong(&own(&source.place), message);
-        } else if literal.is_none() && Family::BOTH.into_iter().all(listed) {
+        } else if literals.is_empty() && Family::BOTH.into_iter().all(listed) {
             let message = format!(
                 "the source {} is {family}, so only {family} can be looked at; write families = [\"{family}\"] to say so",
                 source.value
@@ -157,8 +175,8 @@ impl Builder<'_> {
         match own {
             Own::Tcp { target } => Some(Probe::Tcp(probe::Tcp { target: target.as_ref()?.value.clone() })),
             Own::Tls { target, tls } => {
-                let tls = self.tls(tls, place);
-                Some(Probe::Tls(probe::Tls { target: target.as_ref()?.value.clone(), tls: tls? }))
+                let (client, manner) = (self.tls(tls, place, inverted != Some(false)), self.manner(tls, place, inverted));
+                Some(Probe::Tls(probe::Tls { target: target.as_ref()?.value.clone(), tls: client?, manner: manner? }))
             }
             Own::Http(http) => self.http(http, written, inverted).map(Probe::Http),
             Own::EgressIp { target, via } => {
@@ -169,8 +187,93 @@ impl Builder<'_> {
                 Some(Probe::EgressIp(probe::EgressIp { url, via: via?, expected, key: key? }))
             }
             Own::Peer(peer) => self.peer(peer, place).map(Probe::Peer),
+            Own::PromQl(query) => self.promql(query, place).map(Probe::PromQl),
             Own::OpenProxy(suite) => self.open_proxy(suite, place).map(Probe::OpenProxy),
+            Own::Dns(dns) => self.dns(dns, written, inverted).map(Probe::Dns),
+            Own::Udp { target, payload } => self.udp(target.as_ref()?, payload.as_ref(), place).map(Probe::Udp),
+            Own::Icmp { target } => Some(Probe::Icmp(probe::Icmp { target: target.as_ref()?.value.clone() })),
+            Own::Ports(sweep) => ports::probe(sweep, self.context).map(Probe::Ports),
         }
+    }
+
+    /// In whose place the check looks, and whether that is legal.
+    fn manner(&self, keys: &Tls, place: &Place, inverted: Option<bool>) -> Option<Manner> {
+        if let Some(pin) = keys.certificate_sha256.as_ref().filter(|_| inverted == Some(true)) {
+            self.context.wrong(&pin.place, "an inverted check is let in by any certificate; leave it out");
+        }
+        let Some(certs) = &keys.client_certs else {
+            return Some(keys.max_version.as_ref().filter(|v| v.value < Version::V1_2).map_or(Manner::Plain, |v| Manner::Old(v.value)));
+        };
+        let before = self.context.problems();
+        if inverted == Some(false) {
+            let message =
+                "names who must be refused, and this check expects something open; write expect = \"blocked\", or client_cert_file";
+            self.context.wrong(&certs.place, message);
+        }
+        if let Some(own) = &keys.client_cert_file {
+            self.context.wrong(
+                &own.place,
+                "is the right certificate, and client_certs is for who has none; put it in a check of its own, as the witness",
+            );
+        }
+        let options = self.tls_options(keys);
+        if self.context.problems() > before {
+            return None;
+        }
+        let tried: Vec<_> = certs.value.iter().map(|c| c.value).collect();
+        match tls::Stranger::all(&options, &tried) {
+            Ok(all) => Some(Manner::Strangers(all)),
+            Err((key, why)) => {
+                // What is wrong with the other keys is said where the check's own client is made.
+                if key == "client_certs" {
+                    self.context.wrong(keys.place_of(key).unwrap_or(place), why);
+                }
+                None
+            }
+        }
+    }
+
+    /// TLS 1.0 and 1.1 can be offered by a hello alone, to be refused.
+    fn vet_versions(&self, keys: &Tls, may_be_old: bool) {
+        if let Some(min) = keys.min_version.as_ref().filter(|v| v.value < Version::V1_2) {
+            self.context.wrong(&min.place, "no handshake can be made with so old a version; write \"1.2\" or \"1.3\", or leave it out");
+        }
+        let Some(max) = keys.max_version.as_ref().filter(|v| v.value < Version::V1_2) else { return };
+        if !may_be_old {
+            let message = "so old a version can be offered only to be refused, by a check of kind tls with expect = \"blocked\" or [\"tls-refused\"]; write \"1.2\" or \"1.3\"";
+            self.context.wrong(&max.place, message);
+        }
+        for (key, place) in [("client_certs", keys.place_of("client_certs")), ("client_cert_file", keys.place_of("client_cert_file"))] {
+            if let Some(place) = place {
+                self.context
+                    .wrong(place, format!("with so old a max_version no handshake is made, and no certificate shown; leave out {key}"));
+            }
+        }
+    }
+
+    /// What is sent is what is written, else what the port is known for.
+    fn udp(&self, target: &At<HostPort>, payload: Option<&At<Payload>>, place: &Place) -> Option<probe::Udp> {
+        let port = target.value.port;
+        let payload = match payload {
+            Some(written) => Some(written.value.clone()),
+            None if self.context.has_problem_at(&sibling(&target.place, "payload")) => None,
+            None => {
+                let known = Payload::of_port(port);
+                if known.is_none() {
+                    let names: Vec<&str> = Payload::names().collect();
+                    self.context.wrong(
+                        place,
+                        format!(
+                            "names no payload, and port {port} is not known for one: no service answers just anything; \
+                             write payload = \"hex:…\" with bytes that this one answers, or one of {}",
+                            names.join(", ")
+                        ),
+                    );
+                }
+                known
+            }
+        };
+        Some(probe::Udp { target: target.value.clone(), payload: payload? })
     }
 
     fn http(&self, http: &config::Http, written: &config::Check, inverted: Option<bool>) -> Option<probe::Http> {
@@ -194,7 +297,16 @@ impl Builder<'_> {
             self.context.wrong(&deny.place, message);
         }
         let via = self.via(&http.via);
-        let tls = self.tls(&http.tls, place);
+        let (tls, manner) = (self.tls(&http.tls, place, false), self.manner(&http.tls, place, inverted));
+        if let (Some(method), Some(certs)) = (&http.method, &http.tls.client_certs)
+            && method.value == "HEAD"
+        {
+            let message = "the answer to HEAD has no body to say what the refusal is for; write method = \"GET\" or leave it out";
+            self.context.wrong(&certs.place, message);
+        }
+        if let (Some(pin), Some(true)) = (&http.tls.certificate_sha256, http.follow_redirects.as_ref().map(|f| f.value)) {
+            self.context.wrong(&pin.place, "is the certificate of one host, and redirects lead to others; leave out one of the two");
+        }
         let variants = self.variants(http, written, inverted);
         Some(probe::Http {
             url: http.target.as_ref()?.value.clone(),
@@ -206,6 +318,7 @@ impl Builder<'_> {
             prior_knowledge: http.http_version.as_ref().is_some_and(|v| v.value),
             follow_redirects: http.follow_redirects.as_ref().is_some_and(|f| f.value),
             tls: tls?.or_offering(&[h2::ALPN, HTTP_1_1]),
+            manner: manner?,
             variants: variants?,
         })
     }
@@ -213,7 +326,7 @@ impl Builder<'_> {
     fn peer(&self, peer: &config::Peer, place: &Place) -> Option<probe::Peer> {
         self.vet_web_tls(peer.target.as_ref(), &peer.tls, &[HTTP_1_1]);
         let auth = self.credentials((&peer.user, "user"), (&peer.password_file, "password_file"));
-        let tls = self.tls(&peer.tls, place);
+        let tls = self.tls(&peer.tls, place, false);
         Some(probe::Peer {
             url: peer.target.as_ref()?.value.clone(),
             check: peer.check.as_ref()?.value.clone(),
@@ -223,8 +336,27 @@ impl Builder<'_> {
         })
     }
 
+    fn promql(&self, written: &config::PromQl, place: &Place) -> Option<probe::PromQl> {
+        self.vet_web_tls(written.target.as_ref(), &written.tls, &[HTTP_1_1]);
+        let auth = self.credentials((&written.user, "user"), (&written.password_file, "password_file"));
+        let tls = self.tls(&written.tls, place, false);
+        Some(probe::PromQl {
+            url: written.target.as_ref()?.value.clone(),
+            query: written.query.as_ref()?.value.clone(),
+            max_age: written.max_age.as_ref().map_or(MAX_AGE, |m| m.value),
+            auth: auth?,
+            tls: tls?,
+            vantage: self.vantage.to_string(),
+        })
+    }
+
     fn open_proxy(&self, suite: &config::OpenProxy, place: &Place) -> Option<probe::OpenProxy> {
-        let goes_there = |list: &Vec<At<Technique>>| list.iter().any(|t| t.value == Technique::AllowedDestination);
+        let goes_there = |list: &Vec<At<Tried>>| {
+            list.iter().any(|t| match t.value {
+                Tried::Standard | Tried::Quick => suite.allowed_destination.is_some(),
+                Tried::One(technique) => technique.needs_destination(),
+            })
+        };
         match (&suite.techniques, &suite.allowed_destination) {
             (Some(list), None) if goes_there(&list.value) => {
                 self.context.wrong(
@@ -242,18 +374,68 @@ impl Builder<'_> {
                 self.context.wrong(&key.place, "is for the certificate of allowed_destination; write that too, or leave this out");
             }
         }
-        let tls = self.tls(&suite.tls, place);
+        let forge: Vec<Technique> = Technique::ALL.iter().copied().filter(|t| t.needs_spoof()).collect();
+        let named = |t: &&At<Tried>| matches!(t.value, Tried::One(technique) if technique.needs_spoof());
+        match (&suite.techniques, &suite.spoof) {
+            (Some(list), None) if list.value.iter().any(|t| named(&t)) => {
+                for one in list.value.iter().filter(named) {
+                    let message = format!(
+                        "{} forges an address that the proxy's own rules allow; write spoof = [\"203.0.113.10\"] too, or leave it out",
+                        one.value.token()
+                    );
+                    self.context.wrong(&one.place, message);
+                }
+            }
+            (list, None) if list.as_ref().is_none_or(|list| list.value.iter().any(|t| t.value == Tried::Standard)) => {
+                let message = format!(
+                    "{} are not tried, nor is it shown that this monitor is a stranger to the proxy: \
+                     that takes spoof = [...], the addresses that the proxy's own rules allow",
+                    forge.iter().map(|t| t.id()).collect::<Vec<_>>().join(", ")
+                );
+                self.context.hint(place, message);
+            }
+            _ => {}
+        }
+        let tls = self.tls(&suite.tls, place, false);
         let key = self.key(place);
-        let default = || {
-            Technique::ALL.iter().copied().filter(|t| *t != Technique::AllowedDestination || suite.allowed_destination.is_some()).collect()
+        let possible = |technique: &Technique| {
+            (suite.spoof.is_some() || !technique.needs_spoof()) && (suite.allowed_destination.is_some() || !technique.needs_destination())
         };
-        Some(probe::OpenProxy {
-            target: suite.target.as_ref()?.value.clone(),
-            beacons: suite.beacons.iter().map(|b| b.value.clone()).collect(),
-            techniques: suite.techniques.as_ref().map_or_else(default, |list| list.value.iter().map(|t| t.value).collect()),
-            allowed_destination: suite.allowed_destination.as_ref().map(|d| d.value.clone()),
-            tls: tls?,
-            key: key?,
+        let of = |tried: Tried| match tried {
+            Tried::Standard => Technique::ALL.iter().copied().filter(possible).collect(),
+            Tried::Quick => Technique::QUICK.iter().copied().filter(possible).collect(),
+            Tried::One(technique) => vec![technique],
+        };
+        let techniques: Vec<Technique> = match &suite.techniques {
+            Some(list) => list.value.iter().flat_map(|t| of(t.value)).collect(),
+            None => of(Tried::Standard),
+        };
+        let beacons = suite.beacons.iter().map(|b| b.value.clone()).collect();
+        let mut probe = probe::OpenProxy::new(suite.target.as_ref()?.value.clone(), beacons, techniques, tls?, key?);
+        probe.spoof = suite.spoof.as_ref().map_or(Vec::new(), |s| s.value.clone());
+        probe.allowed_destination = suite.allowed_destination.as_ref().map(|d| d.value.clone());
+        Some(probe)
+    }
+
+    fn dns(&self, dns: &config::Dns, written: &config::Check, inverted: Option<bool>) -> Option<probe::Dns> {
+        if let Some(resolver) = &written.common.resolver {
+            self.context.wrong(&resolver.place, "is for names on the way, and a dns check asks its server; write server");
+        }
+        if let Some(answers) = dns.answers.as_ref().filter(|_| inverted == Some(true)) {
+            self.context.wrong(&answers.place, "is what an open check may be answered, and this one wants no answer at all; leave it out");
+        }
+        let name = dns.target.as_ref()?.value.clone();
+        let answers: Vec<probe::Allowed> = dns.answers.iter().flat_map(|list| &list.value).map(|a| a.value.clone()).collect();
+        let families = self.either(written, |c| c.families.as_ref()).map_or(Family::BOTH.to_vec(), |f| f.value.clone());
+        Some(probe::Dns {
+            target: HostPort { host: Host::Name(name), port: probe::DNS_PORT },
+            servers: dns.servers().map(|s| s.value).collect(),
+            families,
+            records: match &dns.records {
+                Some(records) => records.value.iter().map(|r| r.value).collect(),
+                None => default_records(inverted == Some(true), &answers),
+            },
+            answers,
         })
     }
 
@@ -343,9 +525,9 @@ impl Builder<'_> {
         }
     }
 
-    fn tls(&self, keys: &Tls, place: &Place) -> Option<tls::Client> {
-        let before = self.context.problems();
-        let options = tls::Options {
+    /// The options as written; the files that they name are there.
+    fn tls_options(&self, keys: &Tls) -> tls::Options {
+        tls::Options {
             server_name: keys.server_name.as_ref().map(|s| s.value.clone()),
             ca_file: keys.ca_file.as_ref().and_then(|f| self.existing(f)),
             client_cert_file: keys.client_cert_file.as_ref().and_then(|f| self.existing(f)),
@@ -353,7 +535,18 @@ impl Builder<'_> {
             alpn: keys.alpn.iter().flat_map(|a| &a.value).map(|a| a.value.clone()).collect(),
             min_version: keys.min_version.as_ref().map(|v| v.value),
             max_version: keys.max_version.as_ref().map(|v| v.value),
-        };
+            certificate_sha256: keys.certificate_sha256.as_ref().map(|s| s.value.clone()),
+        }
+    }
+
+    fn tls(&self, keys: &Tls, place: &Place, may_be_old: bool) -> Option<tls::Client> {
+        let before = self.context.problems();
+        let mut options = self.tls_options(keys);
+        self.vet_versions(keys, may_be_old);
+        if keys.max_version.as_ref().is_some_and(|v| v.value < Version::V1_2) {
+            // What is offered then is a hello of our own, and no handshake.
+            (options.min_version, options.max_version) = (None, None);
+        }
         match (&keys.client_cert_file, &keys.client_key_file) {
             (Some(alone), None) => self.context.wrong(&alone.place, "stands alone; write client_key_file too"),
             (None, Some(alone)) => self.context.wrong(&alone.place, "stands alone; write client_cert_file too"),
@@ -379,6 +572,8 @@ impl Builder<'_> {
 
 /// Where a check leads, as far as that can be read.
 pub(super) struct Way {
+    /// The addresses that are dialled first, where the file says them and they are not the target's.
+    pub(super) servers: Vec<SocketAddr>,
     pub(super) target: Option<HostPort>,
     /// The proxy on the way, else the target.
     pub(super) first_hop: Option<HostPort>,
@@ -387,9 +582,9 @@ pub(super) struct Way {
 
 impl Way {
     pub(super) fn of(own: Option<&Own>) -> Way {
-        let direct = |target: Option<HostPort>| Way { first_hop: target.clone(), target, via: false };
+        let direct = |target: Option<HostPort>| Way { servers: Vec::new(), first_hop: target.clone(), target, via: false };
         let through = |url: Option<&At<Url>>, via: &Via| match &via.proxy {
-            Some(proxy) => Way { target: authority(url), first_hop: Some(proxy.value.clone()), via: true },
+            Some(proxy) => Way { servers: Vec::new(), target: authority(url), first_hop: Some(proxy.value.clone()), via: true },
             None => direct(authority(url)),
         };
         match own {
@@ -398,9 +593,32 @@ impl Way {
             Some(Own::Http(http)) => through(http.target.as_ref(), &http.via),
             Some(Own::EgressIp { target, via }) => through(target.as_ref(), via),
             Some(Own::Peer(peer)) => direct(authority(peer.target.as_ref())),
+            Some(Own::PromQl(query)) => direct(authority(query.target.as_ref())),
             Some(Own::OpenProxy(suite)) => direct(suite.target.as_ref().map(|t| t.value.clone())),
+            Some(Own::Dns(dns)) => Way { servers: dns.servers().map(|s| s.value).collect(), ..direct(None) },
+            Some(Own::Udp { target, .. }) => direct(target.as_ref().map(|t| t.value.clone())),
+            Some(Own::Icmp { target }) => direct(target.as_ref().map(|t| t.value.host.clone())),
+            Some(Own::Ports(sweep)) => direct(sweep.target.as_ref().map(|t| HostPort { host: t.value.first(), port: 0 })),
         }
     }
+}
+
+/// Whether the host of a target, `host:port` or a URL, has its last dot.
+fn is_rooted(target: &str) -> bool {
+    let authority = target.split_once("://").map_or(target, |(_, rest)| rest).split(['/', '?']).next().unwrap_or_default();
+    authority.rsplit_once(':').map_or(authority, |(host, _)| host).ends_with('.')
+}
+
+/// What is asked for where no type is written. Nothing must be given by either family; but what must be given is rarely
+/// given by both, so there the addresses that are allowed tell, or else it is A.
+fn default_records(inverted: bool, answers: &[probe::Allowed]) -> Vec<RecordType> {
+    let of = |family: Family| {
+        let net = |a: &probe::Allowed| matches!(a, probe::Allowed::Net(net) if Family::of(net.addr()) == family);
+        inverted || answers.iter().any(net)
+    };
+    let (v4, v6) = (of(Family::V4), of(Family::V6));
+    let v4 = (v4 || !v6).then_some(RecordType::A);
+    v4.into_iter().chain(v6.then_some(RecordType::AAAA)).collect()
 }
 
 fn authority(url: Option<&At<Url>>) -> Option<HostPort> {

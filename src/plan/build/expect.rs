@@ -3,21 +3,31 @@
 use ipnet::IpNet;
 
 use super::check::Way;
+use crate::config::schema::Vocabulary;
 use crate::config::{At, Context, Expect, Own, Place, did_you_mean, listed};
 use crate::expectation::{Accept, Expectation};
-use crate::observation::{Class, Outcome};
+use crate::net::tls::Version;
+use crate::observation::{Class, Outcome, RefusedFor};
 use crate::probe::Kind;
 
 /// What a TCP handshake can be kept out by.
 const TCP_BLOCKED: [Outcome; 4] = [Outcome::Refused, Outcome::Timeout, Outcome::Unreachable, Outcome::Prohibited];
 /// What can end a stage above TCP.
 const ABOVE_TCP: [Outcome; 3] = [Outcome::Reset, Outcome::Closed, Outcome::TlsRefused];
+/// How web servers refuse who has no right client certificate, besides 403: nginx by 400, with its own 495 and 496 behind it.
+const OF_CERTIFICATES: [u16; 3] = [400, 495, 496];
 /// How a proxy on the way can keep us out, or let itself be told apart.
 const PROXY: [Outcome; 5] = [Outcome::Denied, Outcome::GatewayError, Outcome::AclPassed, Outcome::NotRelayed, Outcome::NotUnderstood];
 /// What a proxy that relays for nobody may answer.
 const PROXY_BLOCKED: [Outcome; 3] = [Outcome::Denied, Outcome::NotRelayed, Outcome::NotUnderstood];
 /// What decides nothing about a proxy (SPEC section 8).
 const PROXY_UNDECIDED: [Outcome; 2] = [Outcome::GatewayError, Outcome::Mute];
+/// How a name server keeps a name to itself.
+const DNS_BLOCKED: [Outcome; 3] = [Outcome::NxDomain, Outcome::NoData, Outcome::DnsRefused];
+/// How a question ends that the server never answered.
+const DNS_BELOW: [Outcome; 5] = [Outcome::Refused, Outcome::Prohibited, Outcome::Unreachable, Outcome::Reset, Outcome::Closed];
+/// What decides nothing about a name: a silent server, or one that fails (SPEC 2.1).
+const DNS_UNDECIDED: [Outcome; 3] = [Outcome::Timeout, Outcome::Mute, Outcome::ServFail];
 /// The statuses that `open` accepts.
 const SUCCESS: Accept = Accept::Statuses(200, 299);
 
@@ -37,10 +47,15 @@ pub(super) fn expectation(own: &Own, expect: &At<Expect>, way: &Way, context: &C
             None => return wrong(context, &expect.place, format!("{kind} cannot expect \"open\"; {}", remedy(kind))),
         },
         (Expect::Word(word), _) if word == "blocked" => match blocked(kind) {
-            Some(outcomes) => outcomes.into_iter().chain(by_redirect(own)).map(Accept::One).collect(),
+            Some(mut outcomes) => {
+                if tries_strangers(own) {
+                    outcomes.extend(OF_CERTIFICATES.map(Outcome::Status));
+                }
+                outcomes.into_iter().chain(by_redirect(own)).map(Accept::One).collect()
+            }
             None => return wrong(context, &expect.place, format!("{kind} cannot expect \"blocked\"; {}", remedy(kind))),
         },
-        (_, Kind::Peer | Kind::OpenProxy) => {
+        (_, Kind::Peer | Kind::PromQl | Kind::OpenProxy) => {
             return wrong(context, &expect.place, format!("{kind} does not expect single outcomes; {}", remedy(kind)));
         }
         (Expect::Word(word), _) => vec![token(own, word, true, way, &expect.place, context)?],
@@ -50,9 +65,58 @@ pub(super) fn expectation(own: &Own, expect: &At<Expect>, way: &Way, context: &C
         }
     };
     match Expectation::new(accepts) {
-        Ok(expectation) => Some(expectation.undecided_on(undecided(kind))),
+        Ok(expectation) => {
+            let undecided = undecided(kind, expectation.is_inverted());
+            let undecided: Vec<Outcome> = undecided.into_iter().filter(|o| !expectation.accepts(*o)).collect();
+            let expectation = about(own, expectation.undecided_on(&undecided));
+            // An open port may be as silent as a dropped packet, unless somebody is shown to be answered there.
+            Some(if kind == Kind::Udp { expectation.silence_needs_target() } else { expectation })
+        }
         Err(why) => wrong(context, &expect.place, why),
     }
+}
+
+/// The same in advance: everything that `expect` may say for a kind.
+pub(in crate::plan) fn vocabulary(kind: Kind) -> Vocabulary {
+    let mut known = Vocabulary::default();
+    known.words.extend(open(kind).map(|_| "open"));
+    known.words.extend(blocked(kind).map(|_| "blocked"));
+    match kind {
+        Kind::EgressIp => known.addresses = true,
+        Kind::Peer | Kind::PromQl | Kind::OpenProxy => {}
+        _ => {
+            let way = |via| Way { target: "a.example:1".parse().ok(), first_hop: None, servers: Vec::new(), via };
+            known.outcomes = possible(kind, &way(false));
+            known.statuses = kind == Kind::Http;
+            if kind == Kind::Http {
+                let through = possible(kind, &way(true));
+                known.through_a_proxy = through.iter().copied().filter(|o| !known.outcomes.contains(o)).collect();
+                let (both, direct) = known.outcomes.into_iter().partition(|o| through.contains(o));
+                (known.outcomes, known.direct) = (both, direct);
+            }
+        }
+    }
+    known
+}
+
+/// What the refusals must be for, where the check tries strangers or old versions.
+fn about(own: &Own, expectation: Expectation) -> Expectation {
+    let tls = match own {
+        Own::Tls { tls, .. } => tls,
+        Own::Http(http) => &http.tls,
+        Own::PromQl(_) => return expectation.decided_by_answers(),
+        _ => return expectation,
+    };
+    match (&tls.client_certs, &tls.max_version) {
+        (Some(_), _) => expectation.refused_for(RefusedFor::Certificate),
+        (None, Some(max)) if max.value < Version::V1_2 => expectation.refused_for(RefusedFor::Version),
+        _ => expectation,
+    }
+}
+
+/// Whether the check tries those who have no right client certificate.
+fn tries_strangers(own: &Own) -> bool {
+    matches!(own, Own::Http(http) if http.tls.client_certs.is_some())
 }
 
 /// The addresses that `{ ip = [...] }` lists.
@@ -70,10 +134,12 @@ fn wrong<T>(context: &Context<'_>, place: &Place, message: String) -> Option<T> 
 
 fn remedy(kind: Kind) -> &'static str {
     match kind {
-        Kind::Tcp | Kind::Tls | Kind::Http => "write \"open\", \"blocked\" or a list of outcomes",
+        Kind::Tcp | Kind::Tls | Kind::Http | Kind::Udp | Kind::Icmp | Kind::Dns => "write \"open\", \"blocked\" or a list of outcomes",
         Kind::EgressIp => "write { ip = [\"203.0.113.10\"] }",
         Kind::Peer => "write \"open\"",
+        Kind::PromQl => "write \"open\" or \"blocked\"",
         Kind::OpenProxy => "write \"blocked\"",
+        Kind::Ports => "write \"blocked\" or a list of outcomes; the ports that must be open stand in open",
     }
 }
 
@@ -82,18 +148,23 @@ fn open(kind: Kind) -> Option<Accept> {
         Kind::Tcp => Some(Accept::One(Outcome::Connected)),
         Kind::Tls => Some(Accept::One(Outcome::TlsEstablished)),
         Kind::Http => Some(SUCCESS),
-        Kind::Peer => Some(Accept::One(Outcome::QueryTrue)),
-        Kind::EgressIp | Kind::OpenProxy => None,
+        Kind::Peer | Kind::PromQl => Some(Accept::One(Outcome::QueryTrue)),
+        Kind::Dns => Some(Accept::One(Outcome::Resolved)),
+        Kind::Udp | Kind::Icmp => Some(Accept::One(Outcome::Replied)),
+        Kind::EgressIp | Kind::OpenProxy | Kind::Ports => None,
     }
 }
 
 fn blocked(kind: Kind) -> Option<Vec<Outcome>> {
     let with = |more: &[Outcome]| Some([&TCP_BLOCKED[..], more].concat());
     match kind {
-        Kind::Tcp => with(&[]),
+        // A firewall's plain `reject` answers an echo, too, with port-unreachable.
+        Kind::Tcp | Kind::Udp | Kind::Icmp | Kind::Ports => with(&[]),
         Kind::Tls => with(&ABOVE_TCP),
         Kind::Http => with(&[&ABOVE_TCP[..], &[Outcome::Status(403)]].concat()),
         Kind::OpenProxy => with(&PROXY_BLOCKED),
+        Kind::PromQl => Some(vec![Outcome::QueryFalse]),
+        Kind::Dns => Some(DNS_BLOCKED.to_vec()),
         Kind::EgressIp | Kind::Peer => None,
     }
 }
@@ -104,10 +175,13 @@ fn by_redirect(own: &Own) -> Option<Outcome> {
 }
 
 /// The outcomes that by their nature decide nothing for a check of this kind.
-fn undecided(kind: Kind) -> &'static [Outcome] {
+fn undecided(kind: Kind, inverted: bool) -> Vec<Outcome> {
     match kind {
-        Kind::OpenProxy => &PROXY_UNDECIDED,
-        Kind::Tcp | Kind::Tls | Kind::Http | Kind::EgressIp | Kind::Peer => &[],
+        Kind::OpenProxy => PROXY_UNDECIDED.to_vec(),
+        // A name is neither hidden nor shown by a server that is not there; that it must be there, only an open check says.
+        Kind::Dns if inverted => [&DNS_UNDECIDED[..], &DNS_BELOW].concat(),
+        Kind::Dns => DNS_UNDECIDED.to_vec(),
+        _ => Vec::new(),
     }
 }
 
@@ -124,12 +198,17 @@ fn possible(kind: Kind, way: &Way) -> Vec<Outcome> {
                 [Outcome::TlsUntrusted, Outcome::NotTls, Outcome::BadHttp, Outcome::Mismatch, Outcome::Mute].iter().chain(&ABOVE_TCP),
             );
         }
-        Kind::EgressIp | Kind::Peer | Kind::OpenProxy => {}
+        Kind::Dns => {
+            outcomes = [&DNS_BLOCKED[..], &DNS_BELOW, &[Outcome::Resolved, Outcome::Mismatch]].concat();
+        }
+        Kind::Udp | Kind::Icmp => outcomes.push(Outcome::Replied),
+        Kind::EgressIp | Kind::Peer | Kind::PromQl | Kind::OpenProxy | Kind::Ports => {}
     }
     if way.via {
         outcomes.extend(PROXY);
     }
-    if way.target.as_ref().is_some_and(|t| t.host.ip().is_none()) {
+    // Through a proxy it is the proxy that resolves the target's name, and tells nobody how that went.
+    if !way.via && way.target.as_ref().is_some_and(|t| t.host.ip().is_none()) {
         outcomes.extend([Outcome::NxDomain, Outcome::NoData]);
     }
     outcomes
@@ -150,6 +229,12 @@ fn token(own: &Own, text: &str, alone: bool, way: &Way, place: &Place, context: 
         }
         Ok(outcome) if PROXY.contains(&outcome) && kind == Kind::Http => {
             format!("\"{text}\" is what a proxy does, and this check goes through none; write via or leave it out")
+        }
+        Ok(outcome) if kind == Kind::Dns && DNS_UNDECIDED.contains(&outcome) => {
+            format!("\"{text}\" decides nothing about a name: a server that is silent or fails hides what is there, too; leave it out")
+        }
+        Ok(Outcome::NxDomain | Outcome::NoData) if way.via => {
+            format!("\"{text}\" cannot be seen through a proxy, which resolves the name itself; leave it out")
         }
         Ok(Outcome::NxDomain | Outcome::NoData) => format!("\"{text}\" cannot happen, the target is an address; leave it out"),
         Ok(_) => format!("a {kind} check cannot end in \"{text}\"; write some of {}", listed(names())),

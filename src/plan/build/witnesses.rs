@@ -1,14 +1,15 @@
 //! Witnesses: names to numbers, and whether the file alone lets them give the proofs that are required.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use super::check::Draft;
 use super::variants::unsure_of_the_page;
-use crate::config::{At, Common, Context, did_you_mean};
-use crate::observation::Family;
+use crate::config::{At, Common, Context, Own, Place, did_you_mean};
+use crate::observation::{Family, Transport};
 use crate::plan::{Check, Witness};
-use crate::probe::{Probe, Technique};
-use crate::target::HostPort;
+use crate::probe::{Dns, Icmp, Probe, RecordType, Technique};
+use crate::target::{Host, HostPort};
 use crate::witness::Proof;
 
 /// Each check's witnesses by number, in the order of the checks. What is wrong with them is noted.
@@ -32,7 +33,7 @@ pub(super) fn controls(checks: &mut [Check]) {
         let through = |w: usize| relayed.get(w).and_then(Option::as_ref);
         let suite = matches!(check.probe, Probe::OpenProxy(_));
         if suite && check.witness_numbers().filter_map(through).any(|proxy| proxy == check.probe.target()) {
-            check.expectation = check.expectation.clone().controlled_by(vec![Technique::Connect.id()]);
+            check.expectation = check.expectation.clone().controlled_by(vec![Technique::CONNECT.id()]);
         }
     }
 }
@@ -71,7 +72,11 @@ impl Known<'_, '_> {
             Some(own) => own.value.iter().filter_map(|w| self.find_other(number, w)).collect(),
             None => inherited.iter().filter(|witness| !witness.numbers.contains(&number)).cloned().collect::<Vec<Witness>>(),
         };
-        let named_at_all = draft.written.has_witness || defaults.witness.is_some();
+        let built_in = match &draft.written.own {
+            Some(Own::Ports(sweep)) => sweep.open.as_ref().is_some_and(|open| !open.value.is_empty()),
+            _ => false,
+        };
+        let named_at_all = draft.written.has_witness || defaults.witness.is_some() || built_in;
         if draft.inverted == Some(true) && !named_at_all {
             let message = "names no witness: a block seen by a monitor that is itself offline looks the same; \
                            write witness = [\"NAME\"] of a check that expects something open, \
@@ -106,7 +111,8 @@ impl Known<'_, '_> {
         }
         let place = written.require.as_ref().map(|r| &r.place).or(written.witness.as_ref().map(|w| &w.place));
         let place = place.unwrap_or(&draft.written.place);
-        for proof in check.require.iter().filter(|proof| !witnesses.iter().any(|w| could_give(w, check, *proof))) {
+        let given = |proof| witnesses.iter().any(|w| could_give(w, check, proof)) || (proof == Proof::Vantage && check.open.is_some());
+        for proof in check.require.iter().filter(|proof| !given(*proof)) {
             self.context.wrong(place, format!("the proof {} is required, and {}", proof.token(), why_not(proof, check, witnesses)));
         }
         match unsure_of_the_page(check, witnesses) {
@@ -118,11 +124,51 @@ impl Known<'_, '_> {
             self.context
                 .hint(place, "require is empty, so a block counts although the way there may be dead; write require = [\"vantage\"]");
         }
-        if !check.require.has(Proof::Port) && !witnesses.iter().any(|w| could_give(w, check, Proof::Port)) {
-            let port = check.probe.first_hop().port;
+        if let Probe::Dns(dns) = &check.probe {
+            // What is dropped on the way is silence, and that is no block of a name; but a server that denies everything is.
+            if let Some(server) = server_without_witness(dns, witnesses) {
+                let message = format!(
+                    "no witness shows that {server} answers at all, so a server that denies every name looks like the block; \
+                     name a dns check with expect = \"open\" that asks it for a name that exists"
+                );
+                self.context.hint(&draft.written.place, message);
+            }
+        } else if matches!(check.probe, Probe::Ports(_)) {
+            // No witness goes to every port of a sweep.
+        } else if !check.require.has(Proof::Port) && !witnesses.iter().any(|w| could_give(w, check, Proof::Port)) {
+            let port = port_of(check);
+            let message = match check.probe.transport() {
+                Transport::Icmp => "no witness asks for an echo, so a network that drops echoes on the way looks like the block; \
+                                    name one of kind icmp that is answered elsewhere"
+                    .into(),
+                _ => format!(
+                    "no witness goes to {port}, so a network that drops {port} on the way looks like the block; \
+                     name one that reaches {port} elsewhere"
+                ),
+            };
+            self.context.hint(&draft.written.place, message);
+        }
+        self.vet_silence(check, witnesses, place, draft);
+    }
+
+    /// Where silence needs the proof `target`, some witness should be able to give it.
+    fn vet_silence(&self, check: &Check, witnesses: &[&Check], place: &Place, draft: &Draft<'_>) {
+        let expectation = &check.expectation;
+        let needed = expectation.accepts_silence() && expectation.needs_target_for_silence() && !check.require.has(Proof::Target);
+        if !needed || witnesses.iter().any(|w| could_give(w, check, Proof::Target)) {
+            return;
+        }
+        if expectation.accepts_nothing_but_silence() {
             let message = format!(
-                "no witness goes to port {port}, so a network that drops port {port} on the way looks like the block; \
-                 name one that reaches port {port} elsewhere"
+                "nothing but silence is accepted, which is no block without the proof target, and {}",
+                why_not(Proof::Target, check, witnesses)
+            );
+            self.context.wrong(place, message);
+        } else {
+            let message = format!(
+                "silence will be unproven, an open UDP port may be as silent, and no witness can give the proof target: \
+                 {}; name one, or let the firewall reject instead of drop",
+                what_gives_target(check, witnesses)
             );
             self.context.hint(&draft.written.place, message);
         }
@@ -130,13 +176,16 @@ impl Known<'_, '_> {
 }
 
 /// Whether this witness could ever give this proof for the check, by the file alone.
-fn could_give(witness: &Check, check: &Check, proof: Proof) -> bool {
+pub fn could_give(witness: &Check, check: &Check, proof: Proof) -> bool {
     match proof {
         Proof::Vantage => goes_the_same_way(witness, check),
         Proof::Port => {
-            let (there, here) = (witness.probe.first_hop(), check.probe.first_hop());
-            let elsewhere = there.host.ip().is_none() || there.host != here.host;
-            goes_the_same_way(witness, check) && there.port == here.port && elsewhere
+            let there = doors(witness);
+            let elsewhere = |here: &HostPort| {
+                there.iter().any(|there| there.port == here.port && (there.host.ip().is_none() || there.host != here.host))
+            };
+            let carried = transports(witness).iter().any(|t| transports(check).contains(t));
+            goes_the_same_way(witness, check) && carried && doors(check).iter().any(elsewhere)
         }
         Proof::Target => reaches_the_same(witness, check),
     }
@@ -148,10 +197,93 @@ fn goes_the_same_way(witness: &Check, check: &Check) -> bool {
 }
 
 fn reaches_the_same(witness: &Check, check: &Check) -> bool {
-    let target = check.probe.target();
-    let tunnelled = witness.probe.via().is_some() && could_be_one(witness.probe.target(), target);
-    let from_elsewhere = witness.source != check.source && (could_be_one(witness.probe.first_hop(), target) || may_be_led(witness));
-    matches!(witness.probe, Probe::Peer(_)) || tunnelled || from_elsewhere
+    match (&witness.probe, &check.probe) {
+        (Probe::Peer(_), _) => return true,
+        // A query tells of what others reached only by their verdicts, and of these only tcp, tls and http are believed.
+        (Probe::PromQl(promql), ours) => {
+            return promql.query.contains("mustnot_check_verdict") && ours.transport() != Transport::Udp;
+        }
+        (Probe::Dns(theirs), Probe::Dns(ours)) => return witness.source != check.source && asks_the_same(theirs, ours),
+        // An answer to a question says nothing of a connection, nor the other way round.
+        (Probe::Dns(_), _) | (_, Probe::Dns(_)) => return false,
+        _ => {}
+    }
+    let there = |hop: &HostPort| match &check.probe {
+        Probe::Icmp(echo) => {
+            (echo.target.may_be(&hop.host) && !are_two_names(&echo.target.host.host, &hop.host)) || asks_inside(witness, echo)
+        }
+        Probe::Ports(ports) => hop.host.ip().is_some_and(|ip| ports.hosts.contains(ip)) || could_be_one(hop, check.probe.target()),
+        _ => could_be_one(hop, check.probe.target()),
+    };
+    let tunnelled = witness.probe.via().is_some() && there(witness.probe.target());
+    let from_elsewhere = witness.source != check.source && (there(witness.probe.first_hop()) || may_be_led(witness));
+    is_same_question(witness, check) && (tunnelled || from_elsewhere || has_the_certificate(witness, check))
+}
+
+/// The check tries those without the right client certificate, and the witness goes the same way with it.
+fn has_the_certificate(witness: &Check, check: &Check) -> bool {
+    let way = could_be_one(witness.probe.first_hop(), check.probe.first_hop()) && witness.probe.via().is_none();
+    check.probe.plays_strangers() && witness.probe.shows_own_certificate() && way && witness.source == check.source
+}
+
+/// The same name and a type in common, at a server in common; the system's servers are known when it runs.
+fn asks_the_same(a: &Dns, b: &Dns) -> bool {
+    let server = a.servers.is_empty() || b.servers.is_empty() || a.servers.iter().any(|s| b.servers.contains(s));
+    server && a.target == b.target && a.records.iter().any(|r| b.records.contains(r))
+}
+
+/// A server of the check that no witness asks for something that exists.
+fn server_without_witness(dns: &Dns, witnesses: &[&Check]) -> Option<String> {
+    let asked = |server: Option<&SocketAddr>| {
+        witnesses.iter().any(|w| match (&w.probe, server) {
+            (Probe::Dns(theirs), Some(server)) => theirs.servers.contains(server),
+            (Probe::Dns(theirs), None) => theirs.servers.is_empty(),
+            _ => false,
+        })
+    };
+    if dns.servers.is_empty() {
+        return (!asked(None)).then(|| "the system's name server".into());
+    }
+    dns.servers.iter().find(|server| !asked(Some(server))).map(ToString::to_string)
+}
+
+/// Where the first packets go. The system's name servers stand for any host at the port of DNS.
+fn doors(check: &Check) -> Vec<HostPort> {
+    match &check.probe {
+        Probe::Dns(dns) if !dns.servers.is_empty() => dns.servers.iter().copied().map(HostPort::from).collect(),
+        probe => vec![probe.first_hop().clone()],
+    }
+}
+
+/// What carries the first packets.
+fn transports(check: &Check) -> Vec<Transport> {
+    match &check.probe {
+        Probe::Dns(dns) if dns.records.contains(&RecordType::AXFR) => vec![Transport::Tcp, Transport::Udp],
+        probe => vec![probe.transport()],
+    }
+}
+
+/// Whether the witness asks what the check asks, by the same transport; that an address is alive, anything shows.
+fn is_same_question(witness: &Check, check: &Check) -> bool {
+    let of = |check: &Check| (check.probe.transport(), check.probe.asked());
+    matches!(check.probe, Probe::Icmp(_)) || of(witness) == of(check)
+}
+
+/// Whether both are names, and not the same one.
+fn are_two_names(a: &Host, b: &Host) -> bool {
+    a.ip().is_none() && b.ip().is_none() && a != b
+}
+
+/// Whether two echo checks have addresses in common.
+fn asks_inside(witness: &Check, echo: &Icmp) -> bool {
+    let host = &echo.target.host.host;
+    matches!(&witness.probe, Probe::Icmp(other) if other.target.may_be(host) && !are_two_names(&other.target.host.host, host))
+}
+
+/// The port of a check with its transport, as messages name it.
+fn port_of(check: &Check) -> String {
+    let port = check.probe.first_hop().port;
+    if check.probe.transport() == Transport::Udp { format!("port {port}/udp") } else { format!("port {port}") }
 }
 
 /// Whether redirects take the check wherever they like, directly.
@@ -161,15 +293,15 @@ fn may_be_led(check: &Check) -> bool {
 
 /// Whether the check looks at this family, as far as `families`, its source and a literal address say.
 fn looks_at(check: &Check, family: Family) -> bool {
-    let literal = check.probe.first_hop().host.ip();
     let of = |ip| Family::of(ip) == family;
-    check.families.contains(&family) && literal.is_none_or(of) && check.source.is_none_or(of)
+    let some_door = doors(check).iter().any(|door| door.host.ip().is_none_or(of));
+    check.families.contains(&family) && some_door && check.source.is_none_or(of)
 }
 
-/// The same host and port; a name may stand for an address.
+/// The same host and port (0 of a sweep is any); a name may stand for an address.
 fn could_be_one(a: &HostPort, b: &HostPort) -> bool {
     let one_is_a_name = a.host.ip().is_none() != b.host.ip().is_none();
-    a.port == b.port && (a.host == b.host || one_is_a_name)
+    (a.port == b.port || b.port == 0) && (a.host == b.host || one_is_a_name)
 }
 
 /// Why none of the witnesses can give the proof, and what to write.
@@ -182,13 +314,43 @@ fn why_not(proof: Proof, check: &Check, witnesses: &[&Check]) -> String {
         Proof::Vantage => {
             format!("no witness can give it: that takes one without via, with {source} as here and a family in common; name one")
         }
-        Proof::Port => {
-            let port = check.probe.first_hop().port;
-            format!("no witness can give it: that takes one to port {port} of another host, without via, with {source} as here; name one")
+        Proof::Port if matches!(check.probe, Probe::Ports(_)) => {
+            "a sweep cannot have it: that takes a witness on every one of its ports; leave it out, or check the port with kind tcp".into()
         }
-        Proof::Target => format!(
-            "no witness can give it: that takes one that reaches {} by a via or from another source, or one of kind peer; name one",
-            check.probe.target()
+        Proof::Port if check.probe.transport() == Transport::Icmp => {
+            format!("no witness can give it: that takes one of kind icmp to another host, with {source} as here; name one")
+        }
+        Proof::Port if matches!(check.probe, Probe::Dns(_)) => {
+            let port = doors(check).first().map_or(check.probe.first_hop().port, |door| door.port);
+            format!(
+                "no witness can give it: that takes one of kind dns to port {port} of another host, without via, with {source} as here; name one"
+            )
+        }
+        Proof::Port => {
+            let port = port_of(check);
+            format!("no witness can give it: that takes one to {port} of another host, without via, with {source} as here; name one")
+        }
+        Proof::Target => format!("no witness can give it: {}; name one", what_gives_target(check, witnesses)),
+    }
+}
+
+/// What a witness must be to give the proof `target`.
+fn what_gives_target(check: &Check, witnesses: &[&Check]) -> String {
+    let target = check.probe.target();
+    match &check.probe {
+        Probe::Udp(udp) => {
+            format!("that takes one of kind udp that sends \"{}\" to {target} from another source, or one of kind peer", udp.payload)
+        }
+        Probe::Icmp(_) => {
+            format!("that takes one that reaches {} on any port by a via or from another source, or one of kind peer", check.target)
+        }
+        Probe::Dns(_) => {
+            "that takes one of kind dns that asks the same server the same question from another source, or one of kind peer".into()
+        }
+        _ => format!(
+            "that takes one that reaches {target} by a via or from another source{}, or one of kind peer{}",
+            if check.probe.plays_strangers() { " or with the right client_cert_file" } else { "" },
+            if witnesses.iter().any(|w| matches!(w.probe, Probe::PromQl(_))) { " or promql, of mustnot_check_verdict" } else { "" }
         ),
     }
 }

@@ -1,0 +1,67 @@
+//! The report as workflow commands, which GitHub shows at the check's line: an `error` for a violation, a `warning` for what is
+//! unproven, a `notice` for what may be; a plain line for what holds, and one for what it all came to.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use super::{Report, visible};
+use crate::record::Record;
+use crate::verdict::Verdict;
+
+/// The report as workflow commands, the worst first: of each kind only the first ten of a step are shown.
+pub fn github(report: &Report, allow_unproven: &BTreeSet<String>) -> String {
+    let mut out = String::new();
+    let names = report.names();
+    for record in report.worst_first() {
+        let about = &record.about;
+        let word = match record.verdict {
+            Verdict::Holds(_) => {
+                let _ = writeln!(out, "holds {}: {}", visible(&about.name), visible(record.sentence()));
+                continue;
+            }
+            Verdict::Violated(_) => "error",
+            Verdict::Unproven(_) if report.excuses(record, allow_unproven) => "notice",
+            Verdict::Unproven(_) => "warning",
+        };
+        let _ = writeln!(out, "::{word} {}::{}", properties(&names.of(about), record), data(&message(record)));
+    }
+    let summary = report.summary();
+    let conclusion = report.conclusion(allow_unproven);
+    let _ = writeln!(
+        out,
+        "mustnot: {} violated, {} unproven, {} held, seen from {}; exit code {}: {conclusion}",
+        summary.violated,
+        summary.unproven,
+        summary.holds,
+        visible(&report.vantage),
+        conclusion.exit_code()
+    );
+    out
+}
+
+/// Where and what: `file=…,line=…,col=…,title=…`, without a place where the check is in no file.
+fn properties(name: &str, record: &Record) -> String {
+    let title = format!("{name} is {}", record.verdict.token());
+    let title = format!("title={}", property(&visible(&title)));
+    match &record.about.origin {
+        None => title,
+        Some(at) => format!("file={},line={},col={},{title}", property(&at.file), at.line, at.column),
+    }
+}
+
+fn message(record: &Record) -> String {
+    let mut lines = vec![visible(record.sentence()), visible(&record.about.claim())];
+    lines.extend(record.reproduce.iter().map(|line| format!("reproduce: {}", visible(line))));
+    lines.extend(record.about.runbook.iter().map(|runbook| format!("runbook: {}", visible(runbook))));
+    lines.join("\n")
+}
+
+/// Text behind the second `::`, where a line end would end the command.
+fn data(text: &str) -> String {
+    text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
+}
+
+/// A property's value, which a colon or a comma would end as well.
+fn property(text: &str) -> String {
+    data(text).replace(':', "%3A").replace(',', "%2C")
+}

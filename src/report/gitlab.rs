@@ -1,0 +1,48 @@
+//! The report for GitLab's code quality widget: a list with an entry for every check that does not hold.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::{Report, fingerprint, visible};
+use crate::record::Record;
+use crate::severity::Severity;
+use crate::verdict::Verdict;
+
+/// What stands for the file of a check that is in none; GitLab wants one.
+const NO_FILE: &str = "(command line)";
+
+/// The report as a code quality report, indented, with a line feed at its end.
+pub fn gitlab(report: &Report, allow_unproven: &BTreeSet<String>) -> String {
+    let failed = report.worst_first().into_iter().filter(|r| !matches!(r.verdict, Verdict::Holds(_)));
+    let names = report.names();
+    let entry = |record: &Record| entry(&report.vantage, &names.of(&record.about), record, report.excuses(record, allow_unproven));
+    let entries: Value = failed.map(entry).collect();
+    let mut text = format!("{entries:#}");
+    text.push('\n');
+    text
+}
+
+fn entry(vantage: &str, name: &str, record: &Record, excused: bool) -> Value {
+    let about = &record.about;
+    let verdict = record.verdict.token();
+    let (path, line) = about.origin.as_ref().map_or((NO_FILE, 1), |at| (at.file.as_str(), at.line));
+    json!({
+        "description": visible(&format!("{name} is {verdict}: {}", record.sentence())),
+        "check_name": about.name,
+        // A merge request shows what is new by its fingerprint: a violation where it was unproven before is new.
+        "fingerprint": fingerprint(&[vantage, &about.name, &about.target, verdict]),
+        "severity": if excused { "info" } else { severity(&record.verdict, about.severity) },
+        "location": { "path": path, "lines": { "begin": line } },
+    })
+}
+
+/// One of GitLab's five words; what is unproven is below what is violated, and never nothing.
+fn severity(verdict: &Verdict, severity: Severity) -> &'static str {
+    match (verdict, severity) {
+        (Verdict::Violated(_), Severity::Critical) => "blocker",
+        (Verdict::Violated(_), Severity::Warning) => "critical",
+        (Verdict::Violated(_), Severity::Info) | (_, Severity::Critical) => "major",
+        (_, Severity::Warning | Severity::Info) => "minor",
+    }
+}
