@@ -114,6 +114,9 @@ pub struct Check {
     /// Where the report is written, instead of standard output
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// Prove first that a breach would be seen: drill the kinds of what is run
+    #[arg(long)]
+    pub drill: bool,
     /// How many rounds; the worst of a check's records counts
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub rounds: u32,

@@ -39,13 +39,26 @@ struct Scene {
 
 /// The kinds that the plan uses, in the order of the specification.
 pub fn kinds(plan: &Plan) -> Vec<Kind> {
-    Kind::ALL.iter().copied().filter(|kind| plan.checks.iter().any(|check| check.probe.kind() == *kind)).collect()
+    sorted(plan.checks.iter().map(|check| check.probe.kind()))
 }
 
-/// Drills every one of these kinds, all at once; takes about as long as one run of a check.
-pub async fn drill(kinds: &[Kind]) -> Vec<Drilled> {
+/// The kinds of these checks of the plan, and of the witnesses without which they prove nothing.
+pub fn kinds_of(plan: &Plan, numbers: &[usize]) -> Vec<Kind> {
+    let checks = numbers.iter().filter_map(|number| plan.checks.get(*number));
+    let witnesses = checks.clone().flat_map(|check| check.witness_numbers()).filter_map(|number| plan.checks.get(number));
+    sorted(checks.clone().chain(witnesses).map(|check| check.probe.kind()))
+}
+
+fn sorted(kinds: impl Iterator<Item = Kind>) -> Vec<Kind> {
+    let used: Vec<Kind> = kinds.collect();
+    Kind::ALL.iter().copied().filter(|kind| used.contains(kind)).collect()
+}
+
+/// Drills every one of these kinds, all at once; takes about as long as one run of a check. What is not done by `deadline` is
+/// not drilled.
+pub async fn drill(kinds: &[Kind], deadline: Option<Instant>) -> Vec<Drilled> {
     let each = kinds.iter().map(|kind| async {
-        let finished = one(*kind).await;
+        let finished = one(*kind, deadline).await;
         finished.unwrap_or_else(|why| Drilled { kind: kind.token(), finding: Finding::NotDrilled, why: vec![why], detection: None })
     });
     futures_util::future::join_all(each).await
@@ -55,7 +68,7 @@ pub async fn drill(kinds: &[Kind]) -> Vec<Drilled> {
 ///
 /// # Errors
 /// Why its twins could not be started.
-async fn one(kind: Kind) -> Result<Drilled, String> {
+async fn one(kind: Kind, deadline: Option<Instant>) -> Result<Drilled, String> {
     let key = Key::ephemeral()?;
     let mut twins = Twins::start(&key)?;
     let scenes = twins.scenes(kind).await?;
@@ -65,7 +78,8 @@ async fn one(kind: Kind) -> Result<Drilled, String> {
     let board = Arc::new(Board::new(Engine::about(&plan)));
     let engine = Engine::new(Arc::new(plan), Arc::clone(&board), Arc::new(Nobody), None);
     let began = Instant::now();
-    let round = engine.round(&numbers, Some(began + LONGEST));
+    let longest = began + LONGEST;
+    let round = engine.round(&numbers, Some(deadline.map_or(longest, |deadline| deadline.min(longest))));
     let ((), detection) = futures_util::future::join(round, detected(&board, began)).await;
     let records: Vec<Arc<Record>> = board.read(Moment::now()).into_iter().map(|reading| reading.record).collect();
     Ok(weigh(kind, &scenes, &records, detection))
@@ -129,7 +143,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn every_kind_sees() {
-        for drilled in drill(Kind::ALL).await {
+        for drilled in drill(Kind::ALL, None).await {
             assert_eq!((drilled.finding, drilled.why.as_slice()), (Finding::Saw, &[][..]), "{}", drilled.kind);
             assert!(drilled.detection.is_some_and(|took| took < LONGEST), "{}", drilled.kind);
         }

@@ -22,10 +22,12 @@
 //!      metrics  history     report
 //!         \______ web ______/
 //!      beacon, proxy, admin_page: neighbours; they know nothing of checks
+//!      drill: all of the above once more, on twins of its own that are open and closed on purpose
 //! ```
 //!
 //! Data flows down, knowledge never flows up. A probe does not know what a verdict is; a verdict does not know what a
-//! metric is; a reader does not know what a probe is. Only the engine and the commands see two stages at once.
+//! metric is; a reader does not know what a probe is. Only the engine, the drill and the commands see two stages
+//! at once.
 //! `tests/it/house.rs` reads the `use crate::` lines and keeps these arrows.
 //!
 //! # Invariants

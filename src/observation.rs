@@ -463,6 +463,23 @@ pub struct Evidence {
     pub detail: Option<String>,
 }
 
+/// What a sweep saw of many ports of one address at once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Sweep {
+    /// How it asked: `syn`, by SYNs of our own, or `connect`.
+    pub method: &'static str,
+    /// The ports of this part of the sweep.
+    pub ports: String,
+    /// How many those are.
+    pub planned: usize,
+    /// How many of them were asked in every attempt.
+    pub attempted: usize,
+    /// How many of them gave an answer to any attempt, be it an ICMP error.
+    pub answered: usize,
+    /// How many of them this observation is about, each by the first answer to any attempt.
+    pub outcomes: BTreeMap<Outcome, usize>,
+}
+
 /// Whether a body has the text by which the page that must not be seen is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -479,23 +496,6 @@ pub enum Marker {
     Unseen,
     /// The plain request was answered otherwise in the same run: the target may have shut us out for asking.
     Shunned,
-}
-
-/// What a sweep saw of many ports of one address at once.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Sweep {
-    /// How it asked: `syn`, by SYNs of our own, or `connect`.
-    pub method: &'static str,
-    /// The ports of this part of the sweep.
-    pub ports: String,
-    /// How many those are.
-    pub planned: usize,
-    /// How many of them were asked in every attempt.
-    pub attempted: usize,
-    /// How many of them gave an answer to any attempt, be it an ICMP error.
-    pub answered: usize,
-    /// How many of them this observation is about, each by the first answer to any attempt.
-    pub outcomes: BTreeMap<Outcome, usize>,
 }
 
 /// What a peer's API said of one of its checks.
@@ -601,6 +601,8 @@ impl Evidence {
         peer.or_else(|| self.query.as_ref().map(|q| q.reached.as_slice()))
     }
 
+    /// The variant of OP-07 that is a ClientHello to the proxy itself.
+    pub const SERVER_NAME: &str = "server name";
     /// Bytes of an answer's head that are kept.
     pub const MAX_HEAD: usize = 512;
     /// Bytes of a variant's request that are kept.
@@ -685,8 +687,8 @@ impl Observation {
     /// No attempt at all is a bug of ours, and says so.
     pub fn of(subject: Subject, attempts: Vec<Attempt>, settled: Option<usize>, started_at: Wall) -> Observation {
         let first = |class| attempts.iter().position(|a| a.outcome.class() == class);
-        let refused_for = |what| attempts.iter().position(|a| a.evidence.refused_for == Some(what));
         let untold = attempts.iter().position(|a| matches!(a.evidence.marker, Some(Marker::Cut | Marker::Everywhere)));
+        let refused_for = |what| attempts.iter().position(|a| a.evidence.refused_for == Some(what));
         let at = settled
             .or(untold)
             .or_else(|| first(Class::Open))
@@ -779,23 +781,35 @@ impl Observation {
 const GREETINGS: &[&str] = &["OP-18", "OP-19", "OP-20", "OP-21"];
 /// This one greets with a ClientHello; what it asks for inside TLS is whole again.
 const INSIDE_TLS: &str = "OP-17";
+/// A ClientHello to the proxy itself, for the allowed destination: without a nonce, too. A relay that dials that destination is as silent as
+/// an HTTP proxy that waits, so only an answer in HTTP shows that it is the latter.
+const SERVER_NAME: (&str, &str) = ("OP-07", Evidence::SERVER_NAME);
 /// The one of them that carries no nonce, so that no log can know it.
 const WITHOUT_NONCE: &str = "OP-21";
 
 /// Excuses the `mute` observations of a suite's greetings: the beacon's log does not know their nonce, and another technique
-/// was answered `denied` at the same address (SPEC section 8).
+/// was answered `denied` at the same address (SPEC section 8), or relayed nothing with an HTTP status in every attempt.
 pub fn excuse_mute(seen: &mut [Observation]) {
+    // Who answered every attempt in HTTP, whatever it said, reads HTTP, and so waits for the end of a head.
+    let in_http = |o: &Observation| {
+        let closed = [Outcome::Denied, Outcome::NotRelayed, Outcome::NotUnderstood];
+        o.evidence.status.is_some() && o.attempts.iter().all(|a| closed.contains(a))
+    };
     let denied: Vec<_> = seen
         .iter()
-        .filter(|o| o.attempts.iter().all(|a| *a == Outcome::Denied))
-        .map(|o| (o.subject.dialled, o.subject.technique))
+        .filter(|o| in_http(o) || o.attempts.iter().all(|a| *a == Outcome::Denied))
+        .map(|o| (o.subject.dialled, o.subject.technique, in_http(o)))
         .collect();
-    let hello = |o: &Observation| o.subject.technique == Some(INSIDE_TLS) && o.evidence.tls_version.is_none();
+    let named = |o: &Observation| o.subject.technique.zip(o.subject.variant.as_deref()) == Some(SERVER_NAME);
+    let hello = |o: &Observation| (named(o) || o.subject.technique == Some(INSIDE_TLS)) && o.evidence.tls_version.is_none();
     let greeted = |o: &Observation| hello(o) || o.subject.technique.is_some_and(|t| GREETINGS.contains(&t));
-    let unknown = |o: &Observation| o.evidence.beacon_log.as_deref() == Some("unknown") || o.subject.technique == Some(WITHOUT_NONCE);
+    let unknown =
+        |o: &Observation| o.evidence.beacon_log.as_deref() == Some("unknown") || o.subject.technique == Some(WITHOUT_NONCE) || named(o);
     for mute in seen.iter_mut().filter(|o| o.outcome == Outcome::Mute && greeted(o) && unknown(o)) {
-        let by = denied.iter().find(|(address, technique)| *address == mute.subject.dialled && *technique != mute.subject.technique);
-        mute.evidence.excused_by = by.and_then(|(_, technique)| technique.map(str::to_string));
+        let other = |(address, technique, in_http): &&(Option<SocketAddr>, Option<&'static str>, bool)| {
+            *address == mute.subject.dialled && *technique != mute.subject.technique && (*in_http || !named(mute))
+        };
+        mute.evidence.excused_by = denied.iter().find(other).and_then(|(_, technique, _)| technique.map(str::to_string));
     }
 }
 

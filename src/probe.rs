@@ -217,12 +217,10 @@ impl Probe {
         }
     }
 
-    /// What follows most attempts: the question to the beacon's log, or those for public pages.
+    /// What follows most attempts: the question to the beacon's log.
     pub fn afterthought(&self, timeout: Duration) -> Duration {
         match self {
             Probe::OpenProxy(_) => timeout,
-            // Where a variant finds the page, public pages are asked for beside it.
-            Probe::Http(http) if !http.variants.is_empty() => timeout,
             _ => Duration::ZERO,
         }
     }
@@ -240,10 +238,10 @@ impl Probe {
     pub fn subjects_known(&self) -> usize {
         match self {
             Probe::OpenProxy(suite) => suite.forms_known() * if self.needs_resolving() { 2 } else { 1 },
-            Probe::Icmp(p) => p.target.addresses().map_or(1, |all| all.len()),
             Probe::Http(http) if !http.variants.is_empty() => {
                 (http.variants.len() + variant::EXTRA) * if self.needs_resolving() { 2 } else { 1 }
             }
+            Probe::Icmp(p) => p.target.addresses().map_or(1, |all| all.len()),
             _ => 1,
         }
     }
@@ -261,6 +259,8 @@ impl Probe {
         match self {
             // Late arrivals before it, the log after it; and another beacon, where one answered.
             Probe::OpenProxy(_) => timeout * 3,
+            // Where a variant finds the page, public pages are asked for beside it.
+            Probe::Http(http) if !http.variants.is_empty() => timeout,
             _ => Duration::ZERO,
         }
     }
@@ -332,9 +332,9 @@ impl Probe {
         let approach = Approach { to, source, timeout, aim: Aim::AsWritten, resolver };
         match self {
             Probe::OpenProxy(suite) => suite.subjects(&subject, &approach),
-            Probe::Http(http) if !http.variants.is_empty() => variant::subjects(&http.variants, &subject, &approach),
             Probe::Tls(Tls { manner: Manner::Strangers(all), .. }) => strangers(all, &subject, &approach),
             Probe::Http(http) if !http.strangers().is_empty() => strangers(http.strangers(), &subject, &approach),
+            Probe::Http(http) if !http.variants.is_empty() => variant::subjects(&http.variants, &subject, &approach),
             Probe::Dns(dns) => dns.subjects(&subject, &approach),
             _ => vec![(subject, approach)],
         }

@@ -48,6 +48,8 @@ pub struct Report {
     pub duration: Duration,
     /// One record a check and target, in the order of the file.
     pub records: Vec<Record>,
+    /// What the drills before it came to; none where none was asked for.
+    pub drills: Vec<Drilled>,
 }
 
 /// How many checks came to what.
@@ -72,7 +74,9 @@ pub enum Conclusion {
     Holds,
     /// At least one is violated.
     Violated,
-    /// None is violated, at least one is unproven.
+    /// None is violated, and the detector of a kind in use is blind: what it says cannot be believed.
+    Blind,
+    /// None is violated; at least one is unproven, or of a kind that could not be drilled.
     Unproven,
     /// No check was selected.
     NothingRan,
@@ -117,17 +121,25 @@ impl Report {
     ///
     /// 1. no check: nothing ran
     /// 2. one is violated: violated
-    /// 3. one is unproven and may not be, or none holds: unproven
-    /// 4. else it holds
+    /// 3. a detector is blind: blind
+    /// 4. one is unproven and may not be, none holds, or a kind was not drilled: unproven
+    /// 5. else it holds
     pub fn conclusion(&self, allow_unproven: &BTreeSet<String>) -> Conclusion {
         let summary = self.summary();
         let forbidden = |r: &Record| matches!(r.verdict, Verdict::Unproven(_)) && !allow_unproven.contains(&r.about.name);
         match summary {
-            _ if self.records.is_empty() => Conclusion::NothingRan, // 1
-            Summary { violated: 1.., .. } => Conclusion::Violated,  // 2
-            _ if self.records.iter().any(forbidden) || summary.holds == 0 => Conclusion::Unproven, // 3
-            _ => Conclusion::Holds,                                 // 4
+            _ if self.records.is_empty() => Conclusion::NothingRan,          // 1
+            Summary { violated: 1.., .. } => Conclusion::Violated,           // 2
+            _ if self.drills_found(Finding::Blind) > 0 => Conclusion::Blind, // 3
+            _ if self.records.iter().any(forbidden) || summary.holds == 0 => Conclusion::Unproven, // 4
+            _ if self.drills_found(Finding::NotDrilled) > 0 => Conclusion::Unproven, // 4
+            _ => Conclusion::Holds,                                          // 5
         }
+    }
+
+    /// How many drills found that.
+    fn drills_found(&self, finding: Finding) -> usize {
+        self.drills.iter().filter(|one| one.finding == finding).count()
     }
 
     /// Whether the record is unproven, may be, and is not held against the run: where nothing holds, nothing is excused.
@@ -168,7 +180,7 @@ impl Conclusion {
     pub const fn exit_code(self) -> u8 {
         match self {
             Conclusion::Holds => 0,
-            Conclusion::Violated => 1,
+            Conclusion::Violated | Conclusion::Blind => 1,
             Conclusion::Unproven => 3,
             Conclusion::NothingRan => 4,
         }
@@ -180,6 +192,7 @@ impl fmt::Display for Conclusion {
         f.write_str(match self {
             Conclusion::Holds => "every check holds, or may be unproven",
             Conclusion::Violated => "at least one check is violated",
+            Conclusion::Blind => "a detector is blind: what it says of its targets cannot be believed",
             Conclusion::Unproven => "nothing is violated, but not everything is proven",
             Conclusion::NothingRan => "nothing ran: no check was selected",
         })

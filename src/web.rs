@@ -75,6 +75,7 @@ impl State {
             started_at: self.started_at,
             duration: Moment::now().since(self.started),
             records: readings.iter().map(|r| r.record.as_ref().clone()).collect(),
+            drills: Vec::new(),
         }
     }
 }

@@ -13,6 +13,7 @@ use super::services::Services;
 use super::{load, usage};
 use crate::cli::{self, EXIT_NOTHING, EXIT_REPORT, EXIT_USAGE};
 use crate::clock::{Moment, Wall};
+use crate::drill::{drill, kinds_of};
 use crate::engine::Engine;
 use crate::history::Board;
 use crate::metrics::Metrics;
@@ -30,6 +31,8 @@ const SETTLE_REST: Duration = Duration::from_secs(1);
 pub struct Gate<'a> {
     /// The numbers of the checks that are judged.
     pub selected: Vec<usize>,
+    /// Whether their kinds are drilled first.
+    pub drill: bool,
     /// Names of checks that may be unproven.
     pub allow_unproven: BTreeSet<String>,
     /// How many rounds.
@@ -69,6 +72,7 @@ pub async fn check(file: &Path, args: &cli::Check) -> u8 {
     }
     let gate = Gate {
         selected,
+        drill: args.drill,
         allow_unproven,
         rounds: args.rounds,
         settle: args.settle,
@@ -93,6 +97,7 @@ pub async fn pass(plan: Arc<Plan>, gate: Gate<'_>) -> u8 {
             None
         }
     };
+    let drills = if gate.drill { drill(&kinds_of(&plan, &gate.selected), deadline).await } else { Vec::new() };
     let board = Arc::new(Board::new(Engine::about(&plan)));
     let metrics = match Metrics::new(&plan.vantage, Arc::clone(&board)) {
         Ok(metrics) => Arc::new(metrics),
@@ -108,7 +113,7 @@ pub async fn pass(plan: Arc<Plan>, gate: Gate<'_>) -> u8 {
     services.stop(Duration::from_secs(1)).await;
     Console::clear_progress();
 
-    let report = Report { vantage: plan.vantage.clone(), started_at, duration: Moment::now().since(began), records };
+    let report = Report { vantage: plan.vantage.clone(), started_at, duration: Moment::now().since(began), records, drills };
     let colour = gate.output.is_none() && std::io::stdout().is_terminal();
     let text = gate.format.render(&report, &Style { colour, allow_unproven: gate.allow_unproven.clone() });
     let written = match gate.output {

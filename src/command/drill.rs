@@ -24,7 +24,7 @@ pub async fn drill(file: &Path, args: &cli::Drill) -> u8 {
         args.kind.clone()
     };
     crate::net::raise_descriptor_limit();
-    let drilled = drill_all(&drilled).await;
+    let drilled = drill_all(&drilled, None).await;
     drilled.iter().for_each(|one| say(&one.line()));
     exit_code(&drilled)
 }
@@ -43,7 +43,7 @@ pub(super) fn exit_code(drilled: &[Drilled]) -> u8 {
 pub(super) async fn keep_drilling(kinds: Vec<Kind>, interval: Duration, metrics: Arc<Metrics>, mut stop: watch::Receiver<bool>) {
     loop {
         let rounds = async {
-            for one in drill_all(&kinds).await {
+            for one in drill_all(&kinds, None).await {
                 match one.finding {
                     Finding::Saw => tracing::info!("drill: {}", one.line()),
                     Finding::NotDrilled => tracing::warn!("drill: {}", one.line()),

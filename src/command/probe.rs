@@ -26,6 +26,7 @@ pub async fn probe(args: &cli::Probe) -> u8 {
     };
     let gate = Gate {
         selected: vec![0],
+        drill: false,
         allow_unproven: BTreeSet::new(),
         rounds: 1,
         settle: None,

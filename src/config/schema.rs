@@ -179,6 +179,7 @@ fn rules(kind: Kind) -> Vec<Value> {
         json!({ "properties": { "techniques": { "if": { "type": "array" }, "then": { "contains": { "const": "OP-07" } } } } });
     match kind {
         Kind::Http => vec![
+            needs("spoof", &["variants"]),
             no_tls,
             json!({
                 "if": { "properties": { "method": { "const": "HEAD" } }, "required": ["method"] },

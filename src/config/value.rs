@@ -329,6 +329,23 @@ pub fn parse_version(text: &str) -> Result<Version, String> {
     }
 }
 
+/// A technique by its number in the catalogue, or a set of them by its name.
+pub fn parse_technique(text: &str) -> Result<Tried, String> {
+    match text {
+        "standard" => return Ok(Tried::Standard),
+        "quick" => return Ok(Tried::Quick),
+        _ => {}
+    }
+    if let Some(technique) = Technique::of(text) {
+        return Ok(Tried::One(technique));
+    }
+    if let Some((id, why)) = LEFT_OUT.iter().find(|(id, _)| *id == text) {
+        return Err(format!("{id} is not sent: {why}; leave it out"));
+    }
+    let known = ["standard", "quick"].into_iter().chain(Technique::ALL.iter().map(|t| t.id()));
+    Err(format!("\"{text}\" is no technique; write one of {}", listed(known)))
+}
+
 /// Which variants of a request: all, those of one number of the catalogue, or one.
 pub fn parse_variants(text: &str) -> Result<Pick, String> {
     let known = || ["standard"].into_iter().chain(Variant::numbers()).chain(Variant::names());
@@ -355,23 +372,6 @@ pub fn parse_http_version(text: &str) -> Result<bool, String> {
         "2" => Ok(true),
         _ => Err(format!("\"{text}\" is not a version of HTTP that is spoken; write \"1.1\" or \"2\"")),
     }
-}
-
-/// A technique by its number in the catalogue, or a set of them by its name.
-pub fn parse_technique(text: &str) -> Result<Tried, String> {
-    match text {
-        "standard" => return Ok(Tried::Standard),
-        "quick" => return Ok(Tried::Quick),
-        _ => {}
-    }
-    if let Some(technique) = Technique::of(text) {
-        return Ok(Tried::One(technique));
-    }
-    if let Some((id, why)) = LEFT_OUT.iter().find(|(id, _)| *id == text) {
-        return Err(format!("{id} is not sent: {why}; leave it out"));
-    }
-    let known = ["standard", "quick"].into_iter().chain(Technique::ALL.iter().map(|t| t.id()));
-    Err(format!("\"{text}\" is no technique; write one of {}", listed(known)))
 }
 
 /// A proof by its token.

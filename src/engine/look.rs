@@ -42,8 +42,9 @@ pub struct Look {
 }
 
 impl Found {
-    /// The same in parts that can be looked at at once; what was lost stands in the first.
+    /// The same in parts of so many, each to be looked at at once; what was lost stands in the first.
     pub(super) fn parts(mut self, at_once: usize) -> impl Iterator<Item = Found> {
+        let at_once = at_once.max(1);
         let mut rest = self.subjects.split_off(self.subjects.len().min(at_once)).into_iter().peekable();
         let parts = std::iter::from_fn(move || {
             rest.peek()?;

@@ -146,8 +146,8 @@ impl Engine {
         if witness.probe.via().is_none() || !same {
             return Vec::new();
         }
-        let direct = found.subjects.iter().filter(|(subject, _)| !subject.via);
         // Many subjects may be about one address, by one variant each.
+        let direct = found.subjects.iter().filter(|(subject, _)| !subject.via);
         let reached: BTreeSet<SocketAddr> =
             direct.filter_map(|(subject, _)| Some(SocketAddr::new(subject.reached?.ip(), there.port))).collect();
         reached.into_iter().collect()

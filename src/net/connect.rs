@@ -100,6 +100,11 @@ async fn wait(socket: &AsyncFd<Socket>, to: SocketAddr, deadline: Instant, evide
         let over = Instant::now() >= deadline;
         let info = look(socket.get_ref(), to, &mut last_error, evidence)?;
         match info.state {
+            CLOSE if last_error.is_none() => {
+                // It fell between the two looks, and only now SO_ERROR tells a RST to our SYN from one after the handshake.
+                let info = look(socket.get_ref(), to, &mut last_error, evidence)?;
+                return Err(closed(to, last_error.as_ref(), info, evidence));
+            }
             CLOSE => return Err(closed(to, last_error.as_ref(), info, evidence)),
             SYN_SENT | SYN_RECV if over => return Err(gave_up(to, info, evidence)),
             SYN_SENT | SYN_RECV => {}
@@ -236,4 +241,26 @@ pub(super) fn drain_errors_about(
 /// "Fragmentation needed" and "packet too big" adjust the path MTU and end nothing (RFC 1191, RFC 8201).
 fn is_about_size(icmp: &Icmp, ipv6: bool) -> bool {
     if ipv6 { icmp.kind == 2 } else { (icmp.kind, icmp.code) == (3, 4) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever resets at once has accepted first: however the RST falls between our looks, it is no refusal.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_reset_after_the_handshake_is_no_refusal() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let _ = Socket::from(stream.unwrap()).set_linger(Some(Duration::ZERO));
+            }
+        });
+        for _ in 0..1000 {
+            let mut evidence = Evidence::default();
+            let dialled = dial(to, None, Instant::now() + Duration::from_secs(5), &mut evidence).await;
+            assert!(matches!(dialled, Ok(_) | Err(Outcome::Reset)), "{dialled:?} {evidence:?}");
+        }
+    }
 }

@@ -305,8 +305,8 @@ pub fn heads(read: &[u8], most: usize) -> Vec<Head> {
                     Some(_) | None => break,
                 }
             }
-            // What follows is another protocol.
-            Parsed::Switched(_) | Parsed::Partial | Parsed::Bad => break,
+            // What follows a switch is another protocol's.
+            Parsed::Partial | Parsed::Switched(_) | Parsed::Bad => break,
         }
     }
     found

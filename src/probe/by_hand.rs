@@ -47,7 +47,6 @@ impl Probe {
                 }
             }
             Probe::Http(http) => {
-                let http2 = if http.prior_knowledge { " --http2-prior-knowledge" } else { "" };
                 let (before, certificate) = match self.stranger(subject) {
                     Some(stranger) => {
                         let version = if stranger.version == Version::V1_2 { "--tlsv1.2 --tls-max 1.2" } else { "--tlsv1.3" };
@@ -60,7 +59,9 @@ impl Probe {
                         format!("{before}{curl}{certificate} -X {} -p -x 'http://{}' {}", http.method, via.proxy, quoted(&http.url))
                     }
                     None => {
-                        format!("{before}{curl}{certificate} -X {}{http2}{} {}", http.method, pin(&http.url.authority), quoted(&http.url))
+                        let http2 = if http.prior_knowledge { " --http2-prior-knowledge" } else { "" };
+                        let pin = pin(&http.url.authority);
+                        format!("{before}{curl}{certificate} -X {}{http2}{pin} {}", http.method, quoted(&http.url))
                     }
                 }
             }

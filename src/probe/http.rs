@@ -68,7 +68,7 @@ impl Http {
             Err(ended) => (ended, Body::default()),
         };
         match stranger(&approach.aim, &self.manner) {
-            Some(stranger) => stranger.note_refusal(ended, &body, evidence),
+            Some(stranger) => stranger.note_refusal(ended, &body.bytes, evidence),
             None if ended.1 == Stage::Tls && may_be_our_taste(&self.tls, ended.0, evidence) => {
                 return (self.ask_again(approach, ended.0, deadline, evidence).await, Stage::Tls);
             }

@@ -1,7 +1,7 @@
 //! In words: what one attempt does on the wire, for somebody who decides whether it may be done.
 
 use super::http::MAX_REDIRECTS;
-use super::{Aim, OpenProxy, Probe, Via, variant};
+use super::{Aim, OpenProxy, Probe, Via};
 use crate::net::ask::QUESTIONS;
 use crate::target::{HostPort, Scheme, Url};
 
@@ -18,20 +18,16 @@ impl Probe {
                     true => format!(", and after it up to {MAX_REDIRECTS} redirects, each by a connection of its own"),
                     false => String::new(),
                 };
-                let spoken = match (http.url.scheme, http.prior_knowledge) {
-                    (Scheme::Http, true) => "HTTP/2 by prior knowledge",
-                    (Scheme::Http, false) => "HTTP/1.1",
-                    (Scheme::Https, _) => "HTTP/2 or HTTP/1.1, as is agreed, and TLS",
+                let variants = match http.variants.len() {
+                    0 => String::new(),
+                    more => format!("; and {more} variants of it, the known ways round a denial, each by a connection of its own"),
                 };
-                let variants = match http.variants.as_slice() {
-                    [] => String::new(),
-                    all => format!(
-                        "; then {} variants of it, {} at once, that may be ways round a denial (`variants`), and the first again",
-                        all.len(),
-                        variant::AT_ONCE
-                    ),
-                };
-                format!("{} over {spoken}{}{headers}{redirects}{variants}", request(&http.method, &http.url), through(http.via.as_ref()))
+                format!(
+                    "{} over {}{}{headers}{redirects}{variants}",
+                    request(&http.method, &http.url),
+                    spoken(&http.url),
+                    through(http.via.as_ref())
+                )
             }
             Probe::EgressIp(egress) => format!(
                 "{} with a new nonce behind the path, over HTTP/1.1{}; only the beacon's signature on the answer is believed",

@@ -9,11 +9,13 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
+use base64::Engine as _;
 use ipnet::IpNet;
+use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::time::Instant;
 
-use self::catalogue::{ADDRESS, NONCE, NOWHERE, Talk};
+use self::catalogue::{ADDRESS, ANYBODY, NONCE, NOWHERE, Talk};
 use super::{Aim, Approach, Ended, dial, first_address, tunnel};
 use crate::clock::Wall;
 use crate::net::http::{self, Head};
@@ -104,10 +106,14 @@ impl OpenProxy {
         let form = catalogue::forms(self, technique, to).into_iter().find(|f| f.variant == subject.variant)?;
         let beacon = form.beacon.as_ref().map(|b| b.authority.to_string()).unwrap_or_default();
         let bytes = match &form.talk {
-            Talk::Request(text) | Talk::Word(text) | Talk::Manager(text) => text.clone().into_bytes(),
-            Talk::Tunnel { head, .. } => format!("{head}{NONCE}\n").into_bytes(),
+            Talk::Request(text) | Talk::Word(text) | Talk::Manager(text) => text.replace(ANYBODY, &anybody()).into_bytes(),
+            Talk::Tunnel { head, .. } => format!("{head}{NONCE}\n").replace(ANYBODY, &anybody()).into_bytes(),
             Talk::Reach(to) => reach(to).into_bytes(),
             Talk::Allowed => return Some(format!("curl -sS -x 'http://{to}' 'https://{}/'", self.allowed_destination.as_ref()?)),
+            Talk::ServerName => {
+                let name = &self.allowed_destination.as_ref()?.host;
+                return Some(format!("openssl s_client -verify_return_error -servername {name} -verify_hostname {name} -connect {to}"));
+            }
             Talk::Socks5 { command, password, to } => {
                 [socks::greeting(*password), if *password { &[1, 0, 0] } else { &[] }, &socks::request5(*command, to)].concat()
             }
@@ -147,6 +153,7 @@ impl OpenProxy {
     async fn tried(&self, form: &Form, approach: &Approach, deadline: Instant, evidence: &mut Evidence) -> Ended {
         let outcome = match &form.talk {
             Talk::Reach(to) => self.reach(form, to, approach, deadline, evidence).await,
+            Talk::Socks5 { command, .. } if *command != socks::CONNECT => self.beside_connect(form, approach, deadline, evidence).await,
             _ => self.once(form, approach, deadline, evidence).await,
         };
         let outcome = match outcome {
@@ -182,27 +189,15 @@ impl OpenProxy {
             }
         }
         evidence.nonce = form.beacon.as_ref().map(|_| filling.nonce.clone());
-        let mut stream = dial(approach, deadline, evidence).await?;
-        let talk = Talking { suite: self, form, nonce: &nonce, filling: &filling, deadline };
-        let answered = match (&form.talk, form.tls) {
-            (Talk::Allowed, _) => return Ok(self.allowed_destination(stream, deadline, evidence).await),
-            (_, Some(protocol)) => match tls::shake_with_anybody(stream, &self.target.host, protocol, deadline, evidence).await {
-                Ok(stream) => talk.over(stream, evidence).await,
-                Err(outcome) => of_handshake(outcome, evidence),
-            },
-            (_, None) => {
-                let _ = http::send(&mut stream, &form.prefix, deadline).await;
-                talk.over(stream, evidence).await
-            }
-        };
+        let answered = self.sent(form, &nonce, &filling, approach, deadline, evidence).await?;
         let Some(beacon) = &form.beacon else { return Ok(answered) };
         if answered == Outcome::Relayed {
-            return Ok(self.own_request(form, beacon, approach, evidence).await);
+            return Ok(self.own_request(form, beacon, answered, approach, evidence).await);
         }
         Ok(match self.seen_blind(beacon, &nonce, approach, evidence).await {
             Ok(true) => {
                 evidence.authenticated = Some(Authentication::Beacon);
-                Outcome::RelayedBlind
+                self.own_request(form, beacon, Outcome::RelayedBlind, approach, evidence).await
             }
             Ok(false) => {
                 if matches!(answered, Outcome::Mute | Outcome::GatewayError) {
@@ -216,36 +211,83 @@ impl OpenProxy {
         })
     }
 
-    /// A reverse proxy whose only backend is a beacon looks like a relay of requests in origin form, and relays nothing.
-    /// Where another beacon at another host is named, a request for that one must reach it, too: if it is answered by the
-    /// signature of a beacon that is not the one asked for, every request ends at the same place.
-    async fn own_request(&self, form: &Form, beacon: &Url, approach: &Approach, evidence: &mut Evidence) -> Outcome {
-        let other = self.beacons.iter().find(|b| b.authority.host != beacon.authority.host);
-        let (Some(other), true) = (other, form.technique == Technique::ORIGIN_GET) else { return Outcome::Relayed };
-        let deadline = Instant::now() + approach.timeout;
-        let Ok(nonce) = Nonce::mint(&self.key, Wall::now().unix_millis()) else { return Outcome::Relayed };
-        let form = catalogue::forms(self, form.technique, approach.to).into_iter().find(|f| f.beacon.as_ref() == Some(other));
-        let Some(form) = form else { return Outcome::Relayed };
-        let mut second = Evidence::default();
-        let Ok(stream) = dial(approach, deadline, &mut second).await else { return Outcome::Relayed };
-        let filling = Filling { nonce: nonce.to_string(), address: None };
-        let talk = Talking { suite: self, form: &form, nonce: &nonce, filling: &filling, deadline };
-        if talk.over(stream, &mut second).await != Outcome::Relayed {
-            return Outcome::Relayed;
+    /// What the answer to a fresh connection's talk was, whatever the beacon's log says.
+    async fn sent(
+        &self,
+        form: &Form,
+        nonce: &Nonce,
+        filling: &Filling,
+        approach: &Approach,
+        deadline: Instant,
+        evidence: &mut Evidence,
+    ) -> Result<Outcome, Ended> {
+        let mut stream = dial(approach, deadline, evidence).await?;
+        let talk = Talking { suite: self, form, nonce, filling, deadline };
+        Ok(match (&form.talk, form.tls) {
+            (Talk::Allowed, _) => self.allowed_destination(stream, deadline, evidence).await,
+            (Talk::ServerName, _) => self.server_name(stream, approach, deadline, evidence).await,
+            (_, Some(protocol)) => match tls::shake_with_anybody(stream, &self.target.host, protocol, deadline, evidence).await {
+                Ok(stream) => talk.over(stream, evidence).await,
+                Err(outcome) => of_handshake(outcome, evidence),
+            },
+            (_, None) => {
+                let _ = http::send(&mut stream, &form.prefix, deadline).await;
+                talk.over(stream, evidence).await
+            }
+        })
+    }
+
+    /// A server whose only backend is a beacon looks like a relay of requests, and relays nothing. Where another beacon at another host is
+    /// named, a request for that one must reach it, too: if it ends at a beacon that is not the one asked for, all end at one place.
+    async fn own_request(&self, form: &Form, beacon: &Url, open: Outcome, approach: &Approach, evidence: &mut Evidence) -> Outcome {
+        if !matches!(form.talk, Talk::Request(_) | Talk::Http2 { .. }) {
+            return open;
         }
-        let seen = self.seen_blind(other, &nonce, approach, &mut second).await;
-        evidence.beacon_saw_us = second.beacon_saw_us;
-        match seen {
-            Ok(false) => {
+        // A signed answer may be another beacon's: each log knows whose.
+        let sent = evidence.nonce.as_deref().and_then(|n| Nonce::verify(&self.key, n, Wall::now().unix_millis()));
+        let astray = match sent {
+            Some(sent) if open == Outcome::Relayed => self.elsewhere(beacon, &sent, approach, evidence).await,
+            _ => false,
+        };
+        for other in self.beacons.iter().filter(|b| astray || b.authority.host != beacon.authority.host) {
+            if astray || self.goes_astray(form, beacon, other, approach, evidence).await == Some(true) {
                 evidence.detail = Some(format!(
-                    "a request for {} was answered by another beacon: a reverse proxy whose only backend is a beacon, which relays nothing",
+                    "a request for {} ended at another beacon: a server whose only backend is a beacon, which relays nothing",
                     other.authority
                 ));
-                (evidence.beacon_saw, evidence.authenticated) = (None, None);
-                Outcome::NotRelayed
+                (evidence.beacon_saw, evidence.beacon_log, evidence.authenticated) = (None, None, None);
+                return Outcome::NotRelayed;
             }
-            Ok(true) | Err(_) => Outcome::Relayed,
         }
+        open
+    }
+
+    /// Whether the same form for the other beacon ends at some beacon, and not at that one; nothing where that cannot be told.
+    async fn goes_astray(&self, form: &Form, beacon: &Url, other: &Url, approach: &Approach, evidence: &mut Evidence) -> Option<bool> {
+        let deadline = Instant::now() + approach.timeout;
+        let nonce = Nonce::mint(&self.key, Wall::now().unix_millis()).ok()?;
+        let variant = form.variant.as_ref().map(|v| v.replace(&beacon.authority.to_string(), &other.authority.to_string()));
+        let forms = catalogue::forms_to(self, form.technique, approach.to, other);
+        let form = forms.into_iter().find(|f| f.variant == variant && f.beacon.as_ref() == Some(other))?;
+        let filling = Filling { nonce: nonce.to_string(), address: None };
+        let _ = self.sent(&form, &nonce, &filling, approach, deadline, &mut Evidence::default()).await;
+        Some(self.elsewhere(other, &nonce, approach, evidence).await)
+    }
+
+    /// The nonce is not known where it was to go, and is known to a beacon at another host.
+    async fn elsewhere(&self, asked: &Url, nonce: &Nonce, approach: &Approach, evidence: &mut Evidence) -> bool {
+        let mut second = Evidence::default();
+        let here = self.seen_blind(asked, nonce, approach, &mut second).await;
+        evidence.beacon_saw_us = second.beacon_saw_us.or(evidence.beacon_saw_us);
+        if here != Ok(false) {
+            return false;
+        }
+        for other in self.beacons.iter().filter(|b| b.authority.host != asked.authority.host) {
+            if self.seen_blind(other, nonce, approach, &mut second).await == Ok(true) {
+                return true;
+            }
+        }
+        false
     }
 
     /// A tunnel to where no beacon is. A refusal is judged by its words. A grant proves nothing by itself, since some servers
@@ -301,6 +343,33 @@ impl OpenProxy {
         }
     }
 
+    /// SOCKS5 for datagrams or for a visitor. A word for it proves nothing by itself, since some servers say yes to everything: it counts
+    /// where CONNECT to our beacon is refused beside it, or does relay. Who grants CONNECT, and then leads nowhere, grants nothing.
+    async fn beside_connect(&self, form: &Form, approach: &Approach, deadline: Instant, evidence: &mut Evidence) -> Result<Outcome, Ended> {
+        let outcome = self.once(form, approach, deadline, evidence).await?;
+        let connect = catalogue::forms(self, Technique::SOCKS5, approach.to).into_iter().next();
+        let (Outcome::AclPassed, Some(connect)) = (outcome, connect) else { return Ok(outcome) };
+        let connect = Form { technique: form.technique, ..connect };
+        let mut control = Evidence { technique: evidence.technique, ..Evidence::default() };
+        let said = self.once(&connect, approach, deadline, &mut control).await;
+        let reply = control.detail.as_deref().filter(|d| d.starts_with(socks::REPLIED));
+        Ok(match (said, reply) {
+            (Ok(relayed @ (Outcome::Relayed | Outcome::RelayedBlind)), _) => {
+                *evidence = control;
+                relayed
+            }
+            (Ok(Outcome::NotRelayed), Some(socks::GRANTED)) => {
+                evidence.detail = Some("it grants everything by SOCKS5, and CONNECT leads nowhere".into());
+                Outcome::NotRelayed
+            }
+            (Ok(Outcome::Denied | Outcome::GatewayError | Outcome::AclPassed | Outcome::NotUnderstood), Some(_)) => outcome,
+            _ => local(
+                evidence,
+                "it granted more than CONNECT by SOCKS5, and nothing shows whether that leads anywhere; try it by hand".into(),
+            ),
+        })
+    }
+
     /// OP-07: a tunnel to a destination that the proxy allows, proven by that host's verified certificate.
     async fn allowed_destination<S>(&self, mut stream: S, deadline: Instant, evidence: &mut Evidence) -> Outcome
     where
@@ -327,6 +396,45 @@ impl OpenProxy {
     }
 }
 
+impl OpenProxy {
+    /// OP-07 without a tunnel: what relays by the name in a ClientHello leads to that host, proven by its verified certificate. Whoever shows
+    /// the same other certificate to who asks for the target itself speaks for itself, whatever the name.
+    async fn server_name<S>(&self, stream: S, approach: &Approach, deadline: Instant, evidence: &mut Evidence) -> Outcome
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let Some(to) = &self.allowed_destination else { return Outcome::Internal };
+        evidence.request = Some(format!("ClientHello for {}", to.host));
+        let refused = match self.tls.shake(stream, &to.host, deadline, evidence).await {
+            Ok(_) => Outcome::Tunnelled,
+            Err(Outcome::TlsUntrusted | Outcome::Mismatch) => Outcome::NotRelayed,
+            // Whose alert it is, the certificate before it tells.
+            Err(Outcome::TlsRefused) if evidence.certificate_sha256.is_some() => Outcome::Denied,
+            Err(outcome) => return of_handshake(outcome, evidence),
+        };
+        let mut own = Evidence::default();
+        if let (Some(shown), Ok(stream)) = (&evidence.certificate_sha256, dial(approach, deadline, &mut own).await) {
+            let anybody = tls::Client::new(&tls::Options::default()).map_err(|(_, why)| why);
+            if let Ok(anybody) = anybody {
+                let _ = anybody.shake(stream, &self.target.host, deadline, &mut own).await;
+            }
+            match refused {
+                Outcome::Tunnelled if own.certificate_sha256.as_ref() == Some(shown) => {
+                    let why = format!("the target shows the certificate of {} to everybody; name a destination with another one", to.host);
+                    return local(evidence, why);
+                }
+                _ if own.certificate_sha256.as_ref() == Some(shown) => return refused,
+                _ => {}
+            }
+        }
+        if refused == Outcome::Tunnelled {
+            return refused;
+        }
+        let why = evidence.tls_error.clone().unwrap_or_default();
+        local(evidence, format!("a certificate was shown for {}, and could not be verified: {why}; see whether it needs ca_file", to.host))
+    }
+}
+
 /// What stands for the marks in a text.
 struct Filling {
     nonce: String,
@@ -335,7 +443,10 @@ struct Filling {
 
 impl Filling {
     fn fill(&self, text: &str) -> String {
-        let text = text.replace(NONCE, &self.nonce);
+        let mut text = text.replace(NONCE, &self.nonce);
+        if text.contains(ANYBODY) {
+            text = text.replace(ANYBODY, &anybody());
+        }
         self.address.map_or(text.clone(), |address| text.replace(ADDRESS, &address.to_string()))
     }
 }
@@ -379,7 +490,7 @@ impl Talking<'_> {
             }
             Talk::Http2 { tunnel, upgrade } => self.http2(stream, *tunnel, upgrade.as_deref(), evidence).await,
             // These have ways of their own.
-            Talk::Allowed | Talk::Reach(_) => Outcome::Internal,
+            Talk::Allowed | Talk::ServerName | Talk::Reach(_) => Outcome::Internal,
         }
     }
 
@@ -561,6 +672,16 @@ impl Talking<'_> {
 
 /// The interim status by which HTTP/1.1 becomes something else (RFC 9110 section 15.2.2).
 const SWITCHED: u16 = 101;
+
+/// A user and a password that nobody has: random, so that nobody's is guessed.
+fn anybody() -> String {
+    let mut random = [0; 24];
+    // Zeros would do as well.
+    let _ = SystemRandom::new().fill(&mut random);
+    let text = base64::engine::general_purpose::URL_SAFE.encode(random);
+    let (user, password) = text.split_at(text.len() / 2);
+    base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"))
+}
 
 fn local(evidence: &mut Evidence, why: String) -> Outcome {
     evidence.beacon_log = Some(why.clone());

@@ -215,15 +215,15 @@ mod tests {
         });
         let strangers = Stranger::all(&options, &[ClientCertificate::None]).unwrap();
         let probe = Http {
+            deny_location: Vec::new(),
+            prior_knowledge: false,
+            variants: Vec::new(),
             url: format!("https://{to}/").parse().unwrap(),
             via: None,
             method: "GET".into(),
             headers: Vec::new(),
             body_contains: None,
             follow_redirects: false,
-            deny_location: Vec::new(),
-            prior_knowledge: false,
-            variants: Vec::new(),
             tls: tls::Client::new(&options).unwrap(),
             manner: Manner::Strangers(strangers),
         };

@@ -20,8 +20,7 @@ pub struct Drilled {
 }
 
 /// Whether a detector works.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Finding {
     /// It saw what there was to see.
     Saw,
@@ -31,16 +30,48 @@ pub enum Finding {
     Blind,
 }
 
+impl Finding {
+    /// Its token in reports.
+    pub const fn token(self) -> &'static str {
+        match self {
+            Finding::Saw => "saw",
+            Finding::NotDrilled => "not-drilled",
+            Finding::Blind => "blind",
+        }
+    }
+}
+
+impl Serialize for Finding {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.token())
+    }
+}
+
 impl Drilled {
+    /// What it is called beside the checks. The name of a check has no space, so none can be meant by it.
+    pub fn name(&self) -> String {
+        format!("drill of {}", self.kind)
+    }
+
+    /// What it came to, as a sentence.
+    pub fn sentence(&self) -> String {
+        let why = self.why.join("; ");
+        match (self.finding, self.detection) {
+            (Finding::Saw, Some(took)) => format!("a twin that was open was seen after {:.1} s", took.as_secs_f64()),
+            (Finding::Saw, None) => "every twin was judged rightly".into(),
+            (Finding::NotDrilled, _) => format!("it could not be shown that a breach would be seen: {why}"),
+            (Finding::Blind, _) => format!("what this kind says of its targets cannot be believed: {why}"),
+        }
+    }
+
     /// One line for a person.
     pub fn line(&self) -> String {
-        let took =
-            self.detection.map_or(String::new(), |took| format!(": a twin that was open was seen after {:.1} s", took.as_secs_f64()));
-        match self.finding {
-            Finding::Saw => format!("saw          {}{took}", self.kind),
-            Finding::NotDrilled => format!("not drilled  {}: {}", self.kind, self.why.join("; ")),
-            Finding::Blind => format!("BLIND        {}: {}", self.kind, self.why.join("; ")),
-        }
+        let word = match self.finding {
+            Finding::Saw => "saw",
+            Finding::NotDrilled => "not drilled",
+            Finding::Blind => "BLIND",
+        };
+        format!("{word:<12} {}: {}", self.kind, self.sentence())
     }
 }
 

@@ -4,13 +4,26 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use super::{Report, visible};
+use super::{Finding, Report, visible};
 use crate::record::Record;
 use crate::verdict::Verdict;
 
 /// The report as workflow commands, the worst first: of each kind only the first ten of a step are shown.
 pub fn github(report: &Report, allow_unproven: &BTreeSet<String>) -> String {
     let mut out = String::new();
+    // First, for where a detector is blind, what follows cannot be believed.
+    for drilled in &report.drills {
+        let word = match drilled.finding {
+            Finding::Saw => {
+                let _ = writeln!(out, "saw {}: {}", drilled.name(), visible(&drilled.sentence()));
+                continue;
+            }
+            Finding::NotDrilled => "warning",
+            Finding::Blind => "error",
+        };
+        let title = format!("{} {}", drilled.name(), drilled.finding.token());
+        let _ = writeln!(out, "::{word} title={}::{}", property(&title), data(&visible(&drilled.sentence())));
+    }
     let names = report.names();
     for record in report.worst_first() {
         let about = &record.about;

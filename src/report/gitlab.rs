@@ -1,10 +1,11 @@
-//! The report for GitLab's code quality widget: a list with an entry for every check that does not hold.
+//! The report for GitLab's code quality widget: a list with an entry for every check that does not hold,
+//! and for every drill in which the detector did not see.
 
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::{Report, fingerprint, visible};
+use super::{Drilled, Finding, Report, fingerprint, visible};
 use crate::record::Record;
 use crate::severity::Severity;
 use crate::verdict::Verdict;
@@ -17,7 +18,8 @@ pub fn gitlab(report: &Report, allow_unproven: &BTreeSet<String>) -> String {
     let failed = report.worst_first().into_iter().filter(|r| !matches!(r.verdict, Verdict::Holds(_)));
     let names = report.names();
     let entry = |record: &Record| entry(&report.vantage, &names.of(&record.about), record, report.excuses(record, allow_unproven));
-    let entries: Value = failed.map(entry).collect();
+    let drills = report.drills.iter().filter(|drilled| drilled.finding != Finding::Saw);
+    let entries: Value = drills.map(|drilled| drill(&report.vantage, drilled)).chain(failed.map(entry)).collect();
     let mut text = format!("{entries:#}");
     text.push('\n');
     text
@@ -34,6 +36,17 @@ fn entry(vantage: &str, name: &str, record: &Record, excused: bool) -> Value {
         "fingerprint": fingerprint(&[vantage, &about.name, &about.target, verdict]),
         "severity": if excused { "info" } else { severity(&record.verdict, about.severity) },
         "location": { "path": path, "lines": { "begin": line } },
+    })
+}
+
+fn drill(vantage: &str, drilled: &Drilled) -> Value {
+    let (name, finding) = (drilled.name(), drilled.finding.token());
+    json!({
+        "description": visible(&format!("{name} {finding}: {}", drilled.sentence())),
+        "check_name": name,
+        "fingerprint": fingerprint(&[vantage, &name, finding]),
+        "severity": if drilled.finding == Finding::Blind { "blocker" } else { "major" },
+        "location": { "path": NO_FILE, "lines": { "begin": 1 } },
     })
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{Report, SCHEMA, Summary};
+use super::{Drilled, Report, SCHEMA, Summary};
 use crate::clock::Wall;
 use crate::record::Record;
 
@@ -27,6 +27,8 @@ struct Document<'a> {
     duration_ms: u64,
     summary: Summary,
     checks: &'a [Record],
+    #[serde(skip_serializing_if = "<[Drilled]>::is_empty")]
+    drills: &'a [Drilled],
 }
 
 #[derive(Serialize)]
@@ -47,6 +49,7 @@ impl<'a> Document<'a> {
             duration_ms: u64::try_from(report.duration.as_millis()).unwrap_or(u64::MAX),
             summary: report.summary(),
             checks: &report.records,
+            drills: &report.drills,
         }
     }
 }

@@ -1,11 +1,12 @@
-//! The JUnit report, for CI servers: a violation is a `failure`, unproven an `error`, unproven but allowed `skipped`.
+//! The JUnit report, for CI servers: a violation is a `failure`, unproven an `error`, unproven but allowed `skipped`; a drill
+//! is a test case, too: of a blind detector a `failure`, of one that could not be drilled an `error`.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::text::details;
-use super::{Report, visible};
+use super::{Drilled, Finding, Report, visible};
 use crate::record::Record;
 use crate::verdict::Verdict;
 
@@ -15,9 +16,9 @@ pub fn junit(report: &Report, allow_unproven: &BTreeSet<String>) -> String {
     let skipped = report.records.iter().filter(|r| report.excuses(r, allow_unproven)).count();
     let counts = format!(
         r#"tests="{}" failures="{}" errors="{}" skipped="{skipped}" time="{}""#,
-        report.records.len(),
-        summary.violated,
-        summary.unproven - skipped,
+        report.records.len() + report.drills.len(),
+        summary.violated + report.drills_found(Finding::Blind),
+        summary.unproven - skipped + report.drills_found(Finding::NotDrilled),
         seconds(report.duration)
     );
     let mut out = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
@@ -32,6 +33,7 @@ pub fn junit(report: &Report, allow_unproven: &BTreeSet<String>) -> String {
     for record in &report.records {
         case(&mut out, &names.of(&record.about), record, &report.vantage, report.excuses(record, allow_unproven));
     }
+    report.drills.iter().for_each(|drilled| drill(&mut out, drilled));
     out.push_str("  </testsuite>\n</testsuites>\n");
     out
 }
@@ -63,6 +65,21 @@ fn case(out: &mut String, name: &str, record: &Record, vantage: &str, skipped: b
         None => {}
     }
     let _ = writeln!(out, "      <system-out>{evidence}</system-out>\n    </testcase>");
+}
+
+fn drill(out: &mut String, drilled: &Drilled) {
+    let (name, sentence) = (escaped(&drilled.name()), escaped(&drilled.sentence()));
+    let took = seconds(drilled.detection.unwrap_or_default());
+    let _ = writeln!(out, r#"    <testcase name="{name}" classname="mustnot.drill" time="{took}">"#);
+    let element = match drilled.finding {
+        Finding::Saw => None,
+        Finding::NotDrilled => Some("error"),
+        Finding::Blind => Some("failure"),
+    };
+    if let Some(element) = element {
+        let _ = writeln!(out, r#"      <{element} message="{sentence}" type="{}"/>"#, drilled.finding.token());
+    }
+    let _ = writeln!(out, "      <system-out>{sentence}</system-out>\n    </testcase>");
 }
 
 fn seconds(duration: Duration) -> String {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::{Report, fingerprint, visible};
+use super::{Drilled, Finding, Report, fingerprint, visible};
 use crate::record::{About, Origin, Record};
 use crate::severity::Severity;
 use crate::verdict::Verdict;
@@ -51,7 +51,9 @@ pub fn sarif(report: &Report, allow_unproven: &BTreeSet<String>) -> String {
             "columnKind": "unicodeCodePoints",
             "originalUriBaseIds": { SOURCES: { "description": { "text": "the directory that mustnot ran in" } } },
             "invocations": [{
-                "executionSuccessful": true,
+                // A drill is about the tool, and not about what it looks at (SARIF 2.1.0, 3.20.21).
+                "executionSuccessful": report.drills_found(Finding::Blind) == 0,
+                "toolExecutionNotifications": report.drills.iter().map(drill).collect::<Vec<_>>(),
                 "startTimeUtc": report.started_at,
                 "exitCode": conclusion.exit_code(),
                 "exitCodeDescription": conclusion.to_string(),
@@ -117,6 +119,20 @@ fn result(report: &Report, record: &Record, number: Option<&usize>, excused: boo
             "labels": about.labels,
         },
     }))
+}
+
+fn drill(drilled: &Drilled) -> Value {
+    let level = match drilled.finding {
+        Finding::Saw => "note",
+        Finding::NotDrilled => "warning",
+        Finding::Blind => "error",
+    };
+    json!({
+        "descriptor": { "id": drilled.name() },
+        "level": level,
+        "message": { "text": visible(&format!("{} {}: {}", drilled.name(), drilled.finding.token(), drilled.sentence())) },
+        "properties": drilled,
+    })
 }
 
 /// The object without its members that are null: SARIF knows none.

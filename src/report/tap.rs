@@ -6,11 +6,11 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use super::{Report, seen_line, visible};
+use super::{Finding, Report, seen_line, visible};
 use crate::record::Record;
 use crate::verdict::Verdict;
 
-/// The report as TAP: the plan, and a test point with its diagnostics a check, in the order of the file.
+/// The report as TAP: the plan, and a test point with its diagnostics a check, in the order of the file; then the drills.
 pub fn tap(report: &Report, allow_unproven: &BTreeSet<String>) -> String {
     let mut out = String::from("TAP version 13\n");
     if report.records.is_empty() {
@@ -18,7 +18,7 @@ pub fn tap(report: &Report, allow_unproven: &BTreeSet<String>) -> String {
         let _ = writeln!(out, "Bail out! {}", report.conclusion(allow_unproven));
         return out;
     }
-    let _ = writeln!(out, "1..{}", report.records.len());
+    let _ = writeln!(out, "1..{}", report.records.len() + report.drills.len());
     let names = report.names();
     for (number, record) in report.records.iter().enumerate() {
         let ok = if matches!(record.verdict, Verdict::Holds(_)) { "ok" } else { "not ok" };
@@ -26,6 +26,11 @@ pub fn tap(report: &Report, allow_unproven: &BTreeSet<String>) -> String {
         let what = format!("{}: {}", names.of(&record.about), record.about.claim());
         let _ = writeln!(out, "{ok} {} - {}{directive}", number + 1, description(&what));
         diagnostics(&mut out, record, &report.vantage);
+    }
+    for (number, drilled) in (report.records.len()..).zip(&report.drills) {
+        let ok = if drilled.finding == Finding::Saw { "ok" } else { "not ok" };
+        let what = format!("{} {}: {}", drilled.name(), drilled.finding.token(), drilled.sentence());
+        let _ = writeln!(out, "{ok} {} - {}", number + 1, description(&what));
     }
     let summary = report.summary();
     let conclusion = report.conclusion(allow_unproven);

@@ -22,6 +22,9 @@ pub fn text(report: &Report, style: &Style) -> String {
             }
         }
     }
+    for drilled in &report.drills {
+        let _ = writeln!(out, "drill {}", visible(&drilled.line()));
+    }
     ending(&mut out, report, style);
     out
 }

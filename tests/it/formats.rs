@@ -9,7 +9,7 @@ use std::time::Duration;
 use mustnot::engine::Engine;
 use mustnot::plan::{Keys, from_text, load};
 use mustnot::record::{Origin, Record};
-use mustnot::report::{Format, Report, Style};
+use mustnot::report::{Drilled, Finding, Format, Report, Style};
 use mustnot::severity::Severity;
 use serde_json::{Value, json};
 
@@ -25,7 +25,7 @@ fn at(line: usize, mut record: Record) -> Record {
 }
 
 fn report(records: Vec<Record>) -> Report {
-    Report { vantage: "internet".into(), started_at: wall(0), duration: Duration::from_millis(5123), records }
+    Report { vantage: "internet".into(), started_at: wall(0), duration: Duration::from_millis(5123), records, drills: Vec::new() }
 }
 
 /// One of each: violated (hostile), held, unproven, excused; one name on two targets; and one that is in no file.
@@ -157,7 +157,11 @@ fn sarif_is_as_its_schema_says() {
         assert_eq!(slip, Some(json!("^[a-zA-Z]{2}|^[a-zA-Z]{2}-[a-zA-Z]{2}]?$")));
     }
     let schema = jsonschema::validator_for(&schema).unwrap();
-    for report in [everything(), report(vec![held("fine")]), report(vec![])] {
+    let mut drilled = report(vec![held("fine")]);
+    for finding in [Finding::Saw, Finding::NotDrilled, Finding::Blind] {
+        drilled.drills.push(Drilled { kind: "tcp", finding, why: vec![HOSTILE.into()], detection: None });
+    }
+    for report in [everything(), report(vec![held("fine")]), report(vec![]), drilled] {
         let text = written(Format::Sarif, &report);
         let document: Value = serde_json::from_str(&text).unwrap();
         let wrong: Vec<String> = schema.iter_errors(&document).map(|e| format!("{}: {e}", e.instance_path())).collect();

@@ -5,7 +5,7 @@ use std::path::Path;
 
 /// Rooms of `src/`, and the rooms that they never know.
 const ARROWS: [(&[&str], &[&str]); 4] = [
-    (&["config"], &["plan", "engine", "verdict", "memory", "reason", "record", "history", "metrics", "report", "web", "command"]),
+    (&["config"], &["plan", "engine", "verdict", "memory", "reason", "record", "history", "metrics", "report", "web", "drill", "command"]),
     (
         &["probe", "net"],
         &[
@@ -23,14 +23,29 @@ const ARROWS: [(&[&str], &[&str]); 4] = [
             "report",
             "web",
             "proxy",
+            "drill",
             "command",
         ],
     ),
     (
         &["proxy"],
-        &["plan", "engine", "probe", "expectation", "verdict", "witness", "record", "history", "metrics", "report", "web", "command"],
+        &[
+            "plan",
+            "engine",
+            "probe",
+            "expectation",
+            "verdict",
+            "witness",
+            "record",
+            "history",
+            "metrics",
+            "report",
+            "web",
+            "drill",
+            "command",
+        ],
     ),
-    (&["history", "metrics", "report", "web"], &["config", "plan", "engine", "probe", "net", "proxy", "command"]),
+    (&["history", "metrics", "report", "web"], &["config", "plan", "engine", "probe", "net", "proxy", "drill", "command"]),
 ];
 /// What is true whatever the time and the runtime.
 const NOUNS: [&str; 9] = ["target", "observation", "expectation", "witness", "verdict", "memory", "record", "plan", "schedule"];
@@ -101,6 +116,7 @@ fn every_rule_can_fail() {
         ("metrics.rs", "use crate::net::resolve::Resolver;"),
         ("web/page.rs", "use crate::plan::Plan;"),
         ("report.rs", "use crate::{clock, engine};"),
+        ("report.rs", "use crate::drill::kinds_of;"),
         ("plan/build.rs", "    let now = Moment::now();"),
         ("verdict.rs", "use tokio::time::Instant;"),
         ("engine.rs", "    Verdict::Holds(Held { _private: () })"),

@@ -525,6 +525,28 @@ fn a_greeting_that_is_met_with_silence_is_excused_by_another_technique_denied_at
     assert_eq!(verdict(vec![denied.clone()], |mute| mute.evidence.beacon_log = Some("known".into())), "unproven");
     assert_eq!(verdict(vec![technique(&[Outcome::Denied; 3], "OP-18")], |_| ()), "unproven", "the same technique is no other");
     assert_eq!(verdict(vec![technique(&[Outcome::NotRelayed; 3], "OP-01")], |_| ()), "unproven");
+    // Who answers in HTTP every time reads HTTP, whatever the answer was.
+    let in_http = |outcomes: [Outcome; 3], status| {
+        let mut answered = technique(&outcomes, "OP-01");
+        answered.evidence.status = status;
+        vec![answered]
+    };
+    use Outcome::{GatewayError, Mute, NotRelayed, NotUnderstood};
+    assert_eq!(verdict(in_http([NotRelayed; 3], Some(302)), |_| ()), "holds");
+    assert_eq!(verdict(in_http([NotRelayed, NotUnderstood, Outcome::Denied], Some(400)), |_| ()), "holds");
+    assert_eq!(verdict(in_http([NotUnderstood; 3], None), |_| ()), "unproven");
+    assert_eq!(verdict(in_http([GatewayError; 3], Some(502)), |_| ()), "unproven");
+    assert_eq!(verdict(in_http([NotRelayed, Mute, NotRelayed], Some(302)), |_| ()), "unproven");
+    assert_eq!(verdict(in_http([NotRelayed; 3], Some(302)), |mute| mute.evidence.beacon_log = Some("known".into())), "unproven");
+    assert_eq!(verdict(in_http([NotRelayed; 3], Some(302)), |mute| mute.subject.technique = Some("OP-02")), "unproven");
+    // A relay by server name that cannot reach the destination is as silent; that it denies the rest by hanging up shows no HTTP.
+    let named = |mute: &mut Observation| {
+        (mute.subject.technique, mute.subject.variant, mute.evidence.beacon_log) = (Some("OP-07"), Some("server name".into()), None);
+    };
+    assert_eq!(verdict(vec![denied.clone()], named), "unproven");
+    assert_eq!(verdict(in_http([Outcome::Denied; 3], Some(403)), named), "holds");
+    let tunnel = |mute: &mut Observation| (mute.subject.technique, mute.evidence.beacon_log) = (Some("OP-07"), None);
+    assert_eq!(verdict(in_http([Outcome::Denied; 3], Some(403)), tunnel), "unproven");
     assert_eq!(verdict(vec![technique(&[Outcome::Denied, Outcome::Timeout, Outcome::Denied], "OP-01")], |_| ()), "unproven");
     let mut elsewhere = denied;
     elsewhere.subject.dialled = "203.0.113.10:3128".parse().ok();

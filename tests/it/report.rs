@@ -7,13 +7,24 @@ use std::os::unix::fs::symlink;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use mustnot::report::{Conclusion, Format, Report, Style, write_report};
+use mustnot::report::{Conclusion, Drilled, Finding, Format, Report, Style, write_report};
 use serde_json::{Value, json};
 
 use crate::fixture::{held, record, unproven, violated, wall};
 
 fn report(records: Vec<mustnot::record::Record>) -> Report {
-    Report { vantage: "internet".into(), started_at: wall(0), duration: Duration::from_millis(5123), records }
+    Report { vantage: "internet".into(), started_at: wall(0), duration: Duration::from_millis(5123), records, drills: Vec::new() }
+}
+
+fn drilled(kind: &'static str, finding: Finding) -> Drilled {
+    let saw = finding == Finding::Saw;
+    let why = if saw { Vec::new() } else { vec!["the open twin must be violated, and was holds: <&>\u{1b}[2J".to_string()] };
+    Drilled { kind, finding, why, detection: saw.then_some(Duration::from_millis(1250)) }
+}
+
+/// One of each.
+fn drills() -> Vec<Drilled> {
+    vec![drilled("tcp", Finding::Saw), drilled("icmp", Finding::NotDrilled), drilled("tls", Finding::Blind)]
 }
 
 fn allowing(names: &[&str]) -> BTreeSet<String> {
@@ -69,6 +80,126 @@ fn the_conclusion_is_the_exit_code_of_every_mixture() {
         let came_to = report(records).conclusion(&allowing(allowed));
         assert_eq!((came_to, came_to.exit_code()), (conclusion, code), "{names:?} allowing {allowed:?}");
     }
+}
+
+#[test]
+fn a_blind_detector_fails_the_gate_and_an_undrilled_one_leaves_it_unproven() {
+    use Finding::{Blind, NotDrilled, Saw};
+    let table = [
+        (vec![held("a")], vec![Saw, Saw], Conclusion::Holds, 0),
+        (vec![held("a")], vec![Saw, NotDrilled], Conclusion::Unproven, 3),
+        (vec![held("a")], vec![Blind, NotDrilled], Conclusion::Blind, 1),
+        (vec![unproven("b")], vec![Blind], Conclusion::Blind, 1),
+        (vec![held("a"), unproven("b")], vec![Saw], Conclusion::Holds, 0),
+        (vec![held("a"), unproven("b")], vec![NotDrilled], Conclusion::Unproven, 3),
+        (vec![violated("a")], vec![NotDrilled], Conclusion::Violated, 1),
+        (vec![violated("a")], vec![Saw], Conclusion::Violated, 1),
+        (vec![], vec![Saw], Conclusion::NothingRan, 4),
+    ];
+    for (records, findings, conclusion, code) in table {
+        let mut report = report(records);
+        report.drills = findings.iter().map(|finding| drilled("tcp", *finding)).collect();
+        let came_to = report.conclusion(&allowing(&["b", "tcp", "drill of tcp"]));
+        assert_eq!((came_to, came_to.exit_code()), (conclusion, code), "{:?} {findings:?}", report.summary());
+    }
+}
+
+#[test]
+fn every_format_tells_the_drills_and_none_takes_a_blind_one_for_passed() {
+    let mut report = report(vec![held("fine")]);
+    report.drills = drills();
+    let written = |format: Format| format.render(&report, &Style::default());
+    let document = |format| serde_json::from_str::<Value>(&written(format)).unwrap();
+    let why = "the open twin must be violated, and was holds: <&>\u{1b}[2J";
+    assert_eq!(
+        document(Format::Json)["drills"],
+        json!([
+            { "kind": "tcp", "finding": "saw", "detection_seconds": 1.25 },
+            { "kind": "icmp", "finding": "not-drilled", "why": [why] },
+            { "kind": "tls", "finding": "blind", "why": [why] },
+        ])
+    );
+    let shown = "the open twin must be violated, and was holds: <&>\\u{1b}[2J";
+    let text = written(Format::Text);
+    let lines: Vec<&str> = text.lines().skip(1).collect();
+    let expected = [
+        "drill saw          tcp: a twin that was open was seen after 1.2 s".to_string(),
+        format!("drill not drilled  icmp: it could not be shown that a breach would be seen: {shown}"),
+        format!("drill BLIND        tls: what this kind says of its targets cannot be believed: {shown}"),
+        "0 violated, 0 unproven, 1 held, seen from internet in 5.1 s".into(),
+        "exit code 1: a detector is blind: what it says of its targets cannot be believed".into(),
+    ];
+    assert_eq!(lines, expected);
+
+    let xml = written(Format::Junit);
+    assert!(xml.contains("<testsuites name=\"mustnot\" tests=\"4\" failures=\"1\" errors=\"1\" skipped=\"0\""), "{xml}");
+    for (name, element) in
+        [("tcp", "<system-out>a twin"), ("icmp", "<error message=\"it could not"), ("tls", "<failure message=\"what this")]
+    {
+        let case = xml.split(&format!("name=\"drill of {name}\" classname=\"mustnot.drill\"")).nth(1).unwrap();
+        assert!(case.split_once('\n').unwrap().1.trim_start().starts_with(element), "{case}");
+    }
+    assert!(!xml.contains("<&>") && !xml.contains('\u{1b}'), "{xml}");
+
+    let text = written(Format::Tap);
+    let points: Vec<&str> = text.lines().filter(|line| line.starts_with("ok ") || line.starts_with("not ok ")).collect();
+    assert!(text.contains("\n1..4\n") && points.len() == 4, "{text}");
+    let heads = ["ok 1 - fine", "ok 2 - drill of tcp saw", "not ok 3 - drill of icmp not-drilled", "not ok 4 - drill of tls blind"];
+    assert!(points.iter().zip(heads).all(|(point, head)| point.starts_with(head)), "{text}");
+
+    let text = written(Format::Github);
+    let heads = ["saw drill of tcp: ", "::warning title=drill of icmp not-drilled::", "::error title=drill of tls blind::", "holds fine: "];
+    assert!(text.lines().zip(heads).all(|(line, head)| line.starts_with(head)) && text.lines().count() == 5, "{text}");
+
+    let entries = document(Format::Gitlab);
+    let told: Vec<Value> =
+        entries.as_array().unwrap().iter().map(|e| json!([e["check_name"], e["severity"], e["location"]["path"]])).collect();
+    assert_eq!(json!(told), json!([["drill of icmp", "major", "(command line)"], ["drill of tls", "blocker", "(command line)"]]));
+
+    let run = &document(Format::Sarif)["runs"][0];
+    let invocation = &run["invocations"][0];
+    assert_eq!((&run["results"], &invocation["executionSuccessful"], &invocation["exitCode"]), (&json!([]), &json!(false), &json!(1)));
+    let levels: Vec<&Value> = invocation["toolExecutionNotifications"].as_array().unwrap().iter().map(|n| &n["level"]).collect();
+    assert_eq!(levels, ["note", "warning", "error"]);
+    // Without a blind one the tool did its work.
+    report.drills.pop();
+    let run: Value = serde_json::from_str(&Format::Sarif.render(&report, &Style::default())).unwrap();
+    assert_eq!(run["runs"][0]["invocations"][0]["executionSuccessful"], true);
+}
+
+/// The program itself: the kinds of the selected check and of its witness, and no other; and a drill that is cut short.
+#[test]
+fn the_gate_drills_what_it_selects_before_it_looks() {
+    let open = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!(
+        "vantage = \"here\"\n\
+         [[check]]\nname = \"alive\"\nkind = \"tcp\"\ntarget = \"{open}\"\nexpect = \"open\"\n\
+         [[check]]\nname = \"shut\"\nkind = \"http\"\ntarget = \"http://{closed}/\"\nexpect = [\"refused\"]\n\
+         attempts = 1\nwitness = [\"alive\"]\n\
+         [[check]]\nname = \"pages\"\nkind = \"dns\"\ntarget = \"there.test\"\nserver = \"127.0.0.1\"\nexpect = \"open\"\n",
+        open = open.local_addr().unwrap(),
+    );
+    fs::write(folder.path().join("probes.toml"), text).unwrap();
+    let gate = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mustnot"));
+        let output = command.args(["check", "--only", "shut", "--format", "json"]).args(more).current_dir(folder.path()).output().unwrap();
+        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+        (output.status.code(), document)
+    };
+    let findings = |document: &Value| -> Vec<(String, String)> {
+        let word = |value: &Value| value.as_str().unwrap().to_string();
+        document["drills"].as_array().unwrap().iter().map(|one| (word(&one["kind"]), word(&one["finding"]))).collect()
+    };
+    let told = |finding: &str| ["tcp", "http"].map(|kind| (kind.to_string(), finding.to_string()));
+    let (code, document) = gate(&["--drill"]);
+    assert_eq!((code, findings(&document)), (Some(0), told("saw").to_vec()), "{document:#}");
+    assert_eq!(document["summary"], json!({ "holds": 1, "violated": 0, "unproven": 0 }));
+    let (code, document) = gate(&["--drill", "--deadline", "1ms"]);
+    assert_eq!((code, findings(&document)), (Some(3), told("not-drilled").to_vec()), "{document:#}");
+    let (code, document) = gate(&[]);
+    assert_eq!((code, document.get("drills")), (Some(0), None));
 }
 
 #[test]

@@ -89,11 +89,33 @@ fn split(lab: &Lab) -> Process {
 
 /// The server that lies as told, on a port of the witness.
 fn liar(lab: &Lab, port: u16, steps: &[&str]) -> Process {
+    liar_at(lab, Host::Beacon, WITNESS4, port, steps)
+}
+
+fn liar_at(lab: &Lab, host: Host, address: &str, port: u16, steps: &[&str]) -> Process {
     let script = lab.dir().join("liar.py");
     fs::write(&script, include_str!("liar.py")).unwrap();
     let (name, port) = (format!("liar-{port}"), port.to_string());
-    let command = [&[python(), script.to_str().unwrap(), WITNESS4, port.as_str()], steps].concat();
-    started(lab, Host::Beacon, &name, &command, || lab.log(&name).contains("ready"))
+    let command = [&[python(), script.to_str().unwrap(), address, port.as_str()], steps].concat();
+    started(lab, host, &name, &command, || lab.log(&name).contains("ready"))
+}
+
+/// A box on the way that answers every server's questions hides nothing and gives nothing away: the decoy is answered, too.
+#[test]
+fn who_answers_for_every_server_hides_nothing() {
+    let Some(lab) = Lab::new() else { return };
+    let _box = liar_at(&lab, Host::Core, "0.0.0.0", 9999, &["nx"]);
+    let _generous = liar_at(&lab, Host::Core, "0.0.0.0", 9998, &["answer"]);
+    lab.lure(&["meta nfproto ipv4 udp dport 5300 redirect to :9999", "meta nfproto ipv4 udp dport 5301 redirect to :9998"]);
+    let (denies, gives) = (format!("{WITNESS4}:5300"), format!("{WITNESS4}:5301"));
+    let body = out()
+        + &given("any", "www.corp.test", &gives, "")
+        + &hidden("denied", "secret.corp.test", &denies, &["out"], "")
+        + &hidden("shown", "secret.corp.test", &gives, &["out"], "");
+    let run = gate(&lab, Host::Stranger, &config("stranger", &body));
+    for name in ["any", "denied", "shown"] {
+        run.expect(name, "unproven", "intercepted", "local-error");
+    }
 }
 
 #[test]

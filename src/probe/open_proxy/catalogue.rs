@@ -7,6 +7,7 @@ use ipnet::IpNet;
 
 use super::OpenProxy;
 use super::socks::{self, To};
+use crate::observation::Evidence;
 use crate::probe::USER_AGENT;
 use crate::target::{Host, HostPort, Url};
 
@@ -14,10 +15,16 @@ use crate::target::{Host, HostPort, Url};
 pub(super) const NONCE: &str = "\u{1}";
 /// Stands for the address and port that the beacon's name has.
 pub(super) const ADDRESS: &str = "\u{2}";
+/// Stands for a fresh random user and password, encoded as RFC 7617 has it.
+pub(super) const ANYBODY: &str = "\u{3}";
 /// A stranger's address in chains of forwarded addresses (RFC 5737): nobody's, so nobody's allow list has it.
 const STRANGER: &str = "192.0.2.66";
 /// A name that cannot exist (RFC 6761 section 6.4).
 pub(super) const NOWHERE: &str = "mustnot.invalid";
+/// What browsers send to proxies.
+const PROXY_CONNECTION: &str = "Proxy-Connection: keep-alive\r\n";
+/// A browser's name, for a proxy that lets in nobody else.
+const BROWSER: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0";
 /// The client's port in a forged PROXY header.
 const FORGED_PORT: u16 = 5555;
 
@@ -43,7 +50,7 @@ impl Technique {
     pub const CONNECT: Technique = Technique("OP-01");
     /// OP-02: GET with the beacon's absolute URI.
     pub const ABSOLUTE_GET: Technique = Technique("OP-02");
-    /// OP-07: CONNECT to a destination that the proxy allows, proven by its certificate.
+    /// OP-07: CONNECT to a destination that the proxy allows, or its name in a ClientHello; proven by its certificate.
     pub const ALLOWED_DESTINATION: Technique = Technique("OP-07");
     /// OP-09: GET in origin form with the beacon as Host.
     pub const ORIGIN_GET: Technique = Technique("OP-09");
@@ -140,6 +147,8 @@ pub(super) enum Talk {
     Tunnel { head: String, early: bool },
     /// A tunnel to the allowed destination, proven by its certificate.
     Allowed,
+    /// A ClientHello to the proxy itself with the allowed destination's name, proven by its certificate.
+    ServerName,
     /// A tunnel to where no beacon is: judged by what the proxy says.
     Reach(String),
     /// A request for which nobody can have an answer but who tried: judged by what the proxy says.
@@ -156,9 +165,15 @@ pub(super) enum Talk {
 
 /// The forms of one technique at one address of the proxy, in order.
 pub(super) fn forms(suite: &OpenProxy, technique: Technique, at: SocketAddr) -> Vec<Form> {
-    let Some(main) = suite.main_beacon() else {
-        return if technique.needs_destination() { vec![form(technique, "", Talk::Allowed)] } else { Vec::new() };
-    };
+    match suite.main_beacon() {
+        Some(main) => forms_to(suite, technique, at, main),
+        None if technique.needs_destination() => allowed(suite, technique),
+        None => Vec::new(),
+    }
+}
+
+/// The same, with this beacon as the one that techniques go to which are tried with one only.
+pub(super) fn forms_to(suite: &OpenProxy, technique: Technique, at: SocketAddr, main: &Url) -> Vec<Form> {
     let plain = |variant: &str, talk: Talk| form(technique, variant, talk);
     let ours = |variant: &str, talk: Talk| Form { beacon: Some(main.clone()), ..form(technique, variant, talk) };
     let both = |variant: &str, extra: &str| {
@@ -166,8 +181,14 @@ pub(super) fn forms(suite: &OpenProxy, technique: Technique, at: SocketAddr) -> 
     };
     let (host, authority) = (main.authority.host.to_string(), main.authority.to_string());
     match technique.0 {
-        "OP-01" => each(suite, technique, |b| tunnel(&connect(b, ""))),
-        "OP-02" => each(suite, technique, |b| get(b, "")),
+        "OP-01" => {
+            let browser = ours("browser", tunnel(&as_browser(&connect(main, PROXY_CONNECTION))));
+            each(suite, technique, |b| tunnel(&connect(b, ""))).into_iter().chain([browser]).collect()
+        }
+        "OP-02" => {
+            let browser = ours("browser", Talk::Request(as_browser(&get_text(main, PROXY_CONNECTION))));
+            each(suite, technique, |b| get(b, "")).into_iter().chain([browser]).collect()
+        }
         "OP-03" => {
             let methods = ["POST", "PUT", "HEAD", "OPTIONS", "TRACE", "FOO"];
             methods.iter().map(|m| ours(m, request(m, &absolute(main), "HTTP/1.1", &main.host_header(), ""))).collect()
@@ -182,14 +203,19 @@ pub(super) fn forms(suite: &OpenProxy, technique: Technique, at: SocketAddr) -> 
             let new = |p: &u16| suite.beacons.iter().all(|b| b.authority.port != *p);
             ports.iter().filter(|p| new(p)).map(|p| plain(&format!("port {p}"), Talk::Reach(with_port(&main.authority.host, *p)))).collect()
         }
-        "OP-07" => vec![plain("", Talk::Allowed)],
+        "OP-07" => allowed(suite, technique),
         "OP-08" => spelled(suite, technique, &other_spellings(&main.authority.host), main),
         "OP-09" => each(suite, technique, |b| request("GET", &origin(b), "HTTP/1.1", &b.host_header(), "")),
         "OP-10" => {
-            let other = suite.allowed_destination.as_ref().unwrap_or(&suite.target);
+            // Never the target itself: a proxy that knows no loops would call itself until it dies.
+            let other = suite.allowed_destination.as_ref().map_or(NOWHERE.to_string(), HostPort::to_string);
             vec![
-                ours("beacon in the uri", request("GET", &absolute(main), "HTTP/1.1", &other.to_string(), "")),
+                ours("beacon in the uri", request("GET", &absolute(main), "HTTP/1.1", &other, "")),
                 ours("beacon in host", request("GET", &format!("http://{other}{}", origin(main)), "HTTP/1.1", &main.host_header(), "")),
+                ours("beacon in x-forwarded-host", {
+                    let extra = format!("X-Forwarded-Host: {}\r\n", main.host_header());
+                    request("GET", &origin(main), "HTTP/1.1", &other, &extra)
+                }),
             ]
         }
         "OP-11" => {
@@ -246,11 +272,11 @@ pub(super) fn forms(suite: &OpenProxy, technique: Technique, at: SocketAddr) -> 
             .into_iter()
             .map(|to| ours(to.label(), Talk::Socks5 { command: socks::CONNECT, password: false, to }))
             .collect(),
-        "OP-19" => To::both(&main.authority)
-            .into_iter()
-            .take(1)
-            .map(|to| ours("empty user and password", Talk::Socks5 { command: socks::CONNECT, password: true, to }))
-            .collect(),
+        "OP-19" => {
+            let empty = |to| ours("empty user and password", Talk::Socks5 { command: socks::CONNECT, password: true, to });
+            let socks = To::both(&main.authority).into_iter().take(1).map(empty);
+            socks.chain(both("any password", &format!("Proxy-Authorization: Basic {ANYBODY}\r\n"))).collect()
+        }
         "OP-20" => To::both(&main.authority)
             .into_iter()
             .filter(To::fits_socks4)
@@ -319,21 +345,20 @@ pub(super) fn forms(suite: &OpenProxy, technique: Technique, at: SocketAddr) -> 
         }
         "OP-32" => spelled(suite, technique, &host_spellings(&main.authority.host, main.authority.port), main),
         "OP-33" => vec![
-            ours("connect proxy-connection", tunnel(&connect(main, "Proxy-Connection: keep-alive\r\n"))),
-            ours("get proxy-connection", get(main, "Proxy-Connection: keep-alive\r\n")),
+            ours("connect proxy-connection", tunnel(&connect(main, PROXY_CONNECTION))),
+            ours("get proxy-connection", get(main, PROXY_CONNECTION)),
             ours("trace max-forwards", request("TRACE", &absolute(main), "HTTP/1.1", &main.host_header(), "Max-Forwards: 0\r\n")),
             ours("options max-forwards", request("OPTIONS", &absolute(main), "HTTP/1.1", &main.host_header(), "Max-Forwards: 0\r\n")),
             ours("upstream of the client's choice", tunnel(&connect(main, &format!("X-Upstream-Https-Proxy: http://{authority}\r\n")))),
         ],
+        // No form names the target itself, be it as Host: a proxy that knows no loops would call itself until it dies.
         "OP-34" => {
-            let own = &suite.target;
-            let page = |target: String, version: &str| {
-                Talk::Manager(format!("GET {target} {version}\r\nHost: {own}\r\nUser-Agent: {USER_AGENT}\r\nConnection: close\r\n\r\n"))
+            let page = |target: &str, version: &str| {
+                Talk::Manager(format!("GET {target} {version}\r\nHost: {NOWHERE}\r\nUser-Agent: {USER_AGENT}\r\nConnection: close\r\n\r\n"))
             };
             vec![
-                plain("origin form", page("/squid-internal-mgr/info".into(), "HTTP/1.1")),
-                plain("absolute form", page(format!("http://{own}/squid-internal-mgr/info"), "HTTP/1.1")),
-                plain("cache_object", page(format!("cache_object://{}/info", bracketed(&own.host.to_string())), "HTTP/1.0")),
+                plain("origin form", page("/squid-internal-mgr/info", "HTTP/1.1")),
+                plain("cache_object", page(&format!("cache_object://{NOWHERE}/info"), "HTTP/1.0")),
             ]
         }
         "OP-36" => {
@@ -348,6 +373,13 @@ pub(super) fn forms(suite: &OpenProxy, technique: Technique, at: SocketAddr) -> 
 fn form(technique: Technique, variant: &str, talk: Talk) -> Form {
     let variant = (!variant.is_empty()).then(|| variant.to_string());
     Form { technique, variant, prefix: Vec::new(), tls: None, talk, beacon: None }
+}
+
+/// The ways to the allowed destination. A ClientHello has no place for an address.
+fn allowed(suite: &OpenProxy, technique: Technique) -> Vec<Form> {
+    let named = suite.allowed_destination.as_ref().is_some_and(|to| matches!(to.host, Host::Name(_)));
+    let by_name = named.then(|| form(technique, Evidence::SERVER_NAME, Talk::ServerName));
+    [form(technique, "", Talk::Allowed)].into_iter().chain(by_name).collect()
 }
 
 /// One form a beacon, told apart by it where there are several.
@@ -488,6 +520,11 @@ fn tunnel(head: &str) -> Talk {
 pub(super) fn connect(beacon: &Url, extra: &str) -> String {
     let to = &beacon.authority;
     format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\nUser-Agent: {USER_AGENT}\r\n{extra}\r\n")
+}
+
+/// The same head as a browser sends it. Who we are stands in another header.
+fn as_browser(head: &str) -> String {
+    head.replacen(&format!("User-Agent: {USER_AGENT}\r\n"), &format!("User-Agent: {BROWSER}\r\nX-Monitor: {USER_AGENT}\r\n"), 1)
 }
 
 fn get(beacon: &Url, extra: &str) -> Talk {

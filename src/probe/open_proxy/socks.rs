@@ -16,6 +16,10 @@ pub(super) const CONNECT: u8 = 1;
 pub(super) const BIND: u8 = 2;
 /// The same.
 pub(super) const UDP_ASSOCIATE: u8 = 3;
+/// What the evidence says of a grant.
+pub(super) const GRANTED: &str = "SOCKS5 reply 00";
+/// What it says of any reply.
+pub(super) const REPLIED: &str = "SOCKS5 reply";
 /// The longest reply: its head, a name with its length, a port.
 const MAX_REPLY: usize = 4 + 256 + 2;
 
@@ -117,10 +121,10 @@ where
     // Who lets us in and then says nothing may be trying: that is no waiting for the end of a greeting.
     let waits = |outcome| if outcome == Outcome::Mute { Outcome::GatewayError } else { outcome };
     let Reply { code, port } = take(stream, &mut read, reply5, deadline, evidence).await.map_err(waits)?;
-    evidence.detail = Some(format!("SOCKS5 reply {code:02x}"));
+    evidence.detail = Some(format!("{REPLIED} {code:02x}"));
     match code {
-        // A grant for datagrams or for a visitor names where they go.
-        0 if command != CONNECT && port == 0 => Err(Outcome::NotRelayed),
+        // A grant for datagrams or for a visitor names where they go, and says nothing more before they come.
+        0 if command != CONNECT && (port == 0 || !read.is_empty()) => Err(Outcome::NotRelayed),
         0 => Ok(read),
         1 => Err(Outcome::GatewayError),
         2 => Err(Outcome::Denied),
@@ -315,6 +319,7 @@ mod tests {
             (&[b"SSH-2.0-x\r\n"], CONNECT, false, Err(Outcome::NotRelayed)),
             (&[ok, &reply(0)], UDP_ASSOCIATE, false, Ok(vec![])),
             (&[ok, &[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]], UDP_ASSOCIATE, false, Err(Outcome::NotRelayed)),
+            (&[ok, &[5, 0, 0, 1, 0, 0, 0, 0, 0, 9, 9]], UDP_ASSOCIATE, false, Err(Outcome::NotRelayed)),
         ];
         for (answers, command, password, expected) in cells {
             let (said, heard) = answered(answers, *command, *password).await;

@@ -129,7 +129,7 @@ async fn every_technique_has_its_forms_and_each_form_a_name_and_a_line() {
         }
     }
     // What docs/techniques.md says of the costs.
-    assert_eq!(count, [109, 131, 152]);
+    assert_eq!(count, [114, 136, 157]);
 }
 
 #[test]
@@ -208,7 +208,15 @@ async fn a_reverse_proxy_of_one_beacon_is_no_relay_and_one_that_follows_the_host
 
     let fixed = server(move |_| Does::Passes(first)).await;
     let outcomes = |made: Vec<(Subject, Attempt)>| made.into_iter().map(|(_, a)| a.outcome).collect::<Vec<_>>();
-    assert_eq!(outcomes(tried(suite(fixed, both(), &["OP-09"], &key), SOON).await), [Outcome::NotRelayed, Outcome::Relayed]);
+    assert_eq!(outcomes(tried(suite(fixed, both(), &["OP-09"], &key), SOON).await), [Outcome::NotRelayed, Outcome::NotRelayed]);
+    // Whatever the form, and whether the answer comes back or not.
+    for technique in ["OP-02", "OP-03", "OP-04", "OP-10", "OP-11", "OP-13", "OP-33", "OP-36"] {
+        let made = tried(suite(fixed, both(), &[technique], &key), SOON).await;
+        let open = |o: &Outcome| matches!(o, Outcome::Relayed | Outcome::RelayedBlind);
+        let astray = made.iter().filter(|(s, _)| s.variant.as_ref().is_none_or(|v| *v != other.authority.to_string()));
+        assert!(astray.into_iter().all(|(_, a)| !open(&a.outcome)), "{technique}: {made:?}");
+        assert!(outcomes(made).contains(&Outcome::NotRelayed), "{technique}");
+    }
     assert_eq!(outcomes(tried(suite(fixed, vec![one.clone()], &["OP-09"], &key), SOON).await), [Outcome::Relayed]);
 
     let by_host =
@@ -261,7 +269,7 @@ async fn who_comes_from_an_allowed_address_is_no_stranger() {
         let mut suite = suite(at, vec![url.clone()], &["OP-01", "OP-02"], &key);
         suite.spoof = vec![net.parse().unwrap()];
         let made = tried(suite, SOON).await;
-        assert_eq!([made[0].1.outcome, made[1].1.outcome], outcomes, "{net}: {:?}", made[0].1.evidence);
+        assert_eq!([made[0].1.outcome, made[2].1.outcome], outcomes, "{net}: {:?}", made[0].1.evidence);
     }
 }
 
@@ -375,5 +383,167 @@ proptest::proptest! {
         let outcome = of_answers(&read, Outcome::Closed, &mut evidence);
         proptest::prop_assert!(!matches!(outcome, Outcome::Relayed | Outcome::RelayedBlind | Outcome::Tunnelled));
         for_printf(&read);
+    }
+}
+
+#[tokio::test]
+async fn who_lets_in_browsers_alone_is_seen() {
+    let key = Key::ephemeral().unwrap();
+    let (url, _stop) = beacon("127.0.0.1", &key);
+    let to = url.authority.socket_addr().unwrap();
+    let at = server(move |request| match request {
+        r if !r.contains("User-Agent: Mozilla/") || !r.contains("Proxy-Connection: ") => says("HTTP/1.1 403 No\r\n\r\n"),
+        r if !r.contains("X-Monitor: mustnot/") => says("HTTP/1.1 500 it hides\r\n\r\n"),
+        r if r.starts_with("CONNECT") => Does::Tunnels(to),
+        _ => Does::Passes(to),
+    })
+    .await;
+    for technique in ["OP-01", "OP-02"] {
+        let outcomes: Vec<_> =
+            tried(suite(at, vec![url.clone()], &[technique], &key), SOON).await.into_iter().map(|(_, a)| a.outcome).collect();
+        assert_eq!(outcomes, [Outcome::Denied, Outcome::Relayed], "{technique}");
+    }
+}
+
+#[tokio::test]
+async fn who_asks_for_a_password_and_takes_any_is_seen() {
+    use base64::Engine as _;
+    let key = Key::ephemeral().unwrap();
+    let (url, _stop) = beacon("127.0.0.1", &key);
+    let to = url.authority.socket_addr().unwrap();
+    let seen = Arc::new(Mutex::new(BTreeSet::new()));
+    let asked = Arc::clone(&seen);
+    let at = server(move |request| {
+        let basic = request.lines().find_map(|l| l.strip_prefix("Proxy-Authorization: Basic "));
+        let Some(basic) = basic else { return says("HTTP/1.1 407 No\r\n\r\n") };
+        asked.lock().unwrap().insert(String::from_utf8(base64::engine::general_purpose::STANDARD.decode(basic).unwrap()).unwrap());
+        if request.starts_with("CONNECT") { Does::Tunnels(to) } else { Does::Passes(to) }
+    })
+    .await;
+    let outcomes: Vec<_> = tried(suite(at, vec![url.clone()], &["OP-19"], &key), SOON).await.into_iter().map(|(_, a)| a.outcome).collect();
+    assert_eq!(outcomes[1..], [Outcome::Relayed, Outcome::Relayed]);
+    let seen = seen.lock().unwrap();
+    assert!(seen.len() == 2 && seen.iter().all(|pair| pair.split(':').all(|half| half.len() == 16)), "{seen:?}");
+}
+
+/// What would make a proxy without loop detection call itself: a request, not a bare tunnel, that names it in URI or Host.
+#[test]
+fn no_request_names_the_proxy_itself() {
+    let key = Key::ephemeral().unwrap();
+    let at: SocketAddr = "192.0.2.3:3128".parse().unwrap();
+    let ids: Vec<&str> = Technique::ALL.iter().map(|t| t.id()).collect();
+    let mut suite = suite(at, vec![url("http://198.51.100.1:443/")], &ids, &key);
+    for destination in [None, Some("allowed.example:443".parse().unwrap())] {
+        suite.allowed_destination = destination;
+        for form in suite.techniques.iter().flat_map(|t| catalogue::forms(&suite, *t, at)) {
+            if let Talk::Request(text) | Talk::Word(text) | Talk::Manager(text) = &form.talk {
+                assert!(!text.contains("192.0.2.3"), "{} {:?}: {text}", form.technique, form.variant);
+            }
+        }
+    }
+}
+
+/// A SOCKS5 server that answers CONNECT with the one reply and all else with the other, and says what it hears.
+async fn socks_server(connect: &'static [u8], other: &'static [u8]) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut read = [0; 512];
+                let _ = stream.read(&mut read).await;
+                let _ = stream.write_all(&[5, 0]).await;
+                let _ = stream.read(&mut read).await;
+                let _ = stream.write_all(if read[1] == socks::CONNECT { connect } else { other }).await;
+                let _ = stream.read(&mut read).await;
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_grant_for_datagrams_counts_only_beside_a_refusal() {
+    let key = Key::ephemeral().unwrap();
+    let (url, _stop) = beacon("127.0.0.1", &key);
+    const GRANT: &[u8] = &[5, 0, 0, 1, 10, 0, 0, 3, 0, 80];
+    for (connect, other, outcome) in [
+        (&[5, 2, 0, 1, 0, 0, 0, 0, 0, 0][..], GRANT, Outcome::AclPassed),
+        (&[5, 1, 0, 1, 0, 0, 0, 0, 0, 0], GRANT, Outcome::AclPassed),
+        (GRANT, GRANT, Outcome::NotRelayed),
+        (GRANT, &[5, 2, 0, 1, 0, 0, 0, 0, 0, 0], Outcome::Denied),
+        (&[], GRANT, Outcome::LocalError),
+        (b"no", GRANT, Outcome::LocalError),
+    ] {
+        let at = socks_server(connect, other).await;
+        for (subject, attempt) in tried(suite(at, vec![url.clone()], &["OP-21"], &key), Duration::from_secs(1)).await {
+            assert_eq!(attempt.outcome, outcome, "{connect:?} {other:?} {:?}: {:?}", subject.variant, attempt.evidence);
+        }
+    }
+}
+
+/// A TLS server with that certificate, for that name alone or for everybody.
+async fn tls_server(made: &rcgen::CertifiedKey<rcgen::KeyPair>, only_for: Option<&str>) -> SocketAddr {
+    use rustls::server::{ResolvesServerCertUsingSni, ServerConfig};
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions().unwrap();
+    let builder = builder.with_no_client_auth();
+    let config = match only_for {
+        Some(name) => {
+            let mut by_name = ResolvesServerCertUsingSni::new();
+            let shown = rustls::sign::CertifiedKey::from_der(vec![made.cert.der().clone()], key, &provider).unwrap();
+            by_name.add(name, shown).unwrap();
+            builder.with_cert_resolver(Arc::new(by_name))
+        }
+        None => builder.with_single_cert(vec![made.cert.der().clone()], key).unwrap(),
+    };
+    let (listener, acceptor) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), tokio_rustls::TlsAcceptor::from(Arc::new(config)));
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                if let Ok(mut stream) = acceptor.accept(stream).await {
+                    let _ = stream.read(&mut [0; 512]).await;
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn who_goes_by_the_server_name_is_known_by_the_destinations_certificate() {
+    let key = Key::ephemeral().unwrap();
+    let made = rcgen::generate_simple_self_signed(["allowed.example".to_string()]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let ca_file = Some(folder.path().join("ca.pem"));
+    std::fs::write(folder.path().join("ca.pem"), made.cert.pem()).unwrap();
+    for (only_for, ca_file, outcome) in [
+        (Some("allowed.example"), ca_file, Outcome::Tunnelled),
+        (Some("allowed.example"), None, Outcome::LocalError),
+        (Some("other.example"), None, Outcome::Denied),
+        (None, None, Outcome::NotRelayed),
+        (None, Some(folder.path().join("ca.pem")), Outcome::LocalError),
+    ] {
+        let made = match only_for {
+            Some("other.example") => &rcgen::generate_simple_self_signed(["other.example".to_string()]).unwrap(),
+            _ => &made,
+        };
+        let at = tls_server(made, only_for).await;
+        let mut suite = suite(at, Vec::new(), &["OP-07"], &key);
+        suite.allowed_destination = Some("allowed.example:443".parse().unwrap());
+        suite.tls = tls::Client::new(&tls::Options { ca_file, ..tls::Options::default() }).unwrap();
+        let made = tried(suite, SOON).await;
+        assert_eq!(made[1].0.variant.as_deref(), Some(Evidence::SERVER_NAME));
+        assert_eq!(made[1].1.outcome, outcome, "{only_for:?}: {:?}", made[1].1.evidence);
+    }
+    for (answer, outcome) in [("HTTP/1.1 400 Bad Request\r\n\r\n", Outcome::NotUnderstood), ("", Outcome::Denied)] {
+        let mut suite = suite(server(move |_| says(answer)).await, Vec::new(), &["OP-07"], &key);
+        suite.allowed_destination = Some("allowed.example:443".parse().unwrap());
+        assert_eq!(tried(suite, SOON).await[1].1.outcome, outcome, "{answer:?}");
     }
 }

@@ -47,7 +47,7 @@ pub const HARM: &[Entry] = &[
     bluff("says-more-nonsense", &[(Part::Peer, "says_nonsense {at}")]),
 ];
 
-/// These say yes to SOCKS BIND and UDP ASSOCIATE, and to everything else: judged `violated` by that word alone.
+/// These say yes to SOCKS BIND and UDP ASSOCIATE, and to everything else. That word alone shows nothing.
 pub const BOASTERS: &[Entry] = &[
     bluff("grants-socks-and-echoes", &[(Part::Peer, "grants_socks_and_echoes {at}")]),
     bluff("grants-socks-by-endless-name", &[(Part::Peer, "grants_socks_by_endless_name {at}")]),

@@ -1,6 +1,6 @@
 //! HTTP proxies that are not Squid.
 
-use super::{Entry, GET, NOBODY, ORIGIN, Part, TUNNEL, closed, open, quiet, unprovable};
+use super::{Entry, GET, NOBODY, ORIGIN, Part, SERVER_NAME, TUNNEL, closed, open, quiet, unprovable};
 
 /// What every Apache here has; modules of Debian, and no file outside the test's directory.
 pub const APACHE: &str = "ServerRoot {dir}
@@ -227,6 +227,42 @@ pub const NGINXES: &[Entry] = &[
              location / { proxy_pass http://$host; } } }",
         )],
     ),
+    // Whoever names a host in his ClientHello is taken there.
+    open(
+        "nginx-goes-where-the-server-name-says",
+        SERVER_NAME,
+        &["OP-07"],
+        &[(
+            Part::Nginx,
+            "stream { resolver 198.51.100.20 ipv6=off; server { listen {at}; ssl_preread on; proxy_pass $ssl_preread_server_name:443; } }",
+        )],
+    ),
+    // A filter that only lets browsers in.
+    open(
+        "nginx-for-browsers",
+        "curl -sS -m 6 --interface {from} -A 'Mozilla/5.0 (X11; Linux x86_64)' -x http://{at} http://site.lab.test/",
+        &["OP-02"],
+        &[(
+            Part::Nginx,
+            "http { access_log off; resolver 198.51.100.20 ipv6=off; server { listen {at}; if ($http_user_agent !~ ^Mozilla) { return 403; } \
+             location / { proxy_pass http://$http_host; } } }",
+        )],
+    ),
+    open(
+        "nginx-goes-where-x-forwarded-host-says",
+        "curl -sS -m 6 --interface {from} -H 'X-Forwarded-Host: site.lab.test' http://{at}/",
+        &["OP-10"],
+        &[(
+            Part::Nginx,
+            "http { access_log off; resolver 198.51.100.20 ipv6=off; server { listen {at}; location / { proxy_pass http://$http_x_forwarded_host; } } }",
+        )],
+    ),
+    // No relay, but its only backend is our beacon.
+    closed(
+        "nginx-whose-backend-is-the-beacon",
+        NOBODY,
+        &[(Part::Nginx, "http { access_log off; server { listen {at}; location / { proxy_pass http://198.51.100.21:443; } } }")],
+    ),
 ];
 
 pub const HAPROXIES: &[Entry] = &[
@@ -430,5 +466,11 @@ pub const OTHERS: &[Entry] = &[
             (Part::Squid, "http_port {back}\nacl localnet src 10.0.0.0/8\nhttp_access allow localnet\nhttp_access deny all"),
             (Part::Simpleproxy, "-L {at} -R {back}"),
         ],
+    ),
+    open(
+        "sniproxy-goes-where-the-server-name-says",
+        SERVER_NAME,
+        &["OP-07"],
+        &[(Part::Sniproxy, "listener {at} {\n proto tls\n table any\n}\ntable any {\n .* *:443\n}")],
     ),
 ];
