@@ -120,6 +120,11 @@ impl Url {
         Some(Url { path, ..self.clone() })
     }
 
+    /// Whether this is `from` or below it: the same scheme, host and port, and a path that begins so.
+    pub fn is_below(&self, from: &Url) -> bool {
+        (self.scheme, &self.authority) == (from.scheme, &from.authority) && self.path.starts_with(&from.path)
+    }
+
     /// The value of the `Host` header: the port is left out where it is the scheme's own (RFC 9110 section 7.2).
     pub fn host_header(&self) -> String {
         if self.authority.port == self.scheme.default_port() { self.authority.host.to_string() } else { self.authority.to_string() }

@@ -80,7 +80,11 @@ pub(super) fn read(section: &Section<'_, '_>) -> Vec<Target> {
             }
         }
     }
-    for file in section.one_or_list("targets_from", "\"targets/*.json\"", super::value::filled).map_or(Vec::new(), |list| list.value) {
+    let files = section.one_or_list("targets_from", "\"targets/*.json\"", super::value::filled);
+    if let Some(list) = files.as_ref().filter(|list| list.value.is_empty() && !section.holds_problem_at(&list.place)) {
+        section.context().wrong(&list.place, "is empty, so nothing would be looked at; write at least one file");
+    }
+    for file in files.map_or(Vec::new(), |list| list.value) {
         match of_files(section, &file, &taken) {
             Ok(found) => found.into_iter().for_each(|target| {
                 add(target);

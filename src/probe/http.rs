@@ -157,8 +157,7 @@ impl Http {
     fn denies(&self, to: &Url) -> bool {
         // As a browser would go there, without the segments `.` and `..`.
         let to = to.join(&to.path).unwrap_or_else(|| to.clone());
-        let below = |from: &Url| (to.scheme, &to.authority) == (from.scheme, &from.authority) && to.path.starts_with(&from.path);
-        self.deny_location.iter().any(below)
+        self.deny_location.iter().any(|from| to.is_below(from))
     }
 }
 

@@ -296,6 +296,13 @@ impl Builder<'_> {
             let message = "a denial by the proxy in via could not be told from the target's own; leave out one of the two";
             self.context.wrong(&deny.place, message);
         }
+        if let (Some(deny), Some(url)) = (&http.deny_location, &http.target) {
+            // Such a page leads to itself, or into what it guards: `/` to `/dashboard`.
+            for at in deny.value.iter().filter(|at| url.value.is_below(&at.value)) {
+                let message = "the target itself lies there, so that a way in would be taken for a denial; write where only the sign-in is";
+                self.context.wrong(&at.place, message);
+            }
+        }
         let via = self.via(&http.via);
         let (tls, manner) = (self.tls(&http.tls, place, false), self.manner(&http.tls, place, inverted));
         if let (Some(method), Some(certs)) = (&http.method, &http.tls.client_certs)
