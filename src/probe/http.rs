@@ -55,7 +55,7 @@ impl Http {
         }
     }
 
-    /// One exchange, and the redirects that the check follows.
+    /// One exchange, and the redirects that the check follows; or one variant of it.
     pub(super) async fn attempt(&self, approach: &Approach, deadline: Instant, evidence: &mut Evidence) -> Ended {
         if let Aim::Variant(nth) = approach.aim {
             return match self.variants.get(nth) {

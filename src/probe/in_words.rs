@@ -87,6 +87,8 @@ impl Probe {
     pub fn most_connections(&self, aim: &Aim) -> usize {
         match (self, aim) {
             (Probe::Http(http), _) if http.follow_redirects => 1 + MAX_REDIRECTS,
+            // One for the variant, and where that finds the page one for each of two public pages.
+            (Probe::Http(_), Aim::Variant(_)) => 3,
             (Probe::PromQl(_), _) => 2,
             (Probe::Ports(ports), _) => ports.closed.len() + ports.open.len(),
             // One to the proxy, and one to the log of the beacon that it aims at.

@@ -57,6 +57,9 @@ impl Builder<'_> {
         if let Some(via) = &http.via.proxy {
             self.context.wrong(&via.place, "a proxy on the way would hear what is meant for the target; leave out via or variants");
         }
+        if let Some(certs) = &http.tls.client_certs {
+            self.context.wrong(&certs.place, "asks in the place of others, and variants in our own; write a check for each");
+        }
         if let Some(method) = http.method.as_ref().filter(|m| m.value != "GET") {
             self.context.wrong(&method.place, "variants ask by GET; write method = \"GET\" or leave it out");
         }
