@@ -18,6 +18,7 @@ use super::failure;
 use super::pace::{Pace, SPACING};
 use super::sys::{unsent, watch};
 use crate::observation::{Evidence, Outcome};
+use crate::token::hex;
 
 /// How often one attempt asks: what silence needs to count as a block.
 pub const QUESTIONS: u32 = 3;
@@ -189,9 +190,4 @@ fn shown(answer: &[u8]) -> String {
         Ok(text) if !first.is_empty() && first.iter().all(is_text) => text.to_string(),
         _ => hex(first),
     }
-}
-
-/// Bytes in hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

@@ -21,6 +21,7 @@ use tokio_rustls::client::TlsStream;
 use super::failure;
 use crate::observation::{Authentication, ClientCertificate, Evidence, Outcome};
 use crate::target::Host;
+use crate::token::hex;
 
 pub mod hello;
 mod stranger;
@@ -449,10 +450,6 @@ impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client").field("server_name", &self.server_name).finish_non_exhaustive()
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use super::{DNS_PORT, Http, Manner, Probe, Technique, Tls};
-use crate::net::ask::{QUESTIONS, hex};
+use crate::net::ask::QUESTIONS;
 use crate::net::tls::{Stranger, Version};
 use crate::observation::{ClientCertificate, Subject};
 use crate::target::{Host, HostPort, Url};
+use crate::token::hex;
 
 impl Probe {
     /// The line that looks at the subject once; none where nothing was dialled.

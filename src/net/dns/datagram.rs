@@ -4,12 +4,12 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{Interest, Ready};
 use tokio::time::Instant;
 
+use crate::net::ask::{connected, not_even_begun};
 use crate::net::connect::{drain_error_queue, explain_local, explain_ours};
 use crate::net::failure;
 use crate::net::sys::watch;
@@ -30,18 +30,11 @@ pub(super) struct Datagrams {
 impl Datagrams {
     /// A socket that hears `to` alone.
     pub(super) fn open(to: SocketAddr, source: Option<IpAddr>, evidence: &mut Evidence) -> Result<Datagrams, Outcome> {
-        let opened = start(to, source).and_then(|socket| {
-            evidence.local_address = socket.local_addr().ok().and_then(|a| a.as_socket());
-            watch(socket).map_err(|e| ("watching the socket", e))
-        });
-        match opened {
-            Ok(socket) => Ok(Datagrams { socket, to, buffer: vec![0; LARGEST] }),
-            Err((call, error)) => {
-                evidence.errno = Some(failure::name(&error));
-                evidence.detail = Some(explain_local(call, to, source, &error));
-                Err(Outcome::LocalError)
-            }
-        }
+        let socket = Socket::new(Domain::for_address(to), Type::DGRAM, Some(Protocol::UDP));
+        let socket = socket.map_err(|e| not_even_begun("socket", to, source, &e, evidence))?;
+        let socket = watch(connected(socket, to, source, evidence)?);
+        let socket = socket.map_err(|e| not_even_begun("watching the socket", to, source, &e, evidence))?;
+        Ok(Datagrams { socket, to, buffer: vec![0; LARGEST] })
     }
 
     /// Sends one datagram. An ICMP error about an earlier one is no failure of this one; it is heard when we listen.
@@ -118,20 +111,4 @@ impl Datagrams {
         }
         outcome
     }
-}
-
-/// A connected socket. Whatever fails here failed on this host.
-fn start(to: SocketAddr, source: Option<IpAddr>) -> Result<Socket, (&'static str, io::Error)> {
-    let socket = Socket::new(Domain::for_address(to), Type::DGRAM, Some(Protocol::UDP)).map_err(|e| ("socket", e))?;
-    socket.set_nonblocking(true).map_err(|e| ("socket", e))?;
-    let errors = match to {
-        SocketAddr::V4(_) => setsockopt(&socket, sockopt::Ipv4RecvErr, &true),
-        SocketAddr::V6(_) => setsockopt(&socket, sockopt::Ipv6RecvErr, &true),
-    };
-    errors.map_err(|e| ("IP_RECVERR", e.into()))?;
-    if let Some(source) = source {
-        socket.bind(&SocketAddr::new(source, 0).into()).map_err(|e| ("bind", e))?;
-    }
-    socket.connect(&to.into()).map_err(|e| ("connect", e))?;
-    Ok(socket)
 }

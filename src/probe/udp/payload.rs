@@ -10,7 +10,7 @@ use std::str::FromStr;
 
 use ring::rand::{SecureRandom, SystemRandom};
 
-use crate::net::ask::hex;
+use crate::token::hex;
 
 /// The most bytes that `hex:` may name: what fits into one packet on any link of IPv6 (RFC 8200 section 5, less its headers).
 const MAX_HEX: usize = 1232;
