@@ -205,7 +205,8 @@ fn answers_that_are_rate_limited_are_waited_for_and_never_an_open_port() {
         run.expect("limited", "holds", "as-expected", "*");
         let [planned, attempted, answered] = coverage(run.check("limited"));
         assert_eq!((planned, attempted), (1000, 1000));
-        assert!(answered >= 20, "{method}: {answered}");
+        // The burst alone lets five answers of each kind through; how many more follow depends on how fast the machine asks.
+        assert!((5..=1000).contains(&answered), "{method}: {answered}");
     }
 }
 
