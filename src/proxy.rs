@@ -9,10 +9,12 @@ pub mod dial;
 pub mod limit;
 pub mod log;
 pub mod own;
+pub mod pipes;
 pub mod policy;
 pub mod request;
 pub mod stats;
 pub mod tunnel;
+pub mod wheel;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -20,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -33,13 +36,14 @@ pub use log::{LogFormat, LogTarget};
 pub use policy::{Destination, Reason};
 pub use stats::Stats;
 
-use dial::{Dialled, Egress};
+use dial::{Dialled, Egress, Patience};
 use limit::{Place, Seats};
 use log::{Event, Line, Log};
 use own::Own;
 use policy::{Heard, Permit, Policy, Refused};
 use request::{Method, Request};
-use tunnel::{Limits, Meter};
+use tunnel::{Meter, Tunnels};
+use wheel::Limits;
 
 /// How long the last lines of the access log may take at the end.
 const LAST_LINES: Duration = Duration::from_secs(2);
@@ -139,8 +143,9 @@ struct Core {
     log: Log,
     header_timeout: Duration,
     connect_timeout: Duration,
+    patience: Patience,
     max_head: usize,
-    limits: Limits,
+    tunnels: Arc<Tunnels>,
 }
 
 impl Proxy {
@@ -157,6 +162,10 @@ impl Proxy {
         }
         let egress = Egress::new(&settings.egress)?;
         let listeners = serve::listen(&settings.listen).map_err(|why| format!("the proxy {why}"))?;
+        let patience = Patience::new(settings.idle_timeout);
+        for listener in &listeners {
+            dial::prepare(SockRef::from(listener), patience).map_err(|e| format!("a listener cannot be set up: {e}"))?;
+        }
         let addresses = listeners.iter().map(TcpListener::local_addr).collect::<Result<Vec<_>, _>>();
         let addresses = addresses.map_err(|e| format!("a listener has no address: {e}"))?;
         let stats = Arc::new(Stats::new(&settings.allow_from).map_err(|e| e.to_string())?);
@@ -179,12 +188,13 @@ impl Proxy {
             log,
             header_timeout: settings.header_timeout,
             connect_timeout: settings.connect_timeout.min(FOREVER),
+            patience,
             max_head: settings.max_head,
-            limits: Limits {
+            tunnels: Arc::new(Tunnels::new(Limits {
                 idle: settings.idle_timeout.min(FOREVER),
                 half_open: settings.half_open_timeout.min(FOREVER),
                 lifetime: settings.lifetime.min(FOREVER),
-            },
+            })),
         };
         Ok(Proxy { listeners, addresses, core: Arc::new(core) })
     }
@@ -202,6 +212,7 @@ impl Proxy {
     /// Serves until `stop` is true or its sender is gone; then accepts no more, lets tunnels end within `grace`, and resets what is left.
     pub async fn run(self, stop: watch::Receiver<bool>, grace: Duration) {
         let (cut, was_cut) = watch::channel(false);
+        self.core.tunnels.keep(was_cut.clone());
         let (alive, mut all_ended) = mpsc::channel::<()>(1);
         let accepting = self.listeners.into_iter().map(|listener| {
             let held = Share { core: self.core.clone(), cut: was_cut.clone(), _alive: alive.clone() };
@@ -277,7 +288,9 @@ async fn attend(mut stream: TcpStream, caller: Caller, place: Place, held: Share
         }
     };
     if let Some((request, permit, dialled)) = opened {
-        core.relay(&stream, &caller, request, &permit, dialled, cut).await;
+        // from here on the wheel tells it when the proxy stops
+        drop(cut);
+        core.relay(&stream, &caller, request, &permit, dialled).await;
     }
 }
 
@@ -302,28 +315,20 @@ impl Core {
 
     async fn dial(&self, permit: &Permit) -> Result<Dialled, Reason> {
         let begun = Instant::now();
-        let dialled = dial::dial(&permit.addresses, &self.egress, self.connect_timeout).await?;
+        let dialled = dial::dial(&permit.addresses, &self.egress, self.connect_timeout, self.patience).await?;
         self.stats.connect_duration.observe(begun.elapsed().as_secs_f64());
         Ok(dialled)
     }
 
     /// Tells the client that its tunnel stands, and relays until it ends.
-    async fn relay(
-        &self,
-        client: &TcpStream,
-        caller: &Caller,
-        mut request: Request,
-        permit: &Permit,
-        dialled: Dialled,
-        cut: watch::Receiver<bool>,
-    ) {
+    async fn relay(&self, client: &TcpStream, caller: &Caller, mut request: Request, permit: &Permit, dialled: Dialled) {
         let _standing = stats::Counted::new(&self.stats.tunnels);
         let early = std::mem::take(&mut request.early);
         let heard = Heard::Request(Box::new(request));
         let mut line = self.decided(caller, &heard, Reason::Allow, Some(dialled.peer));
         let (sent, received) = (Meter::new(self.stats.sent(permit.source)), Meter::new(self.stats.received(permit.source)));
         let end = match establish(client) {
-            Ok(()) => tunnel::relay(client, &dialled.stream, early, (&sent, &received), self.limits, cut).await,
+            Ok(()) => tunnel::relay(&self.tunnels, client, &dialled.stream, early, (&sent, &received)).await,
             Err(_) => {
                 tunnel::reset(&dialled.stream);
                 tunnel::End::Reset
@@ -379,7 +384,6 @@ impl Core {
 
 /// Sends the answer. Nothing was sent before it, so it fits the socket's buffer whole; a connection for which that is not so is broken.
 fn establish(client: &TcpStream) -> io::Result<()> {
-    dial::prepare(client)?;
-    let written = socket2::SockRef::from(client).send(ESTABLISHED)?;
+    let written = SockRef::from(client).send(ESTABLISHED)?;
     if written == ESTABLISHED.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
 }

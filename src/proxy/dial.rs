@@ -18,10 +18,26 @@ const MAX_TRIED: usize = 6;
 /// Keepalive: well below the 350 s after which load balancers and NAT gateways forget a connection.
 const KEEPALIVE: TcpKeepalive =
     TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(10)).with_retries(6);
+/// The shortest time that bytes may stay unacknowledged, whatever the idle limit: a route may take that long to come back.
+const SHORTEST_PATIENCE: Duration = Duration::from_secs(60);
+/// From here on the kernel's own patience (`tcp_retries2`, some 15 minutes) is the shorter one, and tells a dead peer from one that pauses.
+const KERNEL_PATIENCE: Duration = Duration::from_secs(15 * 60);
 
 /// The source addresses of outgoing connections, at most one a family.
 #[derive(Debug, Clone)]
 pub struct Egress(Vec<IpAddr>);
+
+/// How long bytes to a peer may stay unacknowledged before the kernel gives it up (`TCP_USER_TIMEOUT`, tcp(7)); `None`: as the kernel thinks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience(Option<Duration>);
+
+impl Patience {
+    /// As long as a tunnel may be idle: to the kernel a peer that reads nothing for a while, its window closed, is one that acknowledges
+    /// nothing, and must not be cut before the idle clock would.
+    pub fn new(idle: Duration) -> Patience {
+        Patience(Some(idle.max(SHORTEST_PATIENCE)).filter(|patience| *patience < KERNEL_PATIENCE))
+    }
+}
 
 /// A connection to a destination.
 #[derive(Debug)]
@@ -69,14 +85,14 @@ impl Egress {
 ///
 /// # Errors
 /// [`Reason::ConnectTimeout`] where the last one tried did not answer, else [`Reason::Connect`].
-pub async fn dial(addresses: &[Vetted], egress: &Egress, limit: Duration) -> Result<Dialled, Reason> {
+pub async fn dial(addresses: &[Vetted], egress: &Egress, limit: Duration, patience: Patience) -> Result<Dialled, Reason> {
     let deadline = Instant::now() + limit;
     let reachable: Vec<&Vetted> = addresses.iter().filter(|to| egress.source(to.address().ip()).is_ok()).take(MAX_TRIED).collect();
     let mut failure = Reason::Connect;
     for (tried, to) in reachable.iter().enumerate() {
         let left = deadline.saturating_duration_since(Instant::now());
         let share = left / u32::try_from(reachable.len() - tried).unwrap_or(1);
-        failure = match timeout(share, connect(**to, egress)).await {
+        failure = match timeout(share, connect(**to, egress, patience)).await {
             Ok(Ok(dialled)) => return Ok(dialled),
             Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => Reason::ConnectTimeout,
             Ok(Err(error)) => {
@@ -89,7 +105,7 @@ pub async fn dial(addresses: &[Vetted], egress: &Egress, limit: Duration) -> Res
     Err(failure)
 }
 
-async fn connect(to: Vetted, egress: &Egress) -> io::Result<Dialled> {
+async fn connect(to: Vetted, egress: &Egress, patience: Patience) -> io::Result<Dialled> {
     let address = to.address();
     let socket = socket_for(address.ip())?;
     if let Ok(Some(source)) = egress.source(address.ip()) {
@@ -98,7 +114,7 @@ async fn connect(to: Vetted, egress: &Egress) -> io::Result<Dialled> {
         socket.bind(SocketAddr::new(source, 0))?;
     }
     let stream = socket.connect(address).await?;
-    prepare(&stream)?;
+    prepare(SockRef::from(&stream), patience)?;
     let peer = stream.peer_addr()?;
     if (peer.ip(), peer.port()) != (address.ip(), address.port()) {
         tracing::warn!(%address, %peer, "another address answered than was dialled; closed");
@@ -118,13 +134,15 @@ fn socket_for(ip: IpAddr) -> io::Result<TcpSocket> {
     }
 }
 
-/// Sets up either leg of a tunnel: no delay for small writes, and keepalive.
+/// Sets up either leg of a tunnel: no delay for small writes, keepalive, and an end of patience. Connections that a listener accepts inherit all
+/// of it on Linux, so the clients' leg is set up once, and at no cost a tunnel.
 ///
 /// # Errors
 /// The kernel's.
-pub fn prepare(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    SockRef::from(stream).set_tcp_keepalive(&KEEPALIVE)
+pub fn prepare(socket: SockRef<'_>, patience: Patience) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&KEEPALIVE)?;
+    if patience.0.is_some() { socket.set_tcp_user_timeout(patience.0) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -153,5 +171,30 @@ mod tests {
         let v4_only = egress(&["127.0.0.10"]).unwrap();
         assert_eq!(v4_only.source("1.1.1.1".parse().unwrap()), Ok(Some("127.0.0.10".parse().unwrap())));
         assert_eq!(v4_only.source("2606:4700::1".parse().unwrap()), Err(Reason::Connect));
+    }
+
+    #[tokio::test]
+    async fn both_legs_are_set_up() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let patience = Patience::new(Duration::from_secs(300));
+        prepare(SockRef::from(&listener), patience).unwrap();
+        let to = Vetted::for_tests(listener.local_addr().unwrap());
+        let dialled = dial(&[to], &Egress::new(&[]).unwrap(), Duration::from_secs(10), patience).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        for leg in [&dialled.stream, &accepted] {
+            let leg = SockRef::from(leg);
+            assert!(leg.tcp_nodelay().unwrap() && leg.keepalive().unwrap());
+            assert_eq!(leg.tcp_keepalive_time().unwrap(), Duration::from_secs(60));
+            assert_eq!(leg.tcp_keepalive_interval().unwrap(), Duration::from_secs(10));
+            assert_eq!(leg.tcp_keepalive_retries().unwrap(), 6);
+            assert_eq!(leg.tcp_user_timeout().unwrap(), Some(Duration::from_secs(300)));
+        }
+    }
+
+    #[test]
+    fn patience_is_never_shorter_than_idle_and_never_longer_than_the_kernels() {
+        for (idle, patience) in [(0, Some(60)), (60, Some(60)), (61, Some(61)), (899, Some(899)), (900, None), (86_400, None)] {
+            assert_eq!(Patience::new(Duration::from_secs(idle)).0, patience.map(Duration::from_secs), "{idle}");
+        }
     }
 }

@@ -86,6 +86,11 @@ impl Vetted {
     pub fn address(&self) -> SocketAddr {
         self.0
     }
+
+    #[cfg(test)]
+    pub(super) fn for_tests(address: SocketAddr) -> Vetted {
+        Vetted(address)
+    }
 }
 
 /// Leave to dial.
