@@ -60,11 +60,12 @@ impl Pipes {
         Some(Pipe { pipes: self, ends, held: 0 })
     }
 
-    /// Closes one pipe that nobody uses. Called once in a while, it lets go of them all when they are not needed any more.
+    /// Closes half of those that nobody uses. Called once in a while, it lets go of them all when they are not needed any more.
     pub fn shrink(&self) {
-        if self.spare().pop().is_some() {
-            self.made.fetch_sub(1, Ordering::Relaxed);
-        }
+        let mut spare = self.spare();
+        let half = spare.len() / 2;
+        let closed = spare.drain(half..).count();
+        self.made.fetch_sub(closed, Ordering::Relaxed);
     }
 
     /// Nobody splices any more.
@@ -148,4 +149,80 @@ impl Drop for Pipe<'_> {
 /// Whether an error of splice(2) says that it cannot be had here at all, by man page or by seccomp filter, and nothing of the socket.
 pub fn is_refusal(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS | libc::EPERM | libc::EACCES | libc::EOPNOTSUPP))
+}
+
+#[cfg(test)]
+impl Pipes {
+    /// Those in use, and those that are spare.
+    pub(super) fn count(&self) -> (usize, usize) {
+        let spare = self.spare().len();
+        (self.made.load(Ordering::Relaxed) - spare, spare)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let one = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (other, _) = listener.accept().unwrap();
+        one.set_nonblocking(true).unwrap();
+        other.set_nonblocking(true).unwrap();
+        (one, other)
+    }
+
+    #[test]
+    fn there_are_so_many_and_no_more_and_they_are_used_again_until_nobody_needs_them() {
+        let pipes = Pipes::default();
+        let taken: Vec<_> = std::iter::from_fn(|| pipes.take()).collect();
+        assert_eq!((taken.len(), pipes.count()), (MOST, (MOST, 0)));
+        drop(taken);
+        assert_eq!(pipes.count(), (0, MOST));
+        drop(pipes.take().unwrap());
+        assert_eq!(pipes.count(), (0, MOST), "none was made anew");
+        for _ in 0..8 {
+            pipes.shrink();
+        }
+        assert_eq!(pipes.count(), (0, 0));
+    }
+
+    #[test]
+    fn bytes_pass_and_a_pipe_with_bytes_in_it_is_never_used_again() {
+        let pipes = Pipes::default();
+        let ((mut client, near), (far, mut server)) = (pair(), pair());
+        client.write_all(b"some bytes").unwrap();
+        let mut pipe = pipes.take().unwrap();
+        assert_eq!(pipe.fill(&near).unwrap(), 10);
+        assert_eq!((pipe.pour(&far).unwrap(), pipe.held()), (10, 0));
+        server.set_nonblocking(false).unwrap();
+        let mut got = [0; 10];
+        server.read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"some bytes");
+        assert_eq!(pipe.fill(&near).unwrap(), 0, "no more is there");
+        client.write_all(b"others").unwrap();
+        assert_eq!(pipe.fill(&near).unwrap(), 6);
+        drop(pipe);
+        assert_eq!(pipes.count(), (0, 0));
+        client.write_all(b"to memory").unwrap();
+        let mut pipe = pipes.take().unwrap();
+        pipe.fill(&near).unwrap();
+        assert_eq!((pipe.empty().unwrap(), pipe.held()), (b"to memory".to_vec(), 0));
+    }
+
+    #[test]
+    fn a_refusal_is_told_from_a_failure_and_ends_all_splicing() {
+        let pipes = Pipes::default();
+        // no file of this kind can be spliced from: EINVAL
+        let why =
+            pipes.take().unwrap().fill(nix::sys::epoll::Epoll::new(nix::sys::epoll::EpollCreateFlags::empty()).unwrap().0).unwrap_err();
+        assert!(is_refusal(&why), "{why}");
+        assert!(!is_refusal(&io::ErrorKind::ConnectionReset.into()) && !is_refusal(&io::Error::from_raw_os_error(libc::EPIPE)));
+        pipes.refuse(&why);
+        assert!(pipes.take().is_none());
+    }
 }

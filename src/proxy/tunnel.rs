@@ -298,7 +298,10 @@ impl Way<'_> {
     /// `from` has ended.
     fn end(&mut self) -> io::Result<()> {
         self.ended = true;
-        self.place.half_closed();
+        if self.place.half_closed() {
+            // both have: the close that follows says it
+            return Ok(());
+        }
         match SockRef::from(self.to).shutdown(Shutdown::Write) {
             Err(error) if error.kind() != io::ErrorKind::NotConnected => Err(error),
             Ok(()) | Err(_) => Ok(()),
@@ -327,6 +330,134 @@ impl End {
             End::HalfOpen => "half-open",
             End::Lifetime => "lifetime",
             End::Shutdown => "shutdown",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+    /// Enough to be spliced, and more than all buffers between two sockets hold.
+    const BULK: usize = 24 * 1024 * 1024;
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (one, other) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        (one.unwrap(), other.unwrap().0)
+    }
+
+    fn tunnels() -> Arc<Tunnels> {
+        let long = Duration::from_secs(600);
+        Arc::new(Tunnels::new(Limits { idle: long, half_open: long, lifetime: long }))
+    }
+
+    /// A tunnel between the two that are given back, and its end.
+    async fn stand(tunnels: &Arc<Tunnels>) -> (TcpStream, TcpStream, tokio::task::JoinHandle<End>) {
+        let ((client, near), (far, server)) = (pair().await, pair().await);
+        let tunnels = tunnels.clone();
+        let running = tokio::spawn(async move {
+            let meter = || Meter::new(IntCounter::new("bytes", "bytes").unwrap());
+            relay(&tunnels, &near, &far, Vec::new(), (&meter(), &meter())).await
+        });
+        (client, server, running)
+    }
+
+    /// Sends so much from one to the other, and sees that it comes as it was.
+    async fn pass(from: &mut TcpStream, to: &mut TcpStream) {
+        let bytes: Vec<u8> = (0..BULK).map(|i| (i % 251) as u8).collect();
+        let mut got = vec![0; BULK];
+        let both = async { tokio::try_join!(from.write_all(&bytes), to.read_exact(&mut got)) };
+        tokio::time::timeout(PATIENCE, both).await.expect("all arrives").unwrap();
+        assert!(got == bytes, "what arrived is what was sent");
+    }
+
+    #[tokio::test]
+    async fn bulk_is_spliced_and_the_pipe_is_free_again_though_the_tunnel_stands() {
+        let tunnels = tunnels();
+        let (mut client, mut server, running) = stand(&tunnels).await;
+        client.write_all(b"little").await.unwrap();
+        server.read_exact(&mut [0; 6]).await.unwrap();
+        assert_eq!(tunnels.pipes.count(), (0, 0), "little is copied");
+        pass(&mut client, &mut server).await;
+        pass(&mut server, &mut client).await;
+        let (used, spare) = tunnels.pipes.count();
+        assert!(used == 0 && spare > 0, "{used} {spare}");
+        drop((client, server));
+        assert_eq!(running.await.unwrap(), End::Closed);
+    }
+
+    #[tokio::test]
+    async fn without_a_pipe_and_without_splicing_bulk_passes_all_the_same() {
+        let tunnels = tunnels();
+        let hoard: Vec<_> = std::iter::from_fn(|| tunnels.pipes.take()).collect();
+        let (mut client, mut server, _running) = stand(&tunnels).await;
+        pass(&mut client, &mut server).await;
+        drop(hoard);
+        tunnels.pipes.refuse(&io::Error::from_raw_os_error(libc::ENOSYS));
+        pass(&mut server, &mut client).await;
+    }
+
+    #[tokio::test]
+    async fn what_is_held_for_a_reader_that_pauses_stays_in_one_pipe_and_goes_with_a_reset() {
+        let tunnels = tunnels();
+        let (mut client, mut server, running) = stand(&tunnels).await;
+        pass(&mut server, &mut client).await;
+        let flood = tokio::spawn(async move { server.write_all(&vec![7; BULK]).await });
+        let stuck = async {
+            while tunnels.pipes.count().0 == 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, stuck).await.expect("a pipe holds what the client does not take");
+        reset(&client);
+        drop(client);
+        assert_eq!(tokio::time::timeout(PATIENCE, running).await.unwrap().unwrap(), End::Reset);
+        assert_eq!(tunnels.pipes.count(), (0, 0));
+        assert_eq!(flood.await.unwrap().unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test]
+    async fn a_reset_in_the_midst_of_splicing_is_no_end_of_the_data() {
+        let tunnels = tunnels();
+        for _ in 0..16 {
+            let (mut client, mut server, running) = stand(&tunnels).await;
+            let flood = tokio::spawn(async move {
+                server.write_all(&vec![7; BULK]).await.unwrap();
+                reset(&server);
+            });
+            let mut got = 0;
+            let mut buffer = vec![0; 64 * 1024];
+            let error = loop {
+                match client.read(&mut buffer).await {
+                    Ok(0) => panic!("a reset was passed on as an end, after {got} bytes"),
+                    Ok(count) => got += count,
+                    Err(error) => break error,
+                }
+            };
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+            assert_eq!(running.await.unwrap(), End::Reset);
+            flood.await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn urgent_data_holds_nothing_up() {
+        let tunnels = tunnels();
+        let (mut client, mut server, _running) = stand(&tunnels).await;
+        pass(&mut client, &mut server).await;
+        for _ in 0..8 {
+            client.write_all(&[1; 100_000]).await.unwrap();
+            // as RFC 6093 has it, one byte is out of band, and who does not ask for it does not see it
+            SockRef::from(&client).send_out_of_band(b"!").unwrap();
+            client.write_all(&[2; 100_000]).await.unwrap();
+            let mut got = vec![0; 200_000];
+            tokio::time::timeout(PATIENCE, server.read_exact(&mut got)).await.expect("nothing is held up").unwrap();
+            assert!(got[..100_000].iter().all(|b| *b == 1) && got[100_000..].iter().all(|b| *b == 2));
         }
     }
 }

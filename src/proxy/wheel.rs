@@ -151,10 +151,10 @@ impl Place<'_> {
         self.pulse.beaten.store(true, Ordering::Relaxed);
     }
 
-    /// One side has ended.
-    pub fn half_closed(&self) {
+    /// One side has ended. Says whether the other had before.
+    pub fn half_closed(&self) -> bool {
         self.beat();
-        self.pulse.half_closed.store(true, Ordering::Relaxed);
+        self.pulse.half_closed.swap(true, Ordering::Relaxed)
     }
 
     /// Why the tunnel is to end, once it is.

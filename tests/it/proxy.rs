@@ -14,13 +14,13 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 /// Longer than anything here takes, so that a fault is a failure and not a hang.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 const GRACE: Duration = Duration::from_secs(5);
 
 /// A proxy that runs.
-struct World {
-    at: SocketAddr,
-    stats: Arc<Stats>,
+pub(crate) struct World {
+    pub(crate) at: SocketAddr,
+    pub(crate) stats: Arc<Stats>,
     log: PathBuf,
     stop: watch::Sender<bool>,
     running: JoinHandle<()>,
@@ -29,11 +29,11 @@ struct World {
 
 impl World {
     /// Open to 127.0.0.1, for loopback, on all ports; then `change`.
-    async fn start(change: impl FnOnce(&mut Settings)) -> World {
+    pub(crate) async fn start(change: impl FnOnce(&mut Settings)) -> World {
         World::with_grace(GRACE, change).await
     }
 
-    async fn with_grace(grace: Duration, change: impl FnOnce(&mut Settings)) -> World {
+    pub(crate) async fn with_grace(grace: Duration, change: impl FnOnce(&mut Settings)) -> World {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("access.log");
         let mut settings = Settings::new();
@@ -56,7 +56,7 @@ impl World {
         socket.connect(self.at).await.unwrap()
     }
 
-    async fn dial(&self) -> TcpStream {
+    pub(crate) async fn dial(&self) -> TcpStream {
         self.dial_from("127.0.0.1").await
     }
 
@@ -71,19 +71,19 @@ impl World {
         self.ask(format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n\r\n")).await
     }
 
-    async fn tunnel(&self, to: SocketAddr) -> TcpStream {
+    pub(crate) async fn tunnel(&self, to: SocketAddr) -> TcpStream {
         open_tunnel(self.dial().await, to, b"").await
     }
 
     /// Stops it, and gives its access log.
-    async fn end(self) -> Vec<String> {
+    pub(crate) async fn end(self) -> Vec<String> {
         self.stop.send_replace(true);
         timeout(PATIENCE, self.running).await.expect("the proxy stops").unwrap();
         std::fs::read_to_string(&self.log).unwrap().lines().map(String::from).collect()
     }
 }
 
-async fn open_tunnel(mut client: TcpStream, to: SocketAddr, early: &[u8]) -> TcpStream {
+pub(crate) async fn open_tunnel(mut client: TcpStream, to: SocketAddr, early: &[u8]) -> TcpStream {
     let mut request = format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\nUser-Agent: test/1\r\n\r\n").into_bytes();
     request.extend_from_slice(early);
     client.write_all(&request).await.unwrap();
@@ -91,7 +91,7 @@ async fn open_tunnel(mut client: TcpStream, to: SocketAddr, early: &[u8]) -> Tcp
     client
 }
 
-async fn read_head(stream: &mut TcpStream) -> String {
+pub(crate) async fn read_head(stream: &mut TcpStream) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let read = timeout(PATIENCE, stream.read_u8()).await.expect("an answer in time");
@@ -103,33 +103,33 @@ async fn read_head(stream: &mut TcpStream) -> String {
     String::from_utf8(head).unwrap()
 }
 
-async fn read_to_end(stream: &mut TcpStream) -> String {
+pub(crate) async fn read_to_end(stream: &mut TcpStream) -> String {
     let mut all = Vec::new();
     timeout(PATIENCE, stream.read_to_end(&mut all)).await.expect("an end in time").expect("an end without a reset");
     String::from_utf8(all).unwrap()
 }
 
-async fn read_exact(stream: &mut TcpStream, count: usize) -> Vec<u8> {
+pub(crate) async fn read_exact(stream: &mut TcpStream, count: usize) -> Vec<u8> {
     let mut bytes = vec![0; count];
     timeout(PATIENCE, stream.read_exact(&mut bytes)).await.expect("bytes in time").unwrap();
     bytes
 }
 
-async fn server() -> (TcpListener, SocketAddr) {
+pub(crate) async fn server() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
     (listener, at)
 }
 
 /// Both ends of a tunnel, and who the server saw.
-async fn ends(world: &World) -> (TcpStream, TcpStream, SocketAddr) {
+pub(crate) async fn ends(world: &World) -> (TcpStream, TcpStream, SocketAddr) {
     let (listener, at) = server().await;
     let (client, accepted) = tokio::join!(world.tunnel(at), listener.accept());
     let (server, peer) = accepted.unwrap();
     (client, server, peer)
 }
 
-async fn until(what: &str, mut is: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut is: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !is() {
         assert!(begun.elapsed() < PATIENCE, "{what}");
