@@ -257,8 +257,7 @@ fn admit(stream: TcpStream, peer: SocketAddr, held: &Share) {
     let caller = Caller { client, accepted: Instant::now() };
     match core.seats.place(client.ip(), stranger) {
         Some(place) => {
-            let held = held.clone();
-            tokio::spawn(async move { attend(stream, caller, place, held).await });
+            tokio::spawn(attend(stream, caller, place, held.clone()));
         }
         None => {
             let reason = if stranger { Reason::Source } else { Reason::Limit };
@@ -290,7 +289,7 @@ async fn attend(mut stream: TcpStream, caller: Caller, place: Place, held: Share
     if let Some((request, permit, dialled)) = opened {
         // from here on the wheel tells it when the proxy stops
         drop(cut);
-        core.relay(&stream, &caller, request, &permit, dialled).await;
+        Box::pin(core.relay(&stream, &caller, request, &permit, dialled)).await;
     }
 }
 
@@ -320,26 +319,38 @@ impl Core {
         Ok(dialled)
     }
 
-    /// Tells the client that its tunnel stands, and relays until it ends.
-    async fn relay(&self, client: &TcpStream, caller: &Caller, mut request: Request, permit: &Permit, dialled: Dialled) {
-        let _standing = stats::Counted::new(&self.stats.tunnels);
+    /// Tells the client that its tunnel stands, and relays until it ends. Not `async` as a whole: what a tunnel begins with must not be part of
+    /// what stands for hours.
+    fn relay<'a>(
+        &'a self,
+        client: &'a TcpStream,
+        caller: &'a Caller,
+        mut request: Request,
+        permit: &Permit,
+        dialled: Dialled,
+    ) -> impl Future<Output = ()> + 'a {
+        let standing = stats::Counted::new(&self.stats.tunnels);
         let early = std::mem::take(&mut request.early);
         let heard = Heard::Request(Box::new(request));
         let mut line = self.decided(caller, &heard, Reason::Allow, Some(dialled.peer));
         let (sent, received) = (Meter::new(self.stats.sent(permit.source)), Meter::new(self.stats.received(permit.source)));
-        let end = match establish(client) {
-            Ok(()) => tunnel::relay(&self.tunnels, client, &dialled.stream, early, (&sent, &received)).await,
-            Err(_) => {
-                tunnel::reset(&dialled.stream);
-                tunnel::End::Reset
-            }
-        };
-        line.event = Event::Close;
-        line.time = Wall::now();
-        line.duration = caller.accepted.elapsed();
-        (line.sent, line.received) = (sent.total(), received.total());
-        line.reason = end.label();
-        self.log.write(&line);
+        let server = dialled.stream;
+        async move {
+            let _standing = standing;
+            let end = match establish(client) {
+                Ok(()) => tunnel::relay(&self.tunnels, client, &server, early, (&sent, &received)).await,
+                Err(_) => {
+                    tunnel::reset(&server);
+                    tunnel::End::Reset
+                }
+            };
+            line.event = Event::Close;
+            line.time = Wall::now();
+            line.duration = caller.accepted.elapsed();
+            (line.sent, line.received) = (sent.total(), received.total());
+            line.reason = end.label();
+            self.log.write(&line);
+        }
     }
 
     /// Counts and logs one decision.

@@ -14,7 +14,7 @@ use nix::unistd::pipe2;
 /// The most pipes of one proxy; who finds none copies. Their descriptors are part of those that no tunnel gets, see `limit`.
 const MOST: usize = 64;
 /// What a pipe is asked to hold. The kernel may refuse (`fs.pipe-user-pages-soft` is 64 MiB a user); it holds 64 KiB then.
-const ROOM: i32 = 256 * 1024;
+const ROOM: i32 = 512 * 1024;
 
 /// The pipes of one proxy.
 #[derive(Debug, Default)]
