@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, FuturesUnordered};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Pid, SysconfVar, sysconf};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -31,7 +32,7 @@ const TASKS: [&str; 5] = ["bulk", "setup", "pingpong", "idle", "most"];
 const CONTESTANTS: [&str; 6] = ["ours", "squid", "squid-nolog", "tinyproxy", "haproxy", "direct"];
 /// Bulk: so many tunnels at once, so much each way in each.
 const BULK_TUNNELS: usize = 4;
-const BULK_BYTES: u64 = 256 << 20;
+const BULK_BYTES: u64 = 512 << 20;
 /// Set-up: so many tunnels in all, so many at once.
 const SETUPS: usize = 12_000;
 const SETUPS_AT_ONCE: usize = 16;
@@ -39,8 +40,11 @@ const PINGS: usize = 10_000;
 /// So many idle tunnels, and what is passed each way through each to warm it.
 const IDLE: usize = 2000;
 const WARM_BYTES: usize = 64 * 1024;
-/// How many tunnels are asked for to see how many stand at once.
-const MOST: usize = 10_500;
+/// The limit of file descriptors, for all; and how many tunnels are asked for to see how many stand at once.
+const DESCRIPTORS: u64 = 20_000;
+const MOST: usize = 10_000;
+const MOST_AT_ONCE: usize = 64;
+const MOST_PATIENCE: Duration = Duration::from_secs(2);
 /// One client address may have a quarter of all by default, so there are more of them.
 const ADDRESSES: u8 = 8;
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -97,6 +101,10 @@ impl Bench {
         if self.before.is_some() && self.has(&self.contestants, "before") {
             contestants.insert(0, "before");
         }
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        let limit = hard.min(DESCRIPTORS);
+        setrlimit(Resource::RLIMIT_NOFILE, limit, limit).unwrap();
+        println!("file descriptors: {limit} each");
         self.pin_to(Part::Load);
         let mut target = Command::new(std::env::current_exe().unwrap()).arg("target").stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
@@ -456,13 +464,13 @@ async fn idle(proxy: &Running) -> Figures {
     tokio::time::sleep(Duration::from_millis(1500)).await;
     let warmed = proxy.rss();
     let cpu = proxy.cpu();
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
     let cpu = proxy.cpu() - cpu;
     drop(all);
     vec![
         ("bytes an idle tunnel, cold", (cold - none) / IDLE as f64),
         ("bytes an idle tunnel, after 64 KiB each way", (warmed - none) / IDLE as f64),
-        ("processor ms a second, 2000 idle", cpu * 1e3 / 5.0),
+        ("processor ms a second, 2000 idle", cpu * 1e3 / 10.0),
     ]
 }
 
@@ -470,20 +478,20 @@ async fn idle(proxy: &Running) -> Figures {
 async fn most(proxy: &Running) -> Figures {
     let open = async |at: usize| {
         let opened = proxy.tunnel((at % usize::from(ADDRESSES)) as u8 + 1, b"e");
-        tokio::time::timeout(Duration::from_secs(10), opened).await.ok()?.ok()
+        tokio::time::timeout(MOST_PATIENCE, opened).await.ok()?.ok()
     };
-    let opened: Vec<Option<TcpStream>> = stream::iter(0..MOST).map(open).buffer_unordered(SETUPS_AT_ONCE).collect().await;
-    let opened: Vec<TcpStream> = opened.into_iter().flatten().collect();
-    let mut answered = 0;
-    let mut standing = Vec::new();
-    for mut stream in opened {
+    let opened: Vec<Option<TcpStream>> = stream::iter(0..MOST).map(open).buffer_unordered(MOST_AT_ONCE).collect().await;
+    let ask = async |mut stream: TcpStream| {
         let asked = async {
             stream.write_all(b"?").await?;
             stream.read_u8().await
         };
-        answered += usize::from(matches!(tokio::time::timeout(Duration::from_secs(2), asked).await, Ok(Ok(b'?'))));
-        standing.push(stream);
-    }
+        let answered = matches!(tokio::time::timeout(MOST_PATIENCE, asked).await, Ok(Ok(b'?')));
+        (stream, answered)
+    };
+    let opened = stream::iter(opened.into_iter().flatten());
+    let asked: Vec<(TcpStream, bool)> = opened.map(ask).buffer_unordered(MOST_AT_ONCE).collect().await;
+    let answered = asked.iter().filter(|(_, answered)| *answered).count();
     vec![("tunnels that stand at once, each answered", answered as f64), ("MB of memory with them", proxy.rss() / 1e6)]
 }
 
