@@ -24,7 +24,7 @@ pub struct Expectation {
     undecided: Vec<Outcome>,
     controlled: Vec<&'static str>,
     refused_for: Option<RefusedFor>,
-    by_answers: bool,
+    by_answers: Option<Outcome>,
     silence_needs_target: bool,
     inverted: bool,
 }
@@ -77,7 +77,7 @@ impl Expectation {
             undecided: Vec::new(),
             controlled: Vec::new(),
             refused_for: None,
-            by_answers: false,
+            by_answers: None,
             silence_needs_target: false,
             inverted: open == 0,
         })
@@ -90,10 +90,11 @@ impl Expectation {
         self
     }
 
-    /// Of an inverted check: only what it accepts, and what is open, decides anything. Who was not answered has asked in vain.
+    /// Of an inverted check: only what it accepts, and this one answer, decide anything. Who was not answered has asked in vain, and
+    /// who was answered by somebody else than he asked (a login page, a broken answer) has heard neither yes nor no.
     #[must_use]
-    pub fn decided_by_answers(mut self) -> Expectation {
-        self.by_answers = self.inverted;
+    pub fn decided_by_answers(mut self, contrary: Outcome) -> Expectation {
+        self.by_answers = self.inverted.then_some(contrary);
         self
     }
 
@@ -160,9 +161,14 @@ impl Expectation {
     /// Whether an attempt with this outcome ends the matter: no further attempt could change the verdict.
     pub fn settled_by(&self, outcome: Outcome) -> bool {
         match self.inverted {
-            true => outcome.class() == Class::Open,
+            true => self.is_contrary(outcome),
             false => self.accepts(outcome) || outcome == Outcome::EgressOther,
         }
+    }
+
+    /// Of an inverted check: whether this outcome shows that we were let in.
+    fn is_contrary(&self, outcome: Outcome) -> bool {
+        self.by_answers.map_or(outcome.class() == Class::Open, |contrary| outcome == contrary)
     }
 
     /// Whether this attempt ends the matter, by its outcome or, where it is a variant of a request, by what it brought back.
@@ -178,11 +184,12 @@ impl Expectation {
         if let Some(marker) = seen.evidence.marker {
             return self.read_variant(seen, marker, attempts);
         }
-        let class = |class| seen.attempts.iter().any(|o| o.class() == class);
-        if seen.outcome.class() == Class::Local || (self.inverted && class(Class::Local) && !class(Class::Open)) {
+        let let_in = self.inverted && (self.is_contrary(seen.outcome) || seen.attempts.iter().any(|o| self.is_contrary(*o)));
+        let any_local = seen.attempts.iter().any(|o| o.class() == Class::Local);
+        if seen.outcome.class() == Class::Local || (self.inverted && any_local && !let_in) {
             return Reading::Local;
         }
-        if self.inverted && (class(Class::Open) || seen.outcome.class() == Class::Open) || seen.outcome == Outcome::EgressOther {
+        if let_in || seen.outcome == Outcome::EgressOther {
             return Reading::Contrary;
         }
         if !self.inverted && self.accepts(seen.outcome) {
@@ -240,7 +247,7 @@ impl Expectation {
         let controlled = technique.is_some_and(|t| self.controlled.contains(&t));
         self.undecided.contains(&outcome)
             || (controlled && outcome == Outcome::NotUnderstood)
-            || (self.by_answers && outcome.class() == Class::Closed && !self.accepts(outcome))
+            || (self.by_answers.is_some() && !self.accepts(outcome) && !self.is_contrary(outcome))
     }
 
     /// Refused, but for something else than the check is about: whoever differs from us in that may get in.

@@ -44,7 +44,7 @@ pub use kind::Kind;
 pub use open_proxy::{Form, LEFT_OUT, OpenProxy, Technique};
 pub use peer::Peer;
 pub use ports::Ports;
-pub use promql::{MAX_QUERY, PromQl, is_plain_series};
+pub use promql::{MAX_QUERY, PromQl, Takes, is_plain_series};
 pub use tcp::Tcp;
 pub use tls::{Manner, Tls};
 pub use tunnel::Via;

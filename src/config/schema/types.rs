@@ -203,7 +203,7 @@ pub const OWN: &[Row] = &[
     ("ca_file", FILE),
     ("client_cert_file", FILE),
     ("client_key_file", FILE),
-    ("alpn", Type::List(&Type::Text)),
+    ("alpn", Type::FilledSet(&Type::Text)),
     ("min_version", Type::Word(|| vec!["1.2", "1.3"])),
     ("max_version", Type::Word(|| vec!["1.0", "1.1", "1.2", "1.3"])),
     ("check", Type::Name("_-")),
