@@ -98,6 +98,11 @@ impl Expectation {
         self
     }
 
+    /// The one answer that violates it, where no other does.
+    pub fn only_violated_by(&self) -> Option<Outcome> {
+        self.by_answers
+    }
+
     /// Demands of every refusal, where it can be told, that it was for this.
     #[must_use]
     pub fn refused_for(mut self, what: RefusedFor) -> Expectation {

@@ -64,7 +64,7 @@ const LOOKS_AT_ONCE: usize = 128;
 type Ended = (Outcome, Stage);
 
 /// What to look at, and how.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub enum Probe {
     /// A TCP handshake.
     Tcp(Tcp),

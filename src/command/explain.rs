@@ -8,6 +8,7 @@ use crate::cli::{EXIT_HOLDS, EXIT_USAGE, Explain};
 use crate::config::did_you_mean;
 use crate::config::duration::show;
 use crate::engine::MAX_ADDRESSES;
+use crate::expectation::MIN_SENT;
 use crate::net::resolve::Resolver;
 use crate::observation::{Family, Outcome, Transport};
 use crate::plan::{ATTEMPT_SPACING, Check, Keys, Loaded, Plan, could_give};
@@ -53,7 +54,12 @@ pub fn of_check(plan: &Plan, check: &Check) -> String {
     line("at most", &at_most(plan, check));
     line("accepts", &listed(&accepted(check)));
     if check.expectation.accepts_silence() {
-        line("", "silence counts only where at least 3 SYNs (of TCP) left this host in each attempt");
+        let sent = match check.probe.transport() {
+            Transport::Tcp => "SYNs",
+            Transport::Udp => "datagrams",
+            Transport::Icmp => "echoes",
+        };
+        line("", &format!("silence counts only where at least {MIN_SENT} {sent} left this host in each attempt"));
     }
     for witness in check.witness_numbers().filter_map(|number| plan.checks.get(number)) {
         line("witness", &of_witness(plan, check, witness));
@@ -186,6 +192,11 @@ fn violated(check: &Check) -> String {
         false => "silence counts where a witness gave a proof",
     };
     let answered = if check.witnesses.is_empty() { "" } else { ", while every witness got through or the answer is authenticated" };
+    if let Some(contrary) = check.expectation.only_violated_by() {
+        return format!(
+            "an attempt ends in {contrary}, whatever the witnesses say; it stays so until a run holds. Nothing else violates it"
+        );
+    }
     match check.expectation.is_inverted() {
         true => format!(
             "an attempt gets in, whatever the witnesses say; it stays so until a run holds. Or it is kept out by an answer that is not \
@@ -197,6 +208,9 @@ fn violated(check: &Check) -> String {
 
 fn unproven(check: &Check) -> String {
     let mut reasons = Vec::new();
+    if check.expectation.only_violated_by().is_some() {
+        reasons.push("there was no answer, or it says neither yes nor no");
+    }
     if check.expectation.is_inverted() {
         reasons.push("the attempts disagree");
         if !check.witnesses.is_empty() {

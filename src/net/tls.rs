@@ -33,7 +33,7 @@ pub use stranger::{Stranger, refused_for};
 pub const LATE_ALERT: Duration = Duration::from_millis(500);
 
 /// The TLS keys of a check, as written.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Options {
     /// The name in SNI and the one that the certificate must carry; by default the target's host.
     pub server_name: Option<String>,
@@ -69,6 +69,9 @@ pub enum Version {
 /// A way to shake hands, ready to use.
 #[derive(Clone)]
 pub struct Client {
+    /// What it was made from, and what the files held.
+    options: Options,
+    roots: Arc<RootCertStore>,
     server_name: Option<String>,
     config: ClientConfig,
     trust: Arc<WebPkiServerVerifier>,
@@ -103,8 +106,8 @@ impl Client {
     /// The key at fault (as in the configuration), what is wrong with it and what to do.
     pub fn new(options: &Options) -> Result<Client, (&'static str, String)> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let roots = roots(options.ca_file.as_deref()).map_err(|e| ("ca_file", e))?;
-        let trust = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build();
+        let roots = Arc::new(roots(options.ca_file.as_deref()).map_err(|e| ("ca_file", e))?);
+        let trust = WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider)).build();
         let trust = trust.map_err(|e| ("ca_file", format!("no usable certificate authority: {e}")))?;
         let certificate = own_certificate(options, &provider)?;
         let versions = versions(options)?;
@@ -119,7 +122,19 @@ impl Client {
         let showing = if certificate.is_some() { ClientCertificate::Own } else { ClientCertificate::None };
         let (server_name, pin) = (options.server_name.clone(), options.certificate_sha256.clone());
         let offers_1_2 = versions.contains(&&rustls::version::TLS12);
-        Ok(Client { server_name, config, trust, certificate, showing, pin, any_version, offers_1_2, any_certificate: false })
+        Ok(Client {
+            options: options.clone(),
+            roots,
+            server_name,
+            config,
+            trust,
+            certificate,
+            showing,
+            pin,
+            any_version,
+            offers_1_2,
+            any_certificate: false,
+        })
     }
 
     /// The same, offering these protocols (RFC 7301) where the check names none.
@@ -443,6 +458,22 @@ impl ResolvesClientCert for WatchedCertificate {
 impl fmt::Debug for WatchedCertificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WatchedCertificate").field("own", &self.own.is_some()).finish()
+    }
+}
+
+/// The same options, and the same in the files that they name: a handshake by one is as good as a handshake by the other.
+impl PartialEq for Client {
+    fn eq(&self, other: &Client) -> bool {
+        // Whoever signs for himself does so anew each time.
+        let own = |client: &Client| {
+            let own = client.certificate.as_ref().filter(|_| client.showing == ClientCertificate::Own);
+            own.map(|own| own.cert.clone())
+        };
+        let made = |client: &Client| (client.server_name.clone(), client.config.alpn_protocols.clone(), client.config.enable_sni);
+        self.options == other.options
+            && self.roots.roots == other.roots.roots
+            && made(self) == made(other)
+            && (self.showing, self.any_certificate, own(self)) == (other.showing, other.any_certificate, own(other))
     }
 }
 

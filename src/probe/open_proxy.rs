@@ -58,6 +58,15 @@ pub struct OpenProxy {
     late: Mutex<Vec<question::Late>>,
 }
 
+/// What is asked, and not what was.
+impl PartialEq for OpenProxy {
+    fn eq(&self, other: &OpenProxy) -> bool {
+        let OpenProxy { target, beacons, techniques, spoof, allowed_destination, tls, key, late: _ } = self;
+        (target, beacons, techniques, spoof) == (&other.target, &other.beacons, &other.techniques, &other.spoof)
+            && (allowed_destination, tls, key) == (&other.allowed_destination, &other.tls, &other.key)
+    }
+}
+
 impl OpenProxy {
     /// How many looks at one proxy are made at once: more would look like an attack to what limits rates there.
     pub const AT_ONCE: usize = 16;

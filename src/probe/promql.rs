@@ -38,7 +38,7 @@ const INFO: &str = "mustnot_check_info";
 const LAST_RUN: &str = "mustnot_check_last_run_timestamp_seconds";
 
 /// Kind `promql`.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct PromQl {
     /// The server's address; `/api/v1/query` is put behind its path.
     pub url: Url,

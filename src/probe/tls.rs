@@ -8,7 +8,7 @@ use crate::observation::{Evidence, Outcome, Stage};
 use crate::target::{Host, HostPort};
 
 /// Kind `tls`.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Tls {
     /// Where to connect.
     pub target: HostPort,
@@ -19,7 +19,7 @@ pub struct Tls {
 }
 
 /// In whose place a server is tried.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub enum Manner {
     /// In our own.
     Plain,

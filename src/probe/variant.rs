@@ -27,7 +27,7 @@ const STRANGER: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
 const OTHER_HOST: &str = "localhost";
 
 /// One way to ask for the page.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Variant {
     name: &'static str,
     forged: Option<IpAddr>,

@@ -1274,3 +1274,121 @@ fn what_was_shown_of_another_claim_under_the_same_name_is_not_shown_of_this_one(
         assert_eq!(board.read(Moment::now())[0].record.cause, cause, "{expect}");
     }
 }
+
+#[test]
+fn a_check_claims_the_same_only_where_every_key_of_its_kind_says_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    let certificate = || rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
+    let (one, other) = (certificate(), certificate());
+    for (name, text) in [("ca.pem", one.cert.pem()), ("own.pem", one.cert.pem()), ("own.key", one.signing_key.serialize_pem())] {
+        write(name, &text);
+    }
+    write("password", "one");
+    write("beacon.key", &"a".repeat(64));
+    let check = |lines: &str| {
+        let text = format!(
+            "vantage = \"here\"\n[beacon]\nkey_file = \"beacon.key\"\n[[check]]\nname = \"same\"\n{}\n[[check]]\nname = \"w\"\nkind = \"tcp\"\ntarget = \"192.0.2.9:443\"\nexpect = \"open\"\n",
+            lines.replace("; ", "\n")
+        );
+        let plan = mustnot::plan::from_text("f", &text, folder.path(), &|_| None, mustnot::plan::Keys::Read);
+        let plan = plan.unwrap_or_else(|e| panic!("{text}\n{e:?}")).plan;
+        plan.checks.into_iter().find(|check| check.name == "same").unwrap()
+    };
+    let shut = "expect = \"blocked\"; witness = []; require = []";
+    let tls = [
+        "server_name = \"b.example\"",
+        "ca_file = \"ca.pem\"",
+        "alpn = [\"http/1.1\"]",
+        "min_version = \"1.3\"",
+        "max_version = \"1.2\"",
+        "client_cert_file = \"own.pem\"; client_key_file = \"own.key\"",
+    ];
+    let web = |more: &[&'static str]| [&tls[..], more].concat();
+    let login = "user = \"u\"; password_file = \"password\"";
+    let kinds = [
+        (
+            "kind = \"tcp\"; target = \"a.example:443\"; SHUT",
+            vec!["families = [\"ipv4\"]", "resolver = \"192.0.2.53:53\"", "source = \"127.0.0.1\""],
+        ),
+        ("kind = \"tls\"; target = \"a.example:443\"; SHUT", web(&["client_certs = [\"none\"]", "max_version = \"1.1\""])),
+        ("kind = \"tls\"; target = \"a.example:443\"; SHUT; client_certs = [\"none\", \"self-signed\"]", web(&[])[..5].to_vec()),
+        ("kind = \"tls\"; target = \"a.example:443\"; expect = \"open\"", vec!["certificate_sha256 = \"SHA\""]),
+        (
+            "kind = \"http\"; target = \"https://a.example/x\"; SHUT",
+            web(&[
+                "method = \"POST\"",
+                "headers = { X-A = \"1\" }",
+                "body_contains = \"x\"",
+                "deny_location = [\"https://sso.example/\"]",
+                "via = \"http://192.0.2.7:3128\"",
+                "client_certs = [\"none\"]",
+            ]),
+        ),
+        (
+            "kind = \"http\"; target = \"http://a.example/x\"; SHUT; via = \"http://192.0.2.7:3128\"",
+            vec!["via_user = \"u\"; via_password_file = \"password\""],
+        ),
+        ("kind = \"http\"; target = \"http://a.example/x\"; SHUT; headers = { X-A = \"2\" }", vec!["http_version = \"2\""]),
+        ("kind = \"http\"; target = \"http://a.example/x\"; expect = \"open\"", vec!["follow_redirects = true"]),
+        ("kind = \"udp\"; target = \"192.0.2.7:53\"; expect = \"open\"", vec!["payload = \"ntp\"", "payload = \"hex:00\""]),
+        (
+            "kind = \"dns\"; target = \"a.example\"; expect = \"open\"",
+            vec!["server = \"192.0.2.53:53\"", "record = \"AAAA\"", "answers = [\"192.0.2.7\"]"],
+        ),
+        ("kind = \"ports\"; target = \"192.0.2.7\"; ports = \"1-100\"; SHUT", vec!["except = 5", "open = 6", "rate = 7"]),
+        (
+            "kind = \"egress-ip\"; target = \"http://b.example:443/\"; expect = { ip = [\"203.0.113.10\"] }",
+            vec!["via = \"http://192.0.2.7:3128\""],
+        ),
+        ("kind = \"peer\"; target = \"https://b.example/\"; check = \"c\"; expect = \"open\"", web(&["max_age = \"30s\"", login])),
+        ("kind = \"promql\"; target = \"https://b.example/\"; query = \"up\"; expect = \"open\"", web(&["max_age = \"30s\"", login])),
+        (
+            "kind = \"open-proxy\"; target = \"a.example:3128\"; beacon = [\"http://b.example:443/\"]; SHUT",
+            vec!["techniques = [\"OP-01\"]", "spoof = [\"203.0.113.10\"]", "allowed_destination = \"c.example:443\""],
+        ),
+    ];
+    for (base, keys) in &kinds {
+        let base = base.replace("SHUT", shut);
+        let old = check(&base);
+        assert!(old.claims_the_same(&check(&format!("{base}; description = \"said otherwise\"; severity = \"info\""))), "{base}");
+        let mut others: Vec<_> =
+            keys.iter().map(|key| (*key, check(&format!("{base}; {}", key.replace("SHA", &"ab".repeat(32)))))).collect();
+        others.push(("", old));
+        for (at, (key, one)) in others.iter().enumerate() {
+            for (other_key, other) in &others[at + 1..] {
+                assert!(!one.claims_the_same(other) && !other.claims_the_same(one), "{base}: {key:?} and {other_key:?}");
+            }
+        }
+    }
+    // The values of keys that must be there, a query for instance, and what is in a file that is named.
+    let pairs = [
+        ("kind = \"promql\"; target = \"https://b.example/\"; query = \"up\"; expect = \"open\"", "\"up\"", "\"down\""),
+        ("kind = \"peer\"; target = \"https://b.example/\"; check = \"c\"; expect = \"open\"", "\"c\"", "\"d\""),
+        ("kind = \"http\"; target = \"http://a.example/x\"; expect = \"open\"; headers = { X-A = \"2\" }", "\"2\"", "\"3\""),
+        ("kind = \"ports\"; target = \"192.0.2.7\"; ports = 1; expect = \"blocked\"; witness = [\"w\"]", "ports = 1", "ports = 2"),
+        (
+            "kind = \"open-proxy\"; target = \"a.example:3128\"; beacon = [\"http://b.example:443/\"]; expect = \"blocked\"; witness = [\"w\"]",
+            "b.example",
+            "c.example",
+        ),
+    ];
+    for (base, from, to) in pairs {
+        assert!(!check(base).claims_the_same(&check(&base.replace(from, to))), "{base}: {from} and {to}");
+    }
+    let files = [
+        ("kind = \"tls\"; target = \"a.example:443\"; expect = \"open\"; ca_file = \"ca.pem\"", "ca.pem", other.cert.pem()),
+        (
+            "kind = \"peer\"; target = \"http://b.example/\"; check = \"c\"; expect = \"open\"; user = \"u\"; password_file = \"password\"",
+            "password",
+            "two".into(),
+        ),
+        ("kind = \"egress-ip\"; target = \"http://b.example:443/\"; expect = { ip = [\"203.0.113.10\"] }", "beacon.key", "b".repeat(64)),
+    ];
+    for (base, file, text) in files {
+        let old = check(base);
+        assert!(old.claims_the_same(&check(base)), "{base}");
+        write(file, &text);
+        assert!(!old.claims_the_same(&check(base)), "{base}: another {file}");
+    }
+}

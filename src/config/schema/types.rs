@@ -26,8 +26,6 @@ pub enum Type {
     Number(usize, Option<usize>),
     /// True or false.
     Switch,
-    /// A list.
-    List(&'static Type),
     /// A list in which nothing stands twice.
     Set(&'static Type),
     /// The same, and not empty.
@@ -312,7 +310,6 @@ impl Type {
             Type::Number(least, None) => json!({ "type": "integer", "minimum": least }),
             Type::Number(least, Some(most)) => json!({ "type": "integer", "minimum": least, "maximum": most }),
             Type::Switch => json!({ "type": "boolean" }),
-            Type::List(item) => json!({ "type": "array", "items": item.schema() }),
             Type::Set(item) => json!({ "type": "array", "items": item.schema(), "uniqueItems": true }),
             Type::FilledSet(item) => json!({ "type": "array", "items": item.schema(), "uniqueItems": true, "minItems": 1 }),
             Type::OneOrList(item) => one_or(item, json!({ "type": "array", "items": item.schema() })),
