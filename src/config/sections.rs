@@ -133,10 +133,8 @@ fn read_proxy(proxy: &Section<'_, '_>, listeners: &mut Vec<At<SocketAddr>>) -> p
     if let Some(ports) = proxy.ports("connect_ports") {
         settings.connect_ports = port_set(proxy, ports);
     }
-    if let Some(ports) = proxy.ports("http_ports")
-        && !ports.value.is_empty()
-    {
-        proxy.context().wrong(&ports.place, keys::not_built("the proxy's absolute form (http_ports)"));
+    if let Some(ports) = proxy.ports("http_ports") {
+        settings.http_ports = port_set(proxy, ports);
     }
     set(&mut settings.deny_to, proxy.one_or_list("deny_to", "\".example.com\"", str::parse).map(values));
     set(&mut settings.allow_to, proxy.one_or_list("allow_to", "\".example.com\"", str::parse).map(values));

@@ -24,6 +24,8 @@ mod formats;
 #[cfg(test)]
 mod house;
 #[cfg(test)]
+mod forward;
+#[cfg(test)]
 mod init;
 #[cfg(test)]
 mod proxy;
