@@ -26,7 +26,7 @@ pub struct Via {
 pub async fn open(stream: &mut TcpStream, via: &Via, to: &HostPort, deadline: Instant, evidence: &mut Evidence) -> Result<(), Outcome> {
     let started = Stopwatch::now();
     let head = ask(stream, via.auth.as_ref(), to, deadline, evidence).await?;
-    evidence.via_overhead_ms = Some((started.elapsed().as_secs_f64() * 10_000.0).round() / 10.0);
+    evidence.via_grant_ms = Some((started.elapsed().as_secs_f64() * 10_000.0).round() / 10.0);
     // What the proxy wrote belongs to the tunnel; the target's own answer will stand here.
     (evidence.status, evidence.head) = (None, None);
     if head.rest.is_empty() {
