@@ -300,7 +300,7 @@ impl Core {
                 Err(reason) => (reason, Heard::Request(Box::new(request))),
             },
             Err(Refused { heard: Heard::Malformed(malformed), .. }) if malformed.silent => return None,
-            Err(Refused { reason, heard, why }) => {
+            Err(Refused { reason, heard, why, .. }) => {
                 tracing::debug!(client = %caller.client, %reason, %why, "refused");
                 (reason, heard)
             }

@@ -106,6 +106,8 @@ pub struct Refused {
     pub heard: Heard,
     /// The rule that decided, with what it met.
     pub why: Why,
+    /// The addresses that the destination had, where it came to that.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// What was heard of a request by the time that it was decided.
@@ -142,21 +144,25 @@ impl Policy {
     ) -> Result<(Request, Permit), Refused> {
         // 1. source
         let Some(source) = self.source(client) else {
-            return Err(Refused { reason: Reason::Source, heard: Heard::Nothing, why: Why::Stranger });
+            return Err(Refused { reason: Reason::Source, heard: Heard::Nothing, why: Why::Stranger, addresses: Vec::new() });
         };
         // 2. parse
         let request = match head.await {
             Ok(request) => request,
-            Err(malformed) => return Err(Refused { reason: Reason::Parse, heard: Heard::Malformed(malformed), why: Why::NoRequest }),
+            Err(malformed) => {
+                let heard = Heard::Malformed(malformed);
+                return Err(Refused { reason: Reason::Parse, heard, why: Why::NoRequest, addresses: Vec::new() });
+            }
         };
-        match self.judge(&request, seated).await {
+        let mut addresses = Vec::new();
+        match self.judge(&request, seated, &mut addresses).await {
             Ok(addresses) => Ok((request, Permit { source, addresses })),
-            Err((reason, why)) => Err(Refused { reason, heard: Heard::Request(Box::new(request)), why }),
+            Err((reason, why)) => Err(Refused { reason, heard: Heard::Request(Box::new(request)), why, addresses }),
         }
     }
 
-    /// Rules 3 to 8.
-    async fn judge(&self, request: &Request, seated: bool) -> Result<Vec<Vetted>, (Reason, Why)> {
+    /// Rules 3 to 8; what addresses the destination has is left in `addresses`.
+    async fn judge(&self, request: &Request, seated: bool, addresses: &mut Vec<IpAddr>) -> Result<Vec<Vetted>, (Reason, Why)> {
         // 3. method
         let (to, ports) = match &request.method {
             Method::Connect(to) => (to, &self.connect_ports),
@@ -170,18 +176,18 @@ impl Policy {
         // 5. name
         let named = self.name(&to.host).map_err(|why| (Reason::Name, why))?;
         // 6. address
-        let addresses = match &to.host {
-            Host::Ip(ip) => vec![*ip],
-            Host::Name(name) if seated => self.resolve(name).await?,
-            Host::Name(_) => Vec::new(),
-        };
-        let addresses = self.vet(&addresses, to, named).map_err(|why| (Reason::Address, why))?;
+        match &to.host {
+            Host::Ip(ip) => addresses.push(*ip),
+            Host::Name(name) if seated => *addresses = self.resolve(name).await?,
+            Host::Name(_) => {}
+        }
+        let vetted = self.vet(addresses, to, named).map_err(|why| (Reason::Address, why))?;
         // 7. limit
         if !seated {
             return Err((Reason::Limit, Why::NoSeat));
         }
         // 8. allow
-        Ok(addresses)
+        Ok(vetted)
     }
 
     /// The entry of `allow_from` that lets the client in.
