@@ -77,7 +77,7 @@ const FD_LIMIT: Family = Family("mustnot_fd_limit", "File descriptors that may b
 /// the direct one of a check with the very same target. None, where one of the two is not known.
 fn overhead(by_proxy: &Reading, readings: &[Reading]) -> Option<f64> {
     let quickest = |r: &Reading, by_proxy: bool| {
-        let answers = r.record.observations.iter().filter(|o| o.stage == Stage::Http && o.evidence.via_grant_ms.is_some() == by_proxy);
+        let answers = r.record.observations.iter().filter(|o| o.stage == Stage::Http && o.evidence.via.is_some() == by_proxy);
         answers.map(|o| o.elapsed_ms).reduce(f64::min).filter(|_| r.fresh)
     };
     let by_proxy_ms = quickest(by_proxy, true)?;

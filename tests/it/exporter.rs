@@ -214,14 +214,15 @@ fn what_the_proxy_costs_is_told_against_the_direct_way_to_the_same_target() {
     let elsewhere = About { target: "other.example.com:443".into(), ..about("c") };
     let board = board([about("a"), about("b"), elsewhere.clone()]);
     let metrics = metrics(&board);
-    let answer = |elapsed_ms: f64, grant: Option<f64>, stage: Stage| {
+    let proxy = "203.0.113.8:3128".parse().ok();
+    let answer = |elapsed_ms: f64, by_proxy: Option<SocketAddr>, stage: Stage| {
         let mut answer = seen(holds(), Outcome::Status(403));
-        (answer.stage, answer.elapsed_ms, answer.evidence.via_grant_ms) = (stage, elapsed_ms, grant);
+        (answer.stage, answer.elapsed_ms, answer.evidence.via) = (stage, elapsed_ms, by_proxy);
         answer
     };
     let run = |about: About, observations: Vec<Seen>| Record { observations, ..record(about, holds(), Outcome::Refused) };
     let overhead = || of_a(&metrics.text().unwrap(), "mustnot_via_overhead_seconds", "");
-    board.publish(0, run(about("a"), vec![answer(90.0, Some(20.0), Stage::Http), answer(70.0, Some(5.0), Stage::Http)]));
+    board.publish(0, run(about("a"), vec![answer(90.0, proxy, Stage::Http), answer(70.0, proxy, Stage::Http)]));
     assert_eq!(overhead(), None, "no direct way is known");
     board.publish(2, run(elsewhere, vec![answer(10.0, None, Stage::Http)]));
     assert_eq!(overhead(), None, "another target says nothing");

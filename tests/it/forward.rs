@@ -241,3 +241,50 @@ async fn curl_gets_and_puts_by_absolute_form() {
     let (output, _) = tokio::join!(curl(&["--head"]), serve_once(&listener, 0, b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"));
     assert!(output.status.success() && String::from_utf8_lossy(&output.stdout).contains("ength: 5"), "{output:?}");
 }
+
+/// Serves every connection with an answer by the path: `/` is there, `/secret` is not for us.
+async fn site(listener: TcpListener) {
+    loop {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        tokio::spawn(async move {
+            let head = read_head(&mut stream).await;
+            let status = if head.starts_with("GET / ") { "200 OK" } else { "403 Forbidden" };
+            let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        });
+    }
+}
+
+#[tokio::test]
+async fn a_check_by_absolute_form_tells_the_proxys_refusal_from_the_pages() {
+    let (listener, at) = server().await;
+    let serving = tokio::spawn(site(listener));
+    let world = world(|_| {}).await;
+    let proxy = world.at;
+    let check = |name: &str, target: &str| {
+        format!(
+            "[[check]]\nname = \"{name}\"\nkind = \"http\"\ntarget = \"{target}\"\nvia = \"http://{proxy}\"\nvia_method = \"absolute\"\n\
+             expect = \"open\"\nattempts = 1\nrequire = []\n"
+        )
+    };
+    let text = format!(
+        "vantage = \"here\"\n{}{}{}",
+        check("there", &format!("http://{at}/")),
+        check("secret", &format!("http://{at}/secret")),
+        check("inside", "http://169.254.169.254/"),
+    );
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("probes.toml"), text).unwrap();
+    let mut gate = tokio::process::Command::new(env!("CARGO_BIN_EXE_mustnot"));
+    let output = gate.args(["check", "--format", "json"]).current_dir(folder.path()).output().await.unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"));
+    for (name, verdict, outcome, stage) in
+        [("there", "holds", "status:200", "http"), ("secret", "violated", "status:403", "http"), ("inside", "violated", "denied", "proxy")]
+    {
+        let check = report["checks"].as_array().unwrap().iter().find(|check| check["name"] == name).unwrap();
+        let seen = &check["observations"][0];
+        assert_eq!((&check["verdict"], &seen["outcome"], &seen["stage"]), (&verdict.into(), &outcome.into(), &stage.into()), "{check:#}");
+        assert!(seen["evidence"]["request"].as_str().unwrap().starts_with("GET http://"), "{check:#}");
+    }
+    serving.abort();
+}

@@ -191,6 +191,7 @@ pub const COMMON: &[Row] = &[
 /// Keys of some kinds of check only.
 pub const OWN: &[Row] = &[
     ("via", VIA),
+    ("via_method", Type::Word(|| vec!["connect", "absolute"])),
     ("via_user", USER),
     ("via_password_file", FILE),
     ("method", METHOD),
@@ -259,6 +260,7 @@ pub const REQUIRED: &[(&str, &[&str])] = &[
 ];
 /// What makes no sense without the others, in every table.
 pub const TOGETHER: &[(&str, &[&str])] = &[
+    ("via_method", &["via"]),
     ("via_user", &["via", "via_password_file"]),
     ("via_password_file", &["via", "via_user"]),
     ("client_cert_file", &["client_key_file"]),
