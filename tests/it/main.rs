@@ -2,6 +2,8 @@
 #[cfg(test)]
 mod beacon;
 #[cfg(test)]
+mod complaints;
+#[cfg(test)]
 mod config;
 #[cfg(test)]
 mod console;

@@ -67,11 +67,11 @@ impl World {
         read_to_end(&mut client).await
     }
 
-    async fn connect(&self, to: impl std::fmt::Display) -> String {
+    pub async fn connect(&self, to: impl std::fmt::Display) -> String {
         self.ask(format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n\r\n")).await
     }
 
-    async fn tunnel(&self, to: SocketAddr) -> TcpStream {
+    pub async fn tunnel(&self, to: SocketAddr) -> TcpStream {
         open_tunnel(self.dial().await, to, b"").await
     }
 
@@ -109,7 +109,7 @@ pub async fn read_to_end(stream: &mut TcpStream) -> String {
     String::from_utf8(all).unwrap()
 }
 
-async fn read_exact(stream: &mut TcpStream, count: usize) -> Vec<u8> {
+pub async fn read_exact(stream: &mut TcpStream, count: usize) -> Vec<u8> {
     let mut bytes = vec![0; count];
     timeout(PATIENCE, stream.read_exact(&mut bytes)).await.expect("bytes in time").unwrap();
     bytes
@@ -122,7 +122,7 @@ pub async fn server() -> (TcpListener, SocketAddr) {
 }
 
 /// Both ends of a tunnel, and who the server saw.
-async fn ends(world: &World) -> (TcpStream, TcpStream, SocketAddr) {
+pub async fn ends(world: &World) -> (TcpStream, TcpStream, SocketAddr) {
     let (listener, at) = server().await;
     let (client, accepted) = tokio::join!(world.tunnel(at), listener.accept());
     let (server, peer) = accepted.unwrap();
