@@ -427,6 +427,13 @@ mod tests {
             host in "[a-zA-Z0-9.%@:\\[\\]\\-_/\\\\]{0,20}", port in "[0-9+x-]{0,6}",
         ) {
             if let Ok(read) = connect(&format!("{host}:{port}")) {
+                // another reader of the same line sees the same destination
+                let theirs: http::uri::Authority = format!("{host}:{port}").parse().unwrap();
+                proptest::prop_assert_eq!(theirs.port_u16().map(|p| read.ends_with(&format!(":{p}"))), Some(true), "{}", read);
+                let ours = read.rsplit_once(':').unwrap().0;
+                if !ours.starts_with('[') && theirs.host() != ours {
+                    proptest::prop_assert_eq!(theirs.host().trim_end_matches('.').to_ascii_lowercase(), ours);
+                }
                 proptest::prop_assert_eq!(connect(&read), Ok(read.clone()), "{}", read);
             }
         }
