@@ -1330,7 +1330,14 @@ fn a_check_claims_the_same_only_where_every_key_of_its_kind_says_the_same() {
             vec!["via_user = \"u\"; via_password_file = \"password\""],
         ),
         ("kind = \"http\"; target = \"http://a.example/x\"; SHUT; headers = { X-A = \"2\" }", vec!["http_version = \"2\""]),
-        ("kind = \"http\"; target = \"http://a.example/x\"; expect = \"open\"", vec!["follow_redirects = true"]),
+        (
+            "kind = \"http\"; target = \"http://a.example/x\"; expect = \"open\"",
+            vec![
+                "follow_redirects = true",
+                "via = \"http://192.0.2.7:3128\"",
+                "via = \"http://192.0.2.7:3128\"; via_method = \"absolute\"",
+            ],
+        ),
         ("kind = \"udp\"; target = \"192.0.2.7:53\"; expect = \"open\"", vec!["payload = \"ntp\"", "payload = \"hex:00\""]),
         (
             "kind = \"dns\"; target = \"a.example\"; expect = \"open\"",
