@@ -682,12 +682,13 @@ pub struct Observation {
 
 impl Observation {
     /// Folds the attempts at one subject. The deciding attempt is `settled` where one ended the matter,
-    /// else one whose answer was not read whole, else the first open one, else the first local one, else the first that was refused for nothing that the check is
+    /// else one whose answer was not read whole or told of another time, else the first open one, else the first local one, else the first that was refused for nothing that the check is
     /// about, else the last.
     /// No attempt at all is a bug of ours, and says so.
     pub fn of(subject: Subject, attempts: Vec<Attempt>, settled: Option<usize>, started_at: Wall) -> Observation {
         let first = |class| attempts.iter().position(|a| a.outcome.class() == class);
-        let untold = attempts.iter().position(|a| matches!(a.evidence.marker, Some(Marker::Cut | Marker::Everywhere)));
+        let stale = |a: &Attempt| a.evidence.query.as_ref().is_some_and(|q| q.stale);
+        let untold = attempts.iter().position(|a| matches!(a.evidence.marker, Some(Marker::Cut | Marker::Everywhere)) || stale(a));
         let refused_for = |what| attempts.iter().position(|a| a.evidence.refused_for == Some(what));
         let at = settled
             .or(untold)
