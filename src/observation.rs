@@ -492,8 +492,11 @@ pub enum Marker {
     Absent,
     /// It broke off, or went on past the bound, and has not as far as it was read.
     Cut,
-    /// There was no body to look into.
+    /// There was no body to look into: it ended before.
     Unseen,
+    /// Whoever has the page was not asked, or has not said anything: the request was never sent, never looked at, or answered by
+    /// something in front.
+    Unheard,
     /// The plain request was answered otherwise in the same run: the target may have shut us out for asking.
     Shunned,
 }
@@ -682,12 +685,12 @@ pub struct Observation {
 
 impl Observation {
     /// Folds the attempts at one subject. The deciding attempt is `settled` where one ended the matter,
-    /// else one whose answer was not read whole, else the first open one, else the first local one, else the first that was refused for nothing that the check is
+    /// else one whose answer was not read whole or tells nothing, else the first open one, else the first local one, else the first that was refused for nothing that the check is
     /// about, else the last.
     /// No attempt at all is a bug of ours, and says so.
     pub fn of(subject: Subject, attempts: Vec<Attempt>, settled: Option<usize>, started_at: Wall) -> Observation {
         let first = |class| attempts.iter().position(|a| a.outcome.class() == class);
-        let untold = attempts.iter().position(|a| matches!(a.evidence.marker, Some(Marker::Cut | Marker::Everywhere)));
+        let untold = attempts.iter().position(|a| matches!(a.evidence.marker, Some(Marker::Cut | Marker::Everywhere | Marker::Unheard)));
         let refused_for = |what| attempts.iter().position(|a| a.evidence.refused_for == Some(what));
         let at = settled
             .or(untold)

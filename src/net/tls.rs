@@ -145,6 +145,7 @@ impl Client {
         self.config.enable_sni = name.is_some();
         self.server_name = name.or(self.server_name);
         self.any_certificate = true;
+        self.pin = None;
         self
     }
 
@@ -186,7 +187,7 @@ impl Client {
     /// The name in SNI; an address is none (RFC 6066 section 3).
     pub fn name_in_sni(&self, host: &Host) -> Option<String> {
         match self.name(host, &mut Evidence::default()) {
-            Ok(ServerName::DnsName(name)) => Some(name.as_ref().to_string()),
+            Ok(ServerName::DnsName(name)) if self.config.enable_sni => Some(name.as_ref().to_string()),
             _ => None,
         }
     }

@@ -423,15 +423,28 @@ fn a_variant_is_an_exposure_only_by_the_page_itself() {
         Timeout,
     ] {
         assert_eq!(token(variant(&[outcome; 3], Marker::Absent)), "holds", "{outcome}");
-        assert_eq!(token(variant(&[outcome; 3], Marker::Unseen)), "holds", "{outcome}");
-        for undecided in [Marker::Cut, Marker::Everywhere, Marker::Shunned] {
+        // Who let us in, and was not asked, has kept nothing from us.
+        let unseen = if outcome.class() == Class::Open { "unproven" } else { "holds" };
+        assert_eq!(token(variant(&[outcome; 3], Marker::Unseen)), unseen, "{outcome}");
+        for undecided in [Marker::Cut, Marker::Everywhere, Marker::Shunned, Marker::Unheard] {
             assert_eq!(token(variant(&[outcome; 3], undecided)), "unproven", "{outcome} {undecided:?}");
         }
         assert_eq!(token(variant(&[outcome], Marker::Found)), "violated", "{outcome}: one attempt settles it");
         assert_eq!(token(variant(&[outcome; 2], Marker::Absent)), "unproven", "{outcome}: two attempts are too few");
     }
-    for undecided in [Mute, BadHttp, Status(429), LocalError, Internal] {
+    for undecided in [Mute, BadHttp, LocalError, Internal] {
         assert_eq!(token(variant(&[Status(403), undecided, Status(403)], Marker::Absent)), "unproven", "{undecided}");
+    }
+    // One attempt that was not heard spoils the rest, whichever it was.
+    let attempt = |outcome, marker| {
+        let evidence = Evidence { marker: Some(marker), ..Evidence::default() };
+        Attempt { outcome, stage: Stage::Http, evidence, started: at(20.0), ended: at(21.0) }
+    };
+    for unheard in [Closed, Reset, Status(429), TlsUntrusted] {
+        let denied = || attempt(Status(403), Marker::Absent);
+        let attempts = vec![denied(), attempt(unheard, Marker::Unheard), denied()];
+        let subject = variant(&[Status(403)], Marker::Absent).subject;
+        assert_eq!(token(Observation::of(subject, attempts, None, wall(0))), "unproven", "{unheard}");
     }
     // Whoever answers for everybody shows no page.
     assert_eq!(token(variant(&[LocalError], Marker::Found)), "unproven");
