@@ -25,7 +25,11 @@ impl Probe {
                 format!(
                     "{} over {}{}{headers}{redirects}{variants}",
                     request(&http.method, &http.url),
-                    spoken(&http.url),
+                    match http.url.scheme {
+                        Scheme::Https => "TLS, by HTTP/2 or HTTP/1.1 as both agree in the handshake",
+                        Scheme::Http if http.prior_knowledge => "HTTP/2",
+                        Scheme::Http => "HTTP/1.1",
+                    },
                     through(http.via.as_ref())
                 )
             }

@@ -110,7 +110,7 @@ admin-closed (inverted: it must be kept out, critical)
   attempts    2 at each address, each of at most 4s, begun 1s apart; fewer if one gets in. 9s at worst
   at most     2 connections an address and run; 64 addresses, so 128 a run; and where something answers without proof of who it is, one to the decoy (192.0.2.1)
   accepts     refused, prohibited, unreachable and timeout
-              silence counts only where at least 3 SYNs (of TCP) left this host in each attempt
+              silence counts only where at least 3 SYNs left this host in each attempt
   witness     internet (tcp one.one.one.one:443): must get through within 8s before and 8s after; can give vantage and port
   witness     admin-alive (peer https://office.example.com/monitor): must get through within 8s before and 8s after; can give vantage, port and target
   requires    vantage (this place was online, by that family and source) and target (the target was alive at that very address)
@@ -137,6 +137,23 @@ fn a_suite_counts_its_connections() {
     assert!(text.contains("requires    no proof: a block counts even where this place itself was cut off"), "{text}");
     assert!(text.contains("; gateway-error and mute decide nothing"), "{text}");
     assert!(text.contains("silence never counts, since no witness is named"), "{text}");
+}
+
+#[test]
+fn silence_is_of_what_is_sent() {
+    let check = |kind: &str, target: &str, more: &str| {
+        let text = format!(
+            "vantage = \"x\"\n[[check]]\nname = \"w\"\nkind = \"tcp\"\ntarget = \"192.0.2.7:443\"\nexpect = \"open\"\n\
+             [[check]]\nname = \"c\"\nkind = \"{kind}\"\ntarget = \"{target}\"\nexpect = \"blocked\"\nwitness = [\"w\"]\n{more}"
+        );
+        explained(&plan_of(&text), "c")
+    };
+    let udp = check("udp", "192.0.2.8:53", "payload = \"dns\"\n");
+    assert!(udp.contains("at least 3 datagrams left this host in each attempt, and with the proof target: "), "{udp}");
+    assert!(udp.contains("and it has vantage; where there is only silence, the proof target too\n"), "{udp}");
+    assert!(udp.contains("one to the decoy (") && !udp.contains("SYN"), "{udp}");
+    let icmp = check("icmp", "192.0.2.8", "");
+    assert!(icmp.contains("at least 3 echoes left this host in each attempt\n") && !icmp.contains("the proof target"), "{icmp}");
 }
 
 #[test]

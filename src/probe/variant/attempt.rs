@@ -265,7 +265,7 @@ impl Variant {
             if unheard && matches!(none.outcome, Outcome::Closed | Outcome::Reset) {
                 evidence.marker = Some(Marker::Unheard);
                 let how = evidence.detail.take().unwrap_or_else(|| format!("{} after 101", none.outcome));
-                evidence.detail = Some(format!("{how}: by HTTP/2 it has not looked at the request, {TRIES} times at most"));
+                evidence.detail = Some(format!("{how}, before any word on the request, which was made up to {TRIES} times"));
             }
             none.outcome
         })
