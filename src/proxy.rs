@@ -1,11 +1,12 @@
-//! The embedded egress proxy: CONNECT only, closed unless opened, and it dials what it judged.
+//! The embedded egress proxy: CONNECT, and requests in absolute form where ports are listed for them; closed unless opened; it dials what it judged.
 //!
-//! accept -> [`limit`] -> [`policy`] (-> [`request`], [`address`]) -> [`dial`] -> [`tunnel`]; a refusal ends at [`answer`]; all of it
+//! accept -> [`limit`] -> [`policy`] (-> [`request`], [`address`]) -> [`dial`] -> [`tunnel`] or [`forward`]; a refusal ends at [`answer`]; all of it
 //! is told to [`stats`] and [`log`]. It knows nothing of checks and probes.
 
 pub mod address;
 pub mod answer;
 pub mod dial;
+pub mod forward;
 pub mod limit;
 pub mod log;
 pub mod own;
@@ -13,6 +14,7 @@ pub mod policy;
 pub mod request;
 pub mod stats;
 pub mod tunnel;
+pub mod why;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -25,7 +27,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::clock::Wall;
-use crate::net::resolve::Resolver;
+use crate::net::resolve::{Cached, Resolver};
 use crate::serve;
 use crate::target::{PortSet, fold_mapped};
 
@@ -45,6 +47,8 @@ use tunnel::{Limits, Meter};
 const LAST_LINES: Duration = Duration::from_secs(2);
 /// Longer than any tunnel lasts, and short enough to be added to any instant.
 const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+/// Names whose addresses are kept.
+const NAMES: u64 = 4096;
 /// The answer to a CONNECT that succeeded (RFC 9110 section 9.3.6: no Content-Length, no body).
 const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
 
@@ -59,6 +63,8 @@ pub struct Settings {
     pub allow_from: Vec<IpNet>,
     /// The ports that CONNECT may name.
     pub connect_ports: PortSet,
+    /// The ports that a request in absolute form may name; none: CONNECT is the only method.
+    pub http_ports: PortSet,
     /// Special-purpose destinations that may be reached all the same.
     pub allow_private: Vec<IpNet>,
     /// Destinations that are refused.
@@ -97,6 +103,7 @@ impl Settings {
             egress: Vec::new(),
             allow_from: Vec::new(),
             connect_ports: PortSet::parse(["443"]).unwrap_or_default(),
+            http_ports: PortSet::default(),
             allow_private: Vec::new(),
             deny_to: Vec::new(),
             allow_to: Vec::new(),
@@ -167,11 +174,11 @@ impl Proxy {
                 families: egress.families(),
                 allow_from: settings.allow_from,
                 connect_ports: settings.connect_ports,
+                http_ports: settings.http_ports,
                 deny_to: settings.deny_to,
                 allow_to: settings.allow_to,
                 allow_private: settings.allow_private,
-                resolver: Resolver::System,
-                resolve_limit: settings.connect_timeout,
+                resolver: Cached::new(Resolver::System, settings.connect_timeout.min(FOREVER), NAMES),
             },
             egress,
             seats: Arc::new(Seats::new(settings.max_connections, settings.max_per_client)),
@@ -277,7 +284,7 @@ async fn attend(mut stream: TcpStream, caller: Caller, place: Place, held: Share
         }
     };
     if let Some((request, permit, dialled)) = opened {
-        core.relay(&stream, &caller, request, &permit, dialled, cut).await;
+        core.serve(&mut stream, &caller, request, &permit, dialled, cut).await;
     }
 }
 
@@ -293,7 +300,10 @@ impl Core {
                 Err(reason) => (reason, Heard::Request(Box::new(request))),
             },
             Err(Refused { heard: Heard::Malformed(malformed), .. }) if malformed.silent => return None,
-            Err(Refused { reason, heard }) => (reason, heard),
+            Err(Refused { reason, heard, why, .. }) => {
+                tracing::debug!(client = %caller.client, %reason, %why, "refused");
+                (reason, heard)
+            }
         };
         self.decided(caller, &heard, reason, None);
         answer::refuse(stream, reason).await;
@@ -307,26 +317,40 @@ impl Core {
         Ok(dialled)
     }
 
-    /// Tells the client that its tunnel stands, and relays until it ends.
-    async fn relay(
+    /// Relays, or forwards, until it ends.
+    async fn serve(
         &self,
-        client: &TcpStream,
+        client: &mut TcpStream,
         caller: &Caller,
         mut request: Request,
         permit: &Permit,
         dialled: Dialled,
         cut: watch::Receiver<bool>,
     ) {
-        let _standing = stats::Counted::new(&self.stats.tunnels);
         let early = std::mem::take(&mut request.early);
+        let forwarded = match &mut request.method {
+            Method::Forward(forward) => Some(forward.clone()),
+            Method::Connect(_) | Method::Other(_) => None,
+        };
         let heard = Heard::Request(Box::new(request));
         let mut line = self.decided(caller, &heard, Reason::Allow, Some(dialled.peer));
         let (sent, received) = (Meter::new(self.stats.sent(permit.source)), Meter::new(self.stats.received(permit.source)));
-        let end = match establish(client) {
-            Ok(()) => tunnel::relay(client, &dialled.stream, early, (&sent, &received), self.limits, cut).await,
-            Err(_) => {
-                tunnel::reset(&dialled.stream);
-                tunnel::End::Reset
+        let end = match forwarded {
+            Some(request) => {
+                let request = (&*request, early.as_slice());
+                let forwarded = forward::forward(client, dialled.stream, request, (&sent, &received), self.limits, cut).await;
+                line.status = forwarded.status;
+                forwarded.end
+            }
+            None => {
+                let _standing = stats::Counted::new(&self.stats.tunnels);
+                match establish(client) {
+                    Ok(()) => tunnel::relay(client, &dialled.stream, early, (&sent, &received), self.limits, cut).await,
+                    Err(_) => {
+                        tunnel::reset(&dialled.stream);
+                        tunnel::End::Reset
+                    }
+                }
             }
         };
         line.event = Event::Close;
@@ -367,6 +391,7 @@ impl Core {
                 line.user_agent.clone_from(&request.user_agent);
                 (line.method, line.destination) = match &request.method {
                     Method::Connect(to) => ("CONNECT".into(), to.to_string().into_bytes()),
+                    Method::Forward(forward) => (forward.method.into(), request.target.clone()),
                     Method::Other(method) => (method.clone(), request.target.clone()),
                 };
             }

@@ -48,7 +48,8 @@ impl Services {
         let Some(settings) = &plan.proxy else { return };
         match Proxy::bind(settings.clone()).await {
             Ok(proxy) => {
-                self.lines.extend(proxy.addresses().iter().map(|a| format!("proxy       http://{a}  (CONNECT)")));
+                let forms = if settings.http_ports.is_empty() { "CONNECT" } else { "CONNECT and absolute form" };
+                self.lines.extend(proxy.addresses().iter().map(|a| format!("proxy       http://{a}  ({forms})")));
                 self.proxy = Some(proxy.stats());
                 self.running.push(tokio::spawn(proxy.run(self.stop.subscribe(), plan.shutdown_grace)));
             }
