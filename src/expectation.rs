@@ -5,9 +5,6 @@ use crate::observation::{Attempt, Class, Marker, Observation, Outcome, RefusedFo
 /// SYNs, datagrams or echoes that must have left this host before silence can count as a block (SPEC 2.5).
 pub const MIN_SENT: u32 = 3;
 
-/// The status of a server that was asked too often (RFC 6585 section 4).
-const TOO_MANY_REQUESTS: u16 = 429;
-
 /// One accepted outcome, or one range of HTTP statuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accept {
@@ -225,8 +222,8 @@ impl Expectation {
     }
 
     /// How a variant of a denied request reads (SPEC section 9): it is an exposure only where it brought back the page that must
-    /// not be seen. Any other answer is none, whatever its status, as long as it was one: who said nothing, who spoke of
-    /// too many requests, or broke off before the page was over, has not said that the page is kept from us.
+    /// not be seen. Any other answer is none, whatever its status, as long as it was one and was read whole; and so is an end
+    /// without an answer, as long as the target ended it. Who let us in without having been asked has not said that the page is kept from us.
     fn read_variant(&self, seen: &Observation, marker: Marker, attempts: usize) -> Reading {
         if seen.outcome.class() == Class::Local {
             return Reading::Local;
@@ -237,8 +234,13 @@ impl Expectation {
         if seen.attempts.iter().any(|o| o.class() == Class::Local) {
             return Reading::Local;
         }
-        let no_answer = |o: &Outcome| matches!(o, Outcome::Mute | Outcome::BadHttp | Outcome::Status(TOO_MANY_REQUESTS));
-        if matches!(marker, Marker::Everywhere | Marker::Cut | Marker::Shunned) || seen.attempts.iter().any(no_answer) {
+        let untold = match marker {
+            Marker::Everywhere | Marker::Cut | Marker::Shunned | Marker::Unheard => true,
+            Marker::Unseen => seen.outcome.class() == Class::Open,
+            Marker::Found | Marker::Absent => false,
+        };
+        let no_answer = |o: &Outcome| matches!(o, Outcome::Mute | Outcome::BadHttp);
+        if untold || seen.attempts.iter().any(no_answer) {
             return Reading::Undecided;
         }
         match seen.attempts.len() {

@@ -153,6 +153,14 @@ impl Client {
         self.or_offering(protocols)
     }
 
+    /// A way to shake hands with whoever is there, with no name in SNI, offering these protocols.
+    ///
+    /// # Errors
+    /// As [`Client::new`].
+    pub fn anybody(protocols: &[&str]) -> Result<Client, (&'static str, String)> {
+        Ok(Client::new(&Options::default())?.offering(protocols).for_anybody(None))
+    }
+
     /// The same for whom a certificate says nothing: with this name in SNI, or with none.
     /// Nothing that is secret may be sent over what it shakes.
     #[must_use]
@@ -160,6 +168,7 @@ impl Client {
         self.config.enable_sni = name.is_some();
         self.server_name = name.or(self.server_name);
         self.any_certificate = true;
+        self.pin = None;
         self
     }
 
@@ -201,7 +210,7 @@ impl Client {
     /// The name in SNI; an address is none (RFC 6066 section 3).
     pub fn name_in_sni(&self, host: &Host) -> Option<String> {
         match self.name(host, &mut Evidence::default()) {
-            Ok(ServerName::DnsName(name)) => Some(name.as_ref().to_string()),
+            Ok(ServerName::DnsName(name)) if self.config.enable_sni => Some(name.as_ref().to_string()),
             _ => None,
         }
     }
@@ -269,32 +278,6 @@ impl Client {
             }
         }
     }
-}
-
-/// Shakes hands with whoever is there, offering one protocol. Only for what is no secret: nothing tells who listens.
-///
-/// # Errors
-/// The outcome, as [`Client::shake`] has it.
-pub async fn shake_with_anybody<S>(
-    stream: S,
-    host: &Host,
-    protocol: &str,
-    deadline: Instant,
-    evidence: &mut Evidence,
-) -> Result<TlsStream<S>, Outcome>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let client = Client::new(&Options { alpn: vec![protocol.into()], ..Options::default() }).map_err(|(_, why)| {
-        evidence.detail = Some(why);
-        Outcome::LocalError
-    })?;
-    let name = client.name(host, evidence)?;
-    let shaking = TlsConnector::from(Arc::new(client.config.clone())).connect(name, stream);
-    let shaken = timeout_at(deadline, shaking).await.map_err(|_| Outcome::Mute)?;
-    let stream = shaken.map_err(|e| client.refused(&e, evidence))?;
-    evidence.tls_version = stream.get_ref().1.protocol_version().map(|v| format!("{v:?}"));
-    Ok(stream)
 }
 
 /// Watches a fresh stream for a late refusal: twice as long as the handshake took, and at least [`LATE_ALERT`] longer than it,

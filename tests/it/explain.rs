@@ -163,6 +163,23 @@ fn a_suite_counts_its_connections() {
 }
 
 #[test]
+fn silence_is_of_what_is_sent() {
+    let check = |kind: &str, target: &str, more: &str| {
+        let text = format!(
+            "vantage = \"x\"\n[[check]]\nname = \"w\"\nkind = \"tcp\"\ntarget = \"192.0.2.7:443\"\nexpect = \"open\"\n\
+             [[check]]\nname = \"c\"\nkind = \"{kind}\"\ntarget = \"{target}\"\nexpect = \"blocked\"\nwitness = [\"w\"]\n{more}"
+        );
+        explained(&plan_of(&text), "c")
+    };
+    let udp = check("udp", "192.0.2.8:53", "payload = \"dns\"\n");
+    assert!(udp.contains("at least 3 datagrams left this host in each attempt, and with the proof target: "), "{udp}");
+    assert!(udp.contains("and it has vantage; where there is only silence, the proof target too\n"), "{udp}");
+    assert!(udp.contains("one to the decoy (") && !udp.contains("SYN"), "{udp}");
+    let icmp = check("icmp", "192.0.2.8", "");
+    assert!(icmp.contains("at least 3 echoes left this host in each attempt\n") && !icmp.contains("the proof target"), "{icmp}");
+}
+
+#[test]
 fn every_check_of_every_kind_has_its_words() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let shipped = load(&root.join("probes.toml"), Keys::Read).unwrap();

@@ -9,8 +9,8 @@ use mustnot::expectation::{Accept, Expectation, MIN_SENT};
 use mustnot::history::Board;
 use mustnot::memory::Memory;
 use mustnot::observation::{
-    Attempt, Authentication, Class, Evidence, Family, Marker, Observation, Outcome, PeerEvidence, Reached, Stage, Subject, Transport,
-    doubt_denials, excuse_mute, note_shut_out,
+    Attempt, Authentication, Class, Evidence, Family, Marker, Observation, Outcome, PeerEvidence, QueryEvidence, Reached, Stage, Subject,
+    Transport, doubt_denials, excuse_mute, note_shut_out,
 };
 use mustnot::record::{Exposure, Record};
 use mustnot::schedule::Schedule;
@@ -308,6 +308,23 @@ fn the_deciding_attempt_is_the_settled_else_open_else_local_else_last() {
 }
 
 #[test]
+fn a_query_that_once_saw_only_what_was_long_ago_decides_nothing() {
+    let told = |stale| Attempt {
+        outcome: Outcome::QueryFalse,
+        stage: Stage::Http,
+        evidence: Evidence { query: Some(QueryEvidence { stale, ..QueryEvidence::default() }), ..Evidence::default() },
+        started: at(0.0),
+        ended: at(1.0),
+    };
+    let blocked = one(&[Outcome::QueryFalse]);
+    let claim = || Claim { expectation: &blocked, require: ProofSet::NONE, attempts: 3 };
+    for (stale, verdict) in [([false; 3], "holds"), ([true, false, false], "unproven"), ([false, false, true], "unproven")] {
+        let observed = Observation::of(block().subject, stale.map(told).to_vec(), None, wall(0));
+        assert_eq!(judge(observed, claim(), vec![]).verdict.token(), verdict, "{stale:?}");
+    }
+}
+
+#[test]
 fn settled_is_what_nothing_can_change() {
     let blocked = one(&[Outcome::Refused]);
     let open = one(&[Outcome::Connected]);
@@ -423,15 +440,28 @@ fn a_variant_is_an_exposure_only_by_the_page_itself() {
         Timeout,
     ] {
         assert_eq!(token(variant(&[outcome; 3], Marker::Absent)), "holds", "{outcome}");
-        assert_eq!(token(variant(&[outcome; 3], Marker::Unseen)), "holds", "{outcome}");
-        for undecided in [Marker::Cut, Marker::Everywhere, Marker::Shunned] {
+        // Who let us in, and was not asked, has kept nothing from us.
+        let unseen = if outcome.class() == Class::Open { "unproven" } else { "holds" };
+        assert_eq!(token(variant(&[outcome; 3], Marker::Unseen)), unseen, "{outcome}");
+        for undecided in [Marker::Cut, Marker::Everywhere, Marker::Shunned, Marker::Unheard] {
             assert_eq!(token(variant(&[outcome; 3], undecided)), "unproven", "{outcome} {undecided:?}");
         }
         assert_eq!(token(variant(&[outcome], Marker::Found)), "violated", "{outcome}: one attempt settles it");
         assert_eq!(token(variant(&[outcome; 2], Marker::Absent)), "unproven", "{outcome}: two attempts are too few");
     }
-    for undecided in [Mute, BadHttp, Status(429), LocalError, Internal] {
+    for undecided in [Mute, BadHttp, LocalError, Internal] {
         assert_eq!(token(variant(&[Status(403), undecided, Status(403)], Marker::Absent)), "unproven", "{undecided}");
+    }
+    // One attempt that was not heard spoils the rest, whichever it was.
+    let attempt = |outcome, marker| {
+        let evidence = Evidence { marker: Some(marker), ..Evidence::default() };
+        Attempt { outcome, stage: Stage::Http, evidence, started: at(20.0), ended: at(21.0) }
+    };
+    for unheard in [Closed, Reset, Status(429), TlsUntrusted] {
+        let denied = || attempt(Status(403), Marker::Absent);
+        let attempts = vec![denied(), attempt(unheard, Marker::Unheard), denied()];
+        let subject = variant(&[Status(403)], Marker::Absent).subject;
+        assert_eq!(token(Observation::of(subject, attempts, None, wall(0))), "unproven", "{unheard}");
     }
     // Whoever answers for everybody shows no page.
     assert_eq!(token(variant(&[LocalError], Marker::Found)), "unproven");
