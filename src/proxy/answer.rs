@@ -36,6 +36,7 @@ pub fn refuse_at_once(stream: &TcpStream, reason: Reason) {
 /// The whole response. Nothing that the client sent stands in it.
 fn response(reason: Reason) -> String {
     let (phrase, body) = match reason {
+        Reason::ProxyHeader => ("Forbidden", "the connection must begin with a PROXY header"),
         Reason::Source => ("Forbidden", "this address may not use this proxy"),
         Reason::Parse => ("Bad Request", "the request was not understood"),
         Reason::Method => ("Forbidden", "only CONNECT is allowed"),
@@ -72,6 +73,6 @@ mod tests {
             assert!(body.ends_with('\n') && body.lines().count() == 1, "{text}");
             written += 1;
         }
-        assert_eq!(written, 12);
+        assert_eq!(written, 13);
     }
 }

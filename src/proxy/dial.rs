@@ -10,6 +10,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout};
 
 use crate::observation::Family;
+use crate::proxy::door::is_lack;
 use crate::proxy::policy::{Reason, Vetted};
 use crate::target::fold_mapped;
 
@@ -68,7 +69,8 @@ impl Egress {
 /// Tries the addresses in turn, all within `limit`; each has an equal part of the time that is left.
 ///
 /// # Errors
-/// [`Reason::ConnectTimeout`] where the last one tried did not answer, else [`Reason::Connect`].
+/// [`Reason::ConnectTimeout`] where the last one tried did not answer, [`Reason::Limit`] where this process has no file descriptor
+/// left, else [`Reason::Connect`].
 pub async fn dial(addresses: &[Vetted], egress: &Egress, limit: Duration) -> Result<Dialled, Reason> {
     let deadline = Instant::now() + limit;
     let reachable: Vec<&Vetted> = addresses.iter().filter(|to| egress.source(to.address().ip()).is_ok()).take(MAX_TRIED).collect();
@@ -79,6 +81,7 @@ pub async fn dial(addresses: &[Vetted], egress: &Egress, limit: Duration) -> Res
         failure = match timeout(share, connect(**to, egress)).await {
             Ok(Ok(dialled)) => return Ok(dialled),
             Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => Reason::ConnectTimeout,
+            Ok(Err(error)) if is_lack(&error) => return Err(Reason::Limit),
             Ok(Err(error)) => {
                 tracing::debug!(address = %to.address(), %error, "could not connect");
                 Reason::Connect

@@ -124,7 +124,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Request>, String> {
 }
 
 /// The first line of `bytes`, as far as it may stand in a log: no header (which may carry credentials), no query, no user and password.
-fn loggable(bytes: &[u8]) -> Vec<u8> {
+pub(super) fn loggable(bytes: &[u8]) -> Vec<u8> {
     let line = bytes.split(|b| matches!(b, b'\r' | b'\n')).find(|line| !line.is_empty()).unwrap_or_default();
     let line = line.split(|b| *b == b'?').next().unwrap_or_default();
     let Some(at) = line.iter().rposition(|b| *b == b'@') else {

@@ -99,6 +99,7 @@ impl Builder<'_> {
             labels: self.labels(written),
             tags: own.tags.clone().or_else(|| defaults.tags.clone()).unwrap_or_default(),
             worst_run: Duration::ZERO,
+            own_as_written: written.own_as_written.clone(),
             position: self.context.position(&written.place),
         })
     }
