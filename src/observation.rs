@@ -439,7 +439,7 @@ pub struct Evidence {
     pub shut_out: bool,
     /// How long the proxy took to grant the tunnel, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub via_overhead_ms: Option<f64>,
+    pub via_grant_ms: Option<f64>,
     /// What the peer said of its check.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer: Option<PeerEvidence>,

@@ -192,7 +192,7 @@ impl Check {
             && self.own_as_written == other.own_as_written
             && (self.require, names(self)) == (other.require, names(other))
             && (self.source, &self.families, self.attempts) == (other.source, &other.families, other.attempts)
-            && (self.timeout, &self.resolver) == (other.timeout, &other.resolver)
+            && self.resolver == other.resolver
     }
 
     /// The number of every check that may witness for it.

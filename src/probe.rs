@@ -117,6 +117,11 @@ impl Probe {
         }
     }
 
+    /// The proxy on the way, where it is asked for a tunnel: then it is known which address was reached.
+    pub fn tunnel(&self) -> Option<&Via> {
+        self.via().filter(|via| !via.absolute)
+    }
+
     /// What the check is about.
     pub fn target(&self) -> &HostPort {
         match self {

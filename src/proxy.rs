@@ -1,8 +1,8 @@
-//! The embedded egress proxy: CONNECT only, closed unless opened, and it dials what it judged.
+//! The embedded egress proxy: CONNECT, and requests in absolute form where ports are listed for them; closed unless opened; it dials what it judged.
 //!
-//! [`door`] -> entrance (-> [`proxy_header`], [`limit`]) -> [`policy`] (-> [`request`], [`address`]) -> [`dial`] -> [`tunnel`]; a refusal
-//! ends at [`answer`]; all of it is told to [`stats`] and [`log`]. What it may do stands in [`rules`], how it stands in [`life`], which
-//! [`health`] tells a load balancer. It knows nothing of checks and probes.
+//! [`door`] -> entrance (-> [`proxy_header`], [`limit`]) -> [`policy`] (-> [`request`], [`address`]) -> [`dial`] -> [`tunnel`] or
+//! [`forward`]; a refusal ends at [`answer`]; all of it is told to [`stats`] and [`log`]. What it may do stands in [`rules`], how it
+//! stands in [`life`], which [`health`] tells a load balancer. It knows nothing of checks and probes.
 
 pub mod address;
 pub mod answer;
@@ -10,6 +10,7 @@ pub mod budget;
 pub mod dial;
 pub mod door;
 mod entrance;
+pub mod forward;
 pub mod health;
 pub mod life;
 pub mod limit;
@@ -21,6 +22,7 @@ pub mod request;
 pub mod rules;
 pub mod stats;
 pub mod tunnel;
+pub mod why;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -73,6 +75,8 @@ pub struct Settings {
     pub proxy_protocol_from: Vec<IpNet>,
     /// The ports that CONNECT may name.
     pub connect_ports: PortSet,
+    /// The ports that a request in absolute form may name; none: CONNECT is the only method.
+    pub http_ports: PortSet,
     /// Special-purpose destinations that may be reached all the same.
     pub allow_private: Vec<IpNet>,
     /// Destinations that are refused.
@@ -120,6 +124,7 @@ impl Settings {
             allow_from: Vec::new(),
             proxy_protocol_from: Vec::new(),
             connect_ports: PortSet::parse(["443"]).unwrap_or_default(),
+            http_ports: PortSet::default(),
             allow_private: Vec::new(),
             deny_to: Vec::new(),
             allow_to: Vec::new(),
@@ -344,7 +349,7 @@ async fn attend(mut stream: TcpStream, caller: Caller, place: Place, held: Share
         }
     };
     if let Some((request, permit, dialled)) = opened {
-        core.relay(&stream, &caller, request, &permit, dialled, cut).await;
+        core.serve(&mut stream, &caller, request, &permit, dialled, cut).await;
     }
 }
 
@@ -375,7 +380,10 @@ impl Core {
                 Err(reason) => (reason, Heard::Request(Box::new(request))),
             },
             Err(Refused { heard: Heard::Malformed(malformed), .. }) if malformed.silent => return None,
-            Err(Refused { reason, heard }) => (reason, heard),
+            Err(Refused { reason, heard, why, .. }) => {
+                tracing::debug!(client = %caller.client, %reason, %why, "refused");
+                (reason, heard)
+            }
         };
         self.decided(caller, &heard, reason, None);
         answer::refuse(stream, reason).await;
@@ -393,26 +401,40 @@ impl Core {
         Ok(dialled)
     }
 
-    /// Tells the client that its tunnel stands, and relays until it ends.
-    async fn relay(
+    /// Relays, or forwards, until it ends.
+    async fn serve(
         &self,
-        client: &TcpStream,
+        client: &mut TcpStream,
         caller: &Caller,
         mut request: Request,
         permit: &Permit,
         dialled: Dialled,
         cut: watch::Receiver<bool>,
     ) {
-        let _standing = stats::Counted::new(&self.stats.tunnels);
         let early = std::mem::take(&mut request.early);
+        let forwarded = match &mut request.method {
+            Method::Forward(forward) => Some(forward.clone()),
+            Method::Connect(_) | Method::Other(_) => None,
+        };
         let heard = Heard::Request(Box::new(request));
         let mut line = self.decided(caller, &heard, Reason::Allow, Some(dialled.peer));
         let (sent, received) = (Meter::new(self.stats.sent(permit.source)), Meter::new(self.stats.received(permit.source)));
-        let end = match establish(client) {
-            Ok(()) => tunnel::relay(client, &dialled.stream, early, (&sent, &received), caller.rules.limits, cut).await,
-            Err(_) => {
-                tunnel::reset(&dialled.stream);
-                tunnel::End::Reset
+        let end = match forwarded {
+            Some(request) => {
+                let request = (&*request, early.as_slice());
+                let forwarded = forward::forward(client, dialled.stream, request, (&sent, &received), caller.rules.limits, cut).await;
+                line.status = forwarded.status;
+                forwarded.end
+            }
+            None => {
+                let _standing = stats::Counted::new(&self.stats.tunnels);
+                match establish(client) {
+                    Ok(()) => tunnel::relay(client, &dialled.stream, early, (&sent, &received), caller.rules.limits, cut).await,
+                    Err(_) => {
+                        tunnel::reset(&dialled.stream);
+                        tunnel::End::Reset
+                    }
+                }
             }
         };
         line.event = Event::Close;
@@ -454,6 +476,7 @@ impl Core {
                 line.user_agent.clone_from(&request.user_agent);
                 (line.method, line.destination) = match &request.method {
                     Method::Connect(to) => ("CONNECT".into(), to.to_string().into_bytes()),
+                    Method::Forward(forward) => (forward.method.into(), request.target.clone()),
                     Method::Other(method) => (method.clone(), request.target.clone()),
                 };
             }

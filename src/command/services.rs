@@ -54,7 +54,8 @@ impl Services {
         let Some(settings) = &plan.proxy else { return };
         match Proxy::bind(settings.clone()).await {
             Ok(proxy) => {
-                self.lines.extend(proxy.addresses().iter().map(|a| format!("proxy       http://{a}  (CONNECT)")));
+                let forms = if settings.http_ports.is_empty() { "CONNECT" } else { "CONNECT and absolute form" };
+                self.lines.extend(proxy.addresses().iter().map(|a| format!("proxy       http://{a}  ({forms})")));
                 self.lines.extend(proxy.health_addresses().iter().map(|a| format!("  health    http://{a}/healthz")));
                 self.stats = Some(proxy.stats());
                 self.proxy = Some(proxy.handle());

@@ -62,6 +62,7 @@ pub const COMMON: &[&str] = &[
 /// Keys of some kinds of check only.
 pub const OWN: &[(&str, &[Kind])] = &[
     ("via", &[Kind::Http, Kind::EgressIp]),
+    ("via_method", &[Kind::Http, Kind::EgressIp]),
     ("via_user", &[Kind::Http, Kind::EgressIp]),
     ("via_password_file", &[Kind::Http, Kind::EgressIp]),
     ("method", &[Kind::Http]),
@@ -104,7 +105,7 @@ const UNBUILT_SECTIONS: &[&str] = &["alert"];
 /// The same of `[web]`.
 const UNBUILT_WEB: &[&str] = &["cert_file", "key_file", "client_ca_file", "basic_auth"];
 /// The same of a check.
-const UNBUILT_CHECK: &[&str] = &["template", "allow_targets", "via_method"];
+const UNBUILT_CHECK: &[&str] = &["template", "allow_targets"];
 /// Kinds that the specification knows and this version has not built.
 pub const UNBUILT_KINDS: &[&str] = &[];
 

@@ -16,7 +16,7 @@ use super::value::{
     client_cert_name, filled, parse_address, parse_alpn, parse_base, parse_beacon, parse_client_cert, parse_decoy, parse_door,
     parse_family, parse_host_port, parse_hosts, parse_http_version, parse_kind, parse_label, parse_listen, parse_log, parse_method,
     parse_name, parse_proof, parse_query, parse_resolver, parse_runbook, parse_scope, parse_severity, parse_sha256, parse_technique,
-    parse_url, parse_user, parse_variants, parse_version, parse_via,
+    parse_url, parse_user, parse_variants, parse_version, parse_via, parse_via_method,
 };
 use super::written::{
     AdminPage, Beacon, Check, Common, Expect, File, Http, MAX_LABELS, OpenProxy, Own, Peer, Ports, PromQl, Tls, Tried, Via,
@@ -157,10 +157,8 @@ fn read_proxy(proxy: &Section<'_, '_>, listeners: &mut Vec<At<SocketAddr>>) -> P
     if let Some(ports) = proxy.ports("connect_ports") {
         settings.connect_ports = port_set(proxy, ports);
     }
-    if let Some(ports) = proxy.ports("http_ports")
-        && !ports.value.is_empty()
-    {
-        proxy.context().wrong(&ports.place, keys::not_built("the proxy's absolute form (http_ports)"));
+    if let Some(ports) = proxy.ports("http_ports") {
+        settings.http_ports = port_set(proxy, ports);
     }
     set(&mut settings.deny_to, proxy.one_or_list("deny_to", "\".example.com\"", str::parse).map(values));
     set(&mut settings.allow_to, proxy.one_or_list("allow_to", "\".example.com\"", str::parse).map(values));
@@ -515,6 +513,7 @@ fn read_beacons(section: &Section<'_, '_>) -> Vec<At<Url>> {
 fn read_via(section: &Section<'_, '_>) -> Via {
     Via {
         proxy: section.parsed("via", "\"http://proxy.example.com:3128\"", parse_via),
+        absolute: section.parsed("via_method", "\"connect\"", parse_via_method),
         user: section.parsed("via_user", "\"monitor\"", parse_user),
         password_file: section.parsed("via_password_file", "\"proxy.password\"", filled),
     }

@@ -3,7 +3,7 @@
 use super::http::MAX_REDIRECTS;
 use super::{Aim, OpenProxy, Probe, Via};
 use crate::net::ask::QUESTIONS;
-use crate::target::{HostPort, Scheme, Url};
+use crate::target::{Scheme, Url};
 
 impl Probe {
     /// What one attempt at one address sends, and what it waits for.
@@ -115,6 +115,8 @@ fn spoken(url: &Url) -> &'static str {
 
 fn through(via: Option<&Via>) -> String {
     let credentials = |via: &Via| if via.auth.is_some() { ", with user and password" } else { "" };
-    let tunnel = |via: &Via, proxy: &HostPort| format!(", in a tunnel (CONNECT) that the proxy {proxy} is asked for{}", credentials(via));
-    via.map_or(String::new(), |via| tunnel(via, &via.proxy))
+    via.map_or(String::new(), |via| {
+        let how = if via.absolute { "in absolute form, by" } else { "in a tunnel (CONNECT) that is asked of" };
+        format!(", {how} the proxy {}{}", via.proxy, credentials(via))
+    })
 }

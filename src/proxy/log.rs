@@ -200,7 +200,11 @@ impl LogFormat {
 
 /// `time elapsed client action/status bytes method URL user hierarchy/peer type`, then what Squid has no field for.
 fn squid(line: &Line) -> String {
-    let action = if line.decision == "deny" { "TCP_DENIED" } else { "TCP_TUNNEL" };
+    let action = match (line.decision, line.method.as_str()) {
+        ("deny", _) => "TCP_DENIED",
+        (_, "CONNECT") => "TCP_TUNNEL",
+        _ => "TCP_MISS",
+    };
     let hierarchy = line.dialled.map_or("HIER_NONE/-".to_string(), |to| format!("HIER_DIRECT/{}", to.ip()));
     format!(
         "{}.{:03} {:>6} {} {action}/{:03} {} {} {} - {hierarchy} - {}\n",

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::net::resolve::Resolver;
+use crate::net::resolve::{Cached, Resolver};
 use crate::proxy::dial::Egress;
 use crate::proxy::own::Own;
 use crate::proxy::policy::{Policy, plain_net};
@@ -15,6 +15,8 @@ use crate::target::fold_mapped;
 
 /// Longer than any tunnel lasts, and short enough to be added to any instant.
 const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+/// Names whose addresses are kept.
+const NAMES: u64 = 4096;
 
 /// Who may use the proxy, for what, and how long it may take.
 #[derive(Debug)]
@@ -54,11 +56,11 @@ impl Rules {
             families: egress.families(),
             allow_from: settings.allow_from.clone(),
             connect_ports: settings.connect_ports.clone(),
+            http_ports: settings.http_ports.clone(),
             deny_to: settings.deny_to.clone(),
             allow_to: settings.allow_to.clone(),
             allow_private: settings.allow_private.clone(),
-            resolver: Resolver::System,
-            resolve_limit: settings.connect_timeout,
+            resolver: Cached::new(Resolver::System, settings.connect_timeout.min(FOREVER), NAMES),
         };
         Ok(Rules {
             policy,

@@ -66,7 +66,8 @@ impl Meter {
         self.moved.load(Ordering::Relaxed)
     }
 
-    fn add(&self, bytes: usize) {
+    /// Counts bytes.
+    pub(super) fn add(&self, bytes: usize) {
         self.moved.fetch_add(bytes as u64, Ordering::Relaxed);
         self.counter.inc_by(bytes as u64);
     }
@@ -183,7 +184,7 @@ async fn write_all(to: &TcpStream, mut rest: &[u8], meter: &Meter, pulse: &Pulse
 }
 
 /// The one clock of both directions.
-struct Pulse {
+pub(super) struct Pulse {
     start: Instant,
     /// Milliseconds from the start to the last byte moved.
     last: AtomicU64,
@@ -193,11 +194,12 @@ struct Pulse {
 }
 
 impl Pulse {
-    fn new() -> Pulse {
+    pub(super) fn new() -> Pulse {
         Pulse { start: Instant::now(), last: AtomicU64::new(0), ended: AtomicU64::new(0), half_closed: Notify::new() }
     }
 
-    fn beat(&self) {
+    /// A byte moved.
+    pub(super) fn beat(&self) {
         self.last.store(self.start.elapsed().as_millis() as u64, Ordering::Relaxed);
     }
 
@@ -208,7 +210,7 @@ impl Pulse {
     }
 
     /// Waits until a limit is reached. The timer is set anew only when it fires, not at each byte.
-    async fn expired(&self, limits: Limits) -> End {
+    pub(super) async fn expired(&self, limits: Limits) -> End {
         let over = self.start + limits.lifetime;
         loop {
             let last = self.start + Duration::from_millis(self.last.load(Ordering::Relaxed));

@@ -2,6 +2,8 @@
 #[cfg(test)]
 mod beacon;
 #[cfg(test)]
+mod complaints;
+#[cfg(test)]
 mod config;
 #[cfg(test)]
 mod console;
@@ -23,6 +25,8 @@ mod explain;
 mod formats;
 #[cfg(test)]
 mod house;
+#[cfg(test)]
+mod forward;
 #[cfg(test)]
 mod init;
 #[cfg(test)]

@@ -36,7 +36,7 @@ impl World {
         World::with_grace(GRACE, change).await
     }
 
-    async fn with_grace(grace: Duration, change: impl FnOnce(&mut Settings)) -> World {
+    pub async fn with_grace(grace: Duration, change: impl FnOnce(&mut Settings)) -> World {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("access.log");
         let mut settings = Settings::new();

@@ -62,6 +62,12 @@ fn the_allowed_way_works_and_leaves_from_the_fixed_address() {
     assert!(run.check("egress-ip").to_string().contains(EGRESS4), "{:#}", run.check("egress-ip"));
     run.expect_code(0);
 
+    // This Squid tunnels, and fetches nothing for anybody: that it says itself, and not the site.
+    let absolute = format!("{VIA}via_method = \"absolute\"\nexpect = \"open\"\n");
+    let run = gate(&lab, Host::Allowed, &keyed("office", &check("absolute", "http", "http://site.lab.test/", &absolute)));
+    run.expect("absolute", "violated", "not-open", "denied");
+    assert!(observed(run.check("absolute")).iter().all(|o| o["stage"] == "proxy"), "{:#}", run.check("absolute"));
+
     lab.egress(OTHER_EGRESS4);
     let run = gate(&lab, Host::Allowed, &text);
     run.expect("egress-ip", "violated", "not-open", "egress-other");

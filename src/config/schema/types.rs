@@ -40,8 +40,6 @@ pub enum Type {
     OneAFamily(&'static Type),
     /// A port, a string of ports and ranges, or a list of both.
     Ports,
-    /// A list that has to be empty in this version.
-    Nothing,
     /// A table of strings whose names are like the first and none of the second; at most so many.
     Strings(&'static str, &'static [&'static str], Option<usize>),
 }
@@ -161,7 +159,7 @@ pub const PROXY: &[Row] = &[
     ("allow_from", Type::OneOrList(&NETWORK)),
     ("proxy_protocol_from", Type::OneOrList(&NETWORK)),
     ("connect_ports", Type::Ports),
-    ("http_ports", Type::Nothing),
+    ("http_ports", Type::Ports),
     ("allow_private", Type::OneOrList(&NETWORK)),
     ("deny_to", Type::OneOrList(&Type::Text)),
     ("allow_to", Type::OneOrList(&Type::Text)),
@@ -199,6 +197,7 @@ pub const COMMON: &[Row] = &[
 /// Keys of some kinds of check only.
 pub const OWN: &[Row] = &[
     ("via", VIA),
+    ("via_method", Type::Word(|| vec!["connect", "absolute"])),
     ("via_user", USER),
     ("via_password_file", FILE),
     ("method", METHOD),
@@ -267,6 +266,7 @@ pub const REQUIRED: &[(&str, &[&str])] = &[
 ];
 /// What makes no sense without the others, in every table.
 pub const TOGETHER: &[(&str, &[&str])] = &[
+    ("via_method", &["via"]),
     ("via_user", &["via", "via_password_file"]),
     ("via_password_file", &["via", "via_user"]),
     ("client_cert_file", &["client_key_file"]),
@@ -328,7 +328,6 @@ impl Type {
                 let entry = json!({ "anyOf": [{ "type": "integer", "minimum": 1, "maximum": 65535 }, like(PORTS)] });
                 json!({ "anyOf": [entry, { "type": "array", "items": entry }] })
             }
-            Type::Nothing => json!({ "type": "array", "maxItems": 0 }),
             Type::Strings(name, reserved, most) => {
                 let reserved: Vec<String> = reserved.iter().map(|word| case_blind(word)).collect();
                 let names = format!("^(?!(?:{})$){name}$", reserved.join("|"));

@@ -293,6 +293,21 @@ impl Builder<'_> {
         {
             self.context.wrong(&version.place, "is for http, and over https it is agreed; write alpn = [\"h2\"] or alpn = [\"http/1.1\"]");
         }
+        if let (Some(method), Some(_)) = (http.via.absolute.as_ref().filter(|method| method.value), &http.via.proxy) {
+            let tls = http.target.as_ref().is_some_and(|url| url.value.scheme == Scheme::Https);
+            let message = match inverted {
+                Some(true) => {
+                    "a refusal by the proxy could not be told from the target's own; write via_method = \"connect\", or leave it out"
+                }
+                _ if tls => "no proxy fetches https for others; write an http target, or via_method = \"connect\"",
+                _ if http.follow_redirects.as_ref().is_some_and(|f| f.value) => "follows no redirect; leave out follow_redirects",
+                _ if http.http_version.as_ref().is_some_and(|v| v.value) => "is HTTP/1.1; leave out http_version",
+                _ => "",
+            };
+            if !message.is_empty() {
+                self.context.wrong(&method.place, message);
+            }
+        }
         if let (Some(deny), Some(_), Some(true)) = (&http.deny_location, &http.via.proxy, inverted) {
             let message = "a denial by the proxy in via could not be told from the target's own; leave out one of the two";
             self.context.wrong(&deny.place, message);
@@ -460,14 +475,20 @@ impl Builder<'_> {
     #[expect(clippy::option_option, reason = "outside: is it right, inside: is there one")]
     fn via(&self, via: &Via) -> Option<Option<probe::Via>> {
         if via.proxy.is_none()
-            && let Some(alone) = via.user.as_ref().or(via.password_file.as_ref())
-            && !self.context.has_problem_at(&sibling(&alone.place, "via"))
+            && let Some(alone) = [&via.user, &via.password_file]
+                .into_iter()
+                .flatten()
+                .map(|a| &a.place)
+                .chain(via.absolute.as_ref().map(|a| &a.place))
+                .next()
+            && !self.context.has_problem_at(&sibling(alone, "via"))
         {
-            self.context.wrong(&alone.place, "is for the proxy in via, and there is none; write via or leave this out");
+            self.context.wrong(alone, "is for the proxy in via, and there is none; write via or leave this out");
             return None;
         }
         let auth = self.credentials((&via.user, "via_user"), (&via.password_file, "via_password_file"))?;
-        Some(via.proxy.as_ref().map(|proxy| probe::Via { proxy: proxy.value.clone(), auth }))
+        let absolute = via.absolute.as_ref().is_some_and(|method| method.value);
+        Some(via.proxy.as_ref().map(|proxy| probe::Via { proxy: proxy.value.clone(), auth, absolute }))
     }
 
     /// A user name and the password from its file; the outer `None` where something is wrong.
