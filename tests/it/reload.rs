@@ -72,7 +72,7 @@ fn page() -> std::net::SocketAddr {
     at
 }
 
-const FAILED: &str = "mustnot_config_last_reload_successful";
+const TAKEN: &str = "mustnot_config_last_reload_successful";
 
 #[tokio::test]
 async fn a_monitor_takes_over_what_is_right_and_keeps_what_is_not_changed() {
@@ -82,7 +82,7 @@ async fn a_monitor_takes_over_what_is_right_and_keeps_what_is_not_changed() {
             "[[check]]\nname = \"{name}\"\nkind = \"http\"\ntarget = \"http://{page}/\"\nexpect = \"open\"\ninterval = \"1h\"\n{rest}\n"
         )
     };
-    let web = "[web]\nlisten = \"127.0.0.1:0\"\n";
+    let web = "[web]\nlisten = \"127.0.0.1:0\"\n[beacon]\nkey_file = \"beacon.key\"\nlisten = \"127.0.0.1:0\"\n";
     let before = format!("{web}{}{}", check("stays", ""), check("changes", "body_contains = \"hello\""));
     let program = Program::with("run", "", "", &before);
     let pairs = |all: &[(&str, &str)]| all.iter().map(|(name, verdict)| (name.to_string(), verdict.to_string())).collect::<Vec<_>>();
@@ -91,6 +91,17 @@ async fn a_monitor_takes_over_what_is_right_and_keeps_what_is_not_changed() {
     let (mut client, mut behind) = program.ends().await;
     let (_listener, at) = server().await;
     drop(program.tunnel(at).await);
+    // the status page has the port that the kernel chose, and is no destination
+    assert_refused(&program.connect(program.web.unwrap()).await, 403, "address");
+
+    // the beacon's key is gone: one that stands in for it would show every proxy to relay nothing
+    let key = program.folder.path().join("beacon.key");
+    fs::rename(&key, key.with_extension("away")).unwrap();
+    program.rewrite(&Program::text("deny_to = \"127.0.0.0/8\"", &before));
+    program.until("the problem is said", async |p| said(&p.folder).contains("the key that is shared with the beacon")).await;
+    assert_eq!(program.metric(TAKEN).await, Some(0.0));
+    drop(program.tunnel(at).await);
+    fs::rename(key.with_extension("away"), &key).unwrap();
 
     // wrong in many ways: none of it is taken over
     let wrong = [
@@ -108,7 +119,7 @@ async fn a_monitor_takes_over_what_is_right_and_keeps_what_is_not_changed() {
     for (text, word) in wrong.iter().zip(words) {
         program.rewrite(text);
         program.until("the problem is said", async |p| said(&p.folder).contains(word)).await;
-        assert_eq!(program.metric(FAILED).await, Some(0.0));
+        assert_eq!(program.metric(TAKEN).await, Some(0.0));
         assert_eq!(program.verdicts().await, both);
         drop(program.tunnel(at).await);
     }
@@ -117,13 +128,16 @@ async fn a_monitor_takes_over_what_is_right_and_keeps_what_is_not_changed() {
     program.rewrite(&Program::text("deny_to = \"127.0.0.0/8\"\nmax_connections = 7", &after));
     let all = pairs(&[("added", "holds"), ("stays", "holds"), ("changes", "violated")]);
     program.until("the new claims are judged", async |p| p.verdicts().await == all).await;
-    assert_eq!(program.metric(FAILED).await, Some(1.0));
+    assert_eq!(program.metric(TAKEN).await, Some(1.0));
     assert_eq!(
         program.metric("mustnot_check_runs_total{ check=\"stays\" verdict=\"holds\"").await,
         Some(1.0),
         "it kept its record and its beat"
     );
     assert_refused(&program.connect(at).await, 403, "address");
+    program.rewrite(&Program::text("", &after));
+    program.until("the way is open again", async |p| p.connect("127.0.0.1:1").await.starts_with("HTTP/1.1 502 ")).await;
+    assert_refused(&program.connect(program.web.unwrap()).await, 403, "address");
     client.write_all(b"still").await.unwrap();
     assert_eq!(read_exact(&mut behind, 5).await, b"still", "the tunnel from before goes on");
     let said = said(&program.folder);
