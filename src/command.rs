@@ -2,9 +2,6 @@
 
 use std::path::Path;
 
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
-
 use crate::cli::{Cli, Command, Common, Config, EXIT_HOLDS, EXIT_USAGE, LogFormat, LogLevel};
 use crate::plan::{Keys, Loaded, Source};
 
@@ -17,6 +14,7 @@ mod neighbours;
 mod probe;
 mod run;
 mod services;
+mod signals;
 mod watcher;
 
 /// Runs the command and gives its exit code.
@@ -73,28 +71,6 @@ fn load(file: &Path, keys: Keys) -> Result<(Source, Loaded), ()> {
 fn usage(what: &str) -> u8 {
     eprintln!("mustnot: {what}");
     EXIT_USAGE
-}
-
-/// A receiver that says true once SIGTERM or SIGINT came.
-fn stop_on_signal() -> Result<watch::Receiver<bool>, String> {
-    let cannot = |e: std::io::Error| format!("cannot listen for signals: {e}");
-    let mut term = signal(SignalKind::terminate()).map_err(cannot)?;
-    let mut int = signal(SignalKind::interrupt()).map_err(cannot)?;
-    let mut hangup = signal(SignalKind::hangup()).map_err(cannot)?;
-    let (tell, stop) = watch::channel(false);
-    tokio::spawn(async move {
-        loop {
-            tokio::select! {
-                _ = term.recv() => break,
-                _ = int.recv() => break,
-                _ = hangup.recv() => tracing::warn!("SIGHUP: this version does not reload its configuration; restart it to read the file anew"),
-            }
-        }
-        let _ = tell.send(true);
-        // The channel must outlive the stop: its end means stop, too.
-        std::future::pending::<()>().await;
-    });
-    Ok(stop)
 }
 
 fn start_log(common: &Common) {

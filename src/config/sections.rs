@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::dns::Dns;
+use super::duration::show;
 use super::keys;
 use super::problem::At;
 use super::reader::{Section, listed};
@@ -59,8 +60,10 @@ impl File {
         let web = top.table("web").and_then(|web| read_web(&web, &mut listeners));
         let beacon = top.table("beacon").map(|beacon| read_beacon(&beacon, &mut listeners));
         let mut proxy = top.table("proxy").map(|proxy| read_proxy(&proxy, &mut listeners));
-        if let (Some(proxy), Some(web)) = (&mut proxy, &web) {
-            proxy.own = vec![web.value];
+        let shutdown_grace = top.duration("shutdown_grace", Duration::ZERO);
+        if let Some(proxy) = &mut proxy {
+            proxy.settings.own = web.iter().map(|web| web.value).collect();
+            proxy.drain_within(shutdown_grace.as_ref().map(|grace| grace.value), top);
         }
         File {
             vantage: top.public_string_of("vantage", "\"office\"", |text| parse_name(text, "-_.")),
@@ -68,14 +71,14 @@ impl File {
             linger: top.duration("linger", Duration::ZERO),
             decoy: top.one_or_list("decoy", "\"192.0.2.1\"", parse_decoy).map_or(Vec::new(), |d| one_a_family(top, d)),
             state_dir: top.parsed("state_dir", "\"/var/lib/mustnot\"", filled),
-            shutdown_grace: top.duration("shutdown_grace", Duration::ZERO),
+            shutdown_grace,
             defaults: top.table("defaults").map_or_else(Common::default, |defaults| {
                 keys::vet_defaults(&defaults);
                 read_common(&defaults)
             }),
             web,
             beacon,
-            proxy,
+            proxy: proxy.map(|proxy| proxy.settings),
             drill: top.table("drill").and_then(|drill| {
                 keys::vet_drill(&drill);
                 drill.require("interval", "write interval = \"1h\"");
@@ -114,7 +117,27 @@ fn read_admin_page(page: &Section<'_, '_>, listeners: &mut Vec<At<SocketAddr>>) 
     AdminPage { listen, allow_from: networks(page, "allow_from"), door }
 }
 
-fn read_proxy(proxy: &Section<'_, '_>, listeners: &mut Vec<At<SocketAddr>>) -> proxy::Settings {
+/// `[proxy]`, and what of it hangs on the rest of the file.
+struct Proxy {
+    settings: proxy::Settings,
+    drain: Option<At<Duration>>,
+    drain_lead: Option<At<Duration>>,
+}
+
+impl Proxy {
+    /// Tunnels may take as long as everything else at the end, and a fifth of that is for the load balancer, unless it is said otherwise.
+    fn drain_within(&mut self, grace: Option<Duration>, top: &Section<'_, '_>) {
+        let drain = self.drain.as_ref().map(|drain| drain.value).or(grace).unwrap_or(self.settings.drain);
+        if let Some(lead) = self.drain_lead.as_ref().filter(|lead| lead.value > drain) {
+            let message = format!("is longer than drain, which is {} and has it within; write a shorter one, such as \"5s\"", show(drain));
+            top.context().wrong(&lead.place, message);
+        }
+        let lead = self.drain_lead.as_ref().map_or(self.settings.drain_lead.min(drain / 5), |lead| lead.value);
+        (self.settings.drain, self.settings.drain_lead) = (drain, lead);
+    }
+}
+
+fn read_proxy(proxy: &Section<'_, '_>, listeners: &mut Vec<At<SocketAddr>>) -> Proxy {
     keys::vet_proxy(proxy);
     proxy.require("listen", "write listen = [\"127.0.0.1:3128\"]");
     let mut settings = proxy::Settings::new();
@@ -129,6 +152,7 @@ fn read_proxy(proxy: &Section<'_, '_>, listeners: &mut Vec<At<SocketAddr>>) -> p
         settings.egress = one_a_family(proxy, egress).into_iter().map(|a| a.value).collect();
     }
     settings.allow_from = networks(proxy, "allow_from");
+    settings.proxy_protocol_from = networks(proxy, "proxy_protocol_from");
     settings.allow_private = networks(proxy, "allow_private");
     if let Some(ports) = proxy.ports("connect_ports") {
         settings.connect_ports = port_set(proxy, ports);
@@ -148,7 +172,12 @@ fn read_proxy(proxy: &Section<'_, '_>, listeners: &mut Vec<At<SocketAddr>>) -> p
     set(&mut settings.max_head, proxy.integer("max_head", HEAD));
     set(&mut settings.access_log, proxy.parsed("access_log", "\"-\"", |text| parse_log(text, proxy.context().base_dir)));
     set(&mut settings.access_log_format, proxy.parsed("access_log_format", "\"squid\"", str::parse));
-    settings
+    set(&mut settings.egress_budget, proxy.parsed("egress_budget", "\"2.5GB/h\"", str::parse).map(|b| b.map(Some)));
+    if let Some(listen) = proxy.one_or_list("health_listen", "\"0.0.0.0:3129\"", parse_listen) {
+        settings.health_listen = listen.value.iter().map(|a| a.value).collect();
+        listeners.extend(listen.value);
+    }
+    Proxy { settings, drain: proxy.duration("drain", Duration::ZERO), drain_lead: proxy.duration("drain_lead", Duration::ZERO) }
 }
 
 fn set<T>(field: &mut T, written: Option<At<T>>) {

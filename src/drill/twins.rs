@@ -222,11 +222,12 @@ impl Twins {
             connect_ports: PortSet::parse([beacon.port().to_string().as_str()])?,
             allow_private: here,
             access_log: LogTarget::File(PathBuf::from("/dev/null")),
+            drain: Duration::ZERO,
             ..Settings::new()
         };
         let proxy = Proxy::bind(settings).await?;
         let address = proxy.addresses().first().copied().ok_or("the proxy has no address")?;
-        self.tasks.spawn(proxy.run(self.stop.subscribe(), Duration::ZERO));
+        self.tasks.spawn(proxy.run(self.stop.subscribe()));
         Ok(address)
     }
 }

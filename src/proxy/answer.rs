@@ -62,6 +62,7 @@ fn response(reason: Reason) -> String {
 /// The one line of the body.
 pub fn sentence(reason: Reason) -> &'static str {
     match reason {
+        Reason::ProxyHeader => "the connection must begin with a PROXY header",
         Reason::Source => "this address may not use this proxy",
         Reason::Parse => "the request was not understood",
         Reason::Method => "this method, or this form of a request, is not allowed",
@@ -93,6 +94,6 @@ mod tests {
             assert!(body.ends_with('\n') && body.lines().count() == 1, "{text}");
             written += 1;
         }
-        assert_eq!(written, 12);
+        assert_eq!(written, 13);
     }
 }

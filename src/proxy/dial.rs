@@ -12,6 +12,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::observation::Family;
+use crate::proxy::door::is_lack;
 use crate::proxy::policy::{Reason, Vetted};
 use crate::target::fold_mapped;
 
@@ -73,7 +74,8 @@ impl Egress {
 /// that answers is taken and the others are given up (Happy Eyeballs, RFC 8305 sections 4 and 5).
 ///
 /// # Errors
-/// [`Reason::ConnectTimeout`] where one that was tried last did not answer in time, else [`Reason::Connect`].
+/// [`Reason::ConnectTimeout`] where one that was tried last did not answer in time, [`Reason::Limit`] where this process has no file
+/// descriptor left, else [`Reason::Connect`].
 pub async fn dial(addresses: &[Vetted], egress: &Egress, limit: Duration) -> Result<Dialled, Reason> {
     let deadline = Instant::now() + limit;
     let mut waiting = by_turns(addresses.iter().filter(|to| egress.source(to.address().ip()).is_ok())).into_iter();
@@ -84,6 +86,7 @@ pub async fn dial(addresses: &[Vetted], egress: &Egress, limit: Duration) -> Res
         tokio::select! {
             tried = trying.next() => match tried {
                 Some(Ok(dialled)) => return Ok(dialled),
+                Some(Err((_, error))) if is_lack(&error) => return Err(Reason::Limit),
                 Some(Err((to, error))) => {
                     tracing::debug!(address = %to.address(), %error, "could not connect");
                     failure = if error.kind() == io::ErrorKind::TimedOut { Reason::ConnectTimeout } else { Reason::Connect };

@@ -60,10 +60,12 @@ pub struct Line {
     pub time: Wall,
     /// What happened.
     pub event: Event,
-    /// The client's address.
+    /// The client's address, as the rules judged it.
     pub client: IpAddr,
     /// The client's port.
     pub client_port: u16,
+    /// Where the connection came from: the client, or the load balancer whose PROXY header named it.
+    pub peer: SocketAddr,
     /// The method as sent; empty where none was read.
     pub method: String,
     /// The destination: normalised where it is one, else as sent.
@@ -236,9 +238,10 @@ fn combined(line: &Line) -> String {
 
 fn further(line: &Line) -> String {
     format!(
-        "\"{}\" port={} dialled={} sent={} received={} duration={:.3} event={} decision={} reason={}",
+        "\"{}\" port={} peer={} dialled={} sent={} received={} duration={:.3} event={} decision={} reason={}",
         if line.user_agent.is_empty() { "-".into() } else { quoted(&line.user_agent) },
         line.client_port,
+        line.peer,
         line.dialled.map_or("-".into(), |to| to.to_string()),
         line.sent,
         line.received,
@@ -258,6 +261,7 @@ fn json(line: &Line) -> String {
         time: Wall,
         event: Event,
         client: SocketAddr,
+        peer: SocketAddr,
         user_agent: String,
         method: String,
         destination: String,
@@ -273,6 +277,7 @@ fn json(line: &Line) -> String {
         time: line.time,
         event: line.event,
         client: SocketAddr::new(line.client, line.client_port),
+        peer: line.peer,
         user_agent: quoted(&line.user_agent),
         method: quoted(line.method.as_bytes()),
         destination: quoted(&line.destination),
@@ -347,6 +352,7 @@ mod tests {
             event: Event::Close,
             client: "10.0.0.5".parse().unwrap(),
             client_port: 40000,
+            peer: "10.0.0.9:50000".parse().unwrap(),
             method: "CONNECT".into(),
             destination: b"example.com:443".to_vec(),
             minor: 1,
@@ -361,8 +367,7 @@ mod tests {
         }
     }
 
-    const FURTHER: &str =
-        "\"curl/8.0\" port=40000 dialled=192.0.2.7:443 sent=10 received=2000 duration=1.234 event=close decision=allow reason=closed";
+    const FURTHER: &str = "\"curl/8.0\" port=40000 peer=10.0.0.9:50000 dialled=192.0.2.7:443 sent=10 received=2000 duration=1.234 event=close decision=allow reason=closed";
 
     #[test]
     fn the_formats() {
@@ -376,7 +381,7 @@ mod tests {
         );
         assert_eq!(
             LogFormat::Json.render(&line()),
-            "{\"time\":\"2026-01-02T03:04:05.678Z\",\"event\":\"close\",\"client\":\"10.0.0.5:40000\",\"user_agent\":\"curl/8.0\",\
+            "{\"time\":\"2026-01-02T03:04:05.678Z\",\"event\":\"close\",\"client\":\"10.0.0.5:40000\",\"peer\":\"10.0.0.9:50000\",\"user_agent\":\"curl/8.0\",\
              \"method\":\"CONNECT\",\"destination\":\"example.com:443\",\"dialled\":\"192.0.2.7:443\",\"bytes_sent\":10,\
              \"bytes_received\":2000,\"duration_ms\":1234,\"status\":200,\"decision\":\"allow\",\"reason\":\"closed\"}\n"
         );

@@ -51,6 +51,8 @@ pub enum Destination {
 /// Why a request ended as it did. `Display` is the metric label, the log field and the response header alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
+    /// The PROXY header that must be there is not, or is none.
+    ProxyHeader,
     /// The client may not use this proxy.
     Source,
     /// The head is not a request.
@@ -122,7 +124,8 @@ pub enum Heard {
 }
 
 impl Policy {
-    /// Decides one connection. The first rule that matches decides:
+    /// Decides one connection. The first rule that matches decides; before all of them, where the connection comes from a sender of
+    /// PROXY headers, its header must be one (`proxy-header`, [`crate::proxy::proxy_header`]), and names the client.
     ///
     /// 1. `source`: the client is in no entry of `allow_from`; `head` is not even polled, so not a byte is read.
     /// 2. `parse`: the head is not whole in time, too long, not HTTP/1, its authority is not plainly `host:port`, or its body not plainly framed.
@@ -323,7 +326,8 @@ pub fn plain_net(net: IpNet) -> Result<IpNet, String> {
 
 impl Reason {
     /// Every reason, in the order of decision.
-    pub const ALL: [Reason; 12] = [
+    pub const ALL: [Reason; 13] = [
+        Reason::ProxyHeader,
         Reason::Source,
         Reason::Parse,
         Reason::Method,
@@ -343,7 +347,7 @@ impl Reason {
         match self {
             Reason::Allow => 200,
             Reason::Parse => 400,
-            Reason::Source | Reason::Method | Reason::Port | Reason::Name | Reason::Address => 403,
+            Reason::ProxyHeader | Reason::Source | Reason::Method | Reason::Port | Reason::Name | Reason::Address => 403,
             Reason::Limit => 503,
             Reason::Resolve | Reason::Connect => 502,
             Reason::ResolveTimeout | Reason::ConnectTimeout => 504,
@@ -354,7 +358,14 @@ impl Reason {
     pub fn decision(self) -> &'static str {
         match self {
             Reason::Allow => "allow",
-            Reason::Source | Reason::Parse | Reason::Method | Reason::Port | Reason::Name | Reason::Address | Reason::Limit => "deny",
+            Reason::ProxyHeader
+            | Reason::Source
+            | Reason::Parse
+            | Reason::Method
+            | Reason::Port
+            | Reason::Name
+            | Reason::Address
+            | Reason::Limit => "deny",
             Reason::Resolve | Reason::ResolveTimeout | Reason::Connect | Reason::ConnectTimeout => "error",
         }
     }
@@ -362,6 +373,7 @@ impl Reason {
     /// The label.
     pub fn label(self) -> &'static str {
         match self {
+            Reason::ProxyHeader => "proxy-header",
             Reason::Source => "source",
             Reason::Parse => "parse",
             Reason::Method => "method",

@@ -190,7 +190,7 @@ fn absolute(target: &str) -> Result<Option<(HostPort, PathAndQuery)>, String> {
 }
 
 /// The first line of `bytes`, as far as it may stand in a log: no header (which may carry credentials), no query, no user and password.
-fn loggable(bytes: &[u8]) -> Vec<u8> {
+pub(super) fn loggable(bytes: &[u8]) -> Vec<u8> {
     let line = bytes.split(|b| matches!(b, b'\r' | b'\n')).find(|line| !line.is_empty()).unwrap_or_default();
     let line = line.split(|b| *b == b'?').next().unwrap_or_default();
     let Some(at) = line.iter().rposition(|b| *b == b'@') else {

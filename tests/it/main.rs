@@ -32,6 +32,12 @@ mod init;
 #[cfg(test)]
 mod proxy;
 #[cfg(test)]
+mod proxy_header;
+#[cfg(test)]
+mod proxy_life;
+#[cfg(test)]
+mod reload;
+#[cfg(test)]
 mod report;
 #[cfg(test)]
 mod schema;

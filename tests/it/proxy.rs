@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mustnot::proxy::{LogFormat, LogTarget, Proxy, Reason, Settings, Stats};
+use mustnot::proxy::{Handle, LogFormat, LogTarget, Proxy, Reason, Settings, Stats};
 use mustnot::target::PortSet;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -20,7 +20,10 @@ const GRACE: Duration = Duration::from_secs(5);
 /// A proxy that runs.
 pub struct World {
     pub at: SocketAddr,
+    pub health: Option<SocketAddr>,
     pub stats: Arc<Stats>,
+    pub handle: Handle,
+    pub settings: Settings,
     log: PathBuf,
     stop: watch::Sender<bool>,
     running: JoinHandle<()>,
@@ -42,15 +45,17 @@ impl World {
         settings.allow_private = vec!["127.0.0.0/8".parse().unwrap()];
         settings.connect_ports = PortSet::parse(["1-65535"]).unwrap();
         settings.access_log = LogTarget::File(log.clone());
+        settings.drain = grace;
         change(&mut settings);
-        let proxy = Proxy::bind(settings).await.unwrap();
+        let proxy = Proxy::bind(settings.clone()).await.unwrap();
         let (stop, stopped) = watch::channel(false);
         let at = *proxy.addresses().first().unwrap();
-        let stats = proxy.stats();
-        World { at, stats, log, stop, running: tokio::spawn(proxy.run(stopped, grace)), _dir: dir }
+        let health = proxy.health_addresses().first().copied();
+        let (stats, handle) = (proxy.stats(), proxy.handle());
+        World { at, health, stats, handle, settings, log, stop, running: tokio::spawn(proxy.run(stopped)), _dir: dir }
     }
 
-    async fn dial_from(&self, source: &str) -> TcpStream {
+    pub async fn dial_from(&self, source: &str) -> TcpStream {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind(SocketAddr::new(source.parse::<IpAddr>().unwrap(), 0)).unwrap();
         socket.connect(self.at).await.unwrap()
@@ -75,6 +80,11 @@ impl World {
         open_tunnel(self.dial().await, to, b"").await
     }
 
+    /// Tells it to stop.
+    pub fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+
     /// Stops it, and gives its access log.
     pub async fn end(self) -> Vec<String> {
         self.stop.send_replace(true);
@@ -83,7 +93,7 @@ impl World {
     }
 }
 
-async fn open_tunnel(mut client: TcpStream, to: SocketAddr, early: &[u8]) -> TcpStream {
+pub async fn open_tunnel(mut client: TcpStream, to: SocketAddr, early: &[u8]) -> TcpStream {
     let mut request = format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\nUser-Agent: test/1\r\n\r\n").into_bytes();
     request.extend_from_slice(early);
     client.write_all(&request).await.unwrap();
@@ -706,33 +716,4 @@ async fn curl_tunnels_and_reads_refusals() {
         log.iter().any(|l| l.contains(" CONNECT 169.254.169.254:80 ") && l.contains("\"curl/") && l.ends_with("reason=address")),
         "{log:?}"
     );
-}
-
-/// Runs in a process of its own, since the limit is the whole process's.
-#[test]
-fn accepting_survives_a_lack_of_file_descriptors() {
-    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
-    let output = child.args(["proxy::without_file_descriptors", "--exact", "--ignored", "--nocapture"]).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && text.contains("1 passed"), "{text}{}", String::from_utf8_lossy(&output.stderr));
-}
-
-#[tokio::test]
-#[ignore = "takes all file descriptors of its process; accepting_survives_a_lack_of_file_descriptors runs it in its own"]
-async fn without_file_descriptors() {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-    setrlimit(Resource::RLIMIT_NOFILE, 64, hard).unwrap();
-    let world = World::start(|_| {}).await;
-    let client = TcpSocket::new_v4().unwrap();
-    let mut hoard = Vec::new();
-    while let Ok(file) = std::fs::File::open("/dev/null") {
-        hoard.push(file);
-    }
-    let mut client = client.connect(world.at).await.unwrap();
-    client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
-    let waiting = timeout(Duration::from_millis(300), client.readable()).await;
-    assert!(waiting.is_err(), "nothing can be accepted");
-    drop(hoard);
-    assert_refused(&read_to_end(&mut client).await, 403, "method");
 }

@@ -122,6 +122,7 @@ const VIA: Type = Type::Like(concat!("http://", host!(), ":", port!(), "/?"));
 const USER: Type = Type::Like(r"[^:\x00-\x1f\x7f]+");
 const METHOD: Type = Type::Like("(?!CONNECT$)[A-Z_-]+");
 const FILE: Type = Type::Text;
+const BUDGET: Type = Type::Like(r"[0-9]{1,12}(?:\.[0-9]{1,12})?(?:B|kB|MB|GB|TB|KiB|MiB|GiB|TiB)/[mhd]");
 
 /// The top level's own keys.
 pub const TOP: &[Row] = &[
@@ -154,6 +155,7 @@ pub const PROXY: &[Row] = &[
     ("listen", Type::OneOrFilledList(&LISTEN)),
     ("egress", Type::OneAFamily(&ADDRESS)),
     ("allow_from", Type::OneOrList(&NETWORK)),
+    ("proxy_protocol_from", Type::OneOrList(&NETWORK)),
     ("connect_ports", Type::Ports),
     ("http_ports", Type::Ports),
     ("allow_private", Type::OneOrList(&NETWORK)),
@@ -169,6 +171,10 @@ pub const PROXY: &[Row] = &[
     ("max_head", Type::Number(1024, Some(1_048_576))),
     ("access_log", FILE),
     ("access_log_format", Type::Word(|| vec!["squid", "combined", "json"])),
+    ("egress_budget", BUDGET),
+    ("drain", Type::Duration(Least::Zero)),
+    ("drain_lead", Type::Duration(Least::Zero)),
+    ("health_listen", Type::OneOrList(&LISTEN)),
 ];
 /// Keys of every check that may stand in `[defaults]`.
 pub const COMMON: &[Row] = &[
