@@ -5,7 +5,7 @@ use std::path::Path;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::cli::{Cli, Command, Common, Config, EXIT_HOLDS, EXIT_USAGE, LogFormat, LogLevel};
+use crate::cli::{Cli, Command, Common, Config, EXIT_HOLDS, EXIT_USAGE, LogFormat, LogLevel, Proxy, ProxyCommand};
 use crate::plan::{Keys, Loaded, Source};
 
 mod check;
@@ -15,6 +15,7 @@ pub mod explain;
 pub mod init;
 mod neighbours;
 mod probe;
+mod proxy_lint;
 mod run;
 mod services;
 mod watcher;
@@ -33,7 +34,8 @@ pub fn run(cli: Cli) -> u8 {
             Command::Check(args) => check::check(file, &args).await,
             Command::Probe(args) => probe::probe(&args).await,
             Command::Drill(args) => drill::drill(file, &args).await,
-            Command::Proxy => neighbours::proxy(file).await,
+            Command::Proxy(Proxy { command: None }) => neighbours::proxy(file).await,
+            Command::Proxy(Proxy { command: Some(ProxyCommand::Lint(args)) }) => proxy_lint::proxy_lint(&args),
             Command::Beacon => neighbours::beacon(file).await,
             Command::Config(Config::Check) => config_check(file),
             Command::Config(Config::Schema) => {
