@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::cli::{Cli, Command, Common, Config, EXIT_HOLDS, EXIT_USAGE, LogFormat, LogLevel};
+use crate::cli::{Cli, Command, Common, Config, EXIT_HOLDS, EXIT_USAGE, LogFormat, LogLevel, Proxy, ProxyCommand};
 use crate::plan::{Keys, Loaded, Source};
 
 mod check;
@@ -12,6 +12,8 @@ pub mod explain;
 pub mod init;
 mod neighbours;
 mod probe;
+mod proxy_explain;
+mod proxy_lint;
 mod run;
 mod services;
 mod signals;
@@ -31,7 +33,9 @@ pub fn run(cli: Cli) -> u8 {
             Command::Check(args) => check::check(file, &args).await,
             Command::Probe(args) => probe::probe(&args).await,
             Command::Drill(args) => drill::drill(file, &args).await,
-            Command::Proxy => neighbours::proxy(file).await,
+            Command::Proxy(Proxy { command: None }) => neighbours::proxy(file).await,
+            Command::Proxy(Proxy { command: Some(ProxyCommand::Lint(args)) }) => proxy_lint::proxy_lint(&args),
+            Command::Proxy(Proxy { command: Some(ProxyCommand::Explain(args)) }) => proxy_explain::explain(file, &args).await,
             Command::Beacon => neighbours::beacon(file).await,
             Command::Config(Config::Check) => config_check(file),
             Command::Config(Config::Schema) => {

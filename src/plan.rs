@@ -125,8 +125,6 @@ pub struct Check {
     pub tags: Vec<String>,
     /// How long one run may take at worst, its witnesses included.
     pub worst_run: Duration,
-    /// The keys of its kind alone as they stand in the file, by which one claim is told from another.
-    pub own_as_written: BTreeMap<&'static str, String>,
     /// Line and column of its `[[check]]`, both from 1.
     pub position: (usize, usize),
 }
@@ -186,13 +184,10 @@ impl Check {
     /// Whether a verdict on the other is one on this: the same kind of look from the same place, and the same demands.
     pub fn claims_the_same(&self, other: &Check) -> bool {
         let names = |check: &Check| check.witnesses.iter().map(|witness| witness.name.clone()).collect::<Vec<_>>();
-        self.probe.kind() == other.probe.kind()
-            && self.probe.asked() == other.probe.asked()
-            && (&self.expectation, &self.open, &self.expect) == (&other.expectation, &other.open, &other.expect)
-            && self.own_as_written == other.own_as_written
+        (&self.probe, self.rooted, &self.resolver) == (&other.probe, other.rooted, &other.resolver)
+            && (&self.expectation, &self.open) == (&other.expectation, &other.open)
             && (self.require, names(self)) == (other.require, names(other))
             && (self.source, &self.families, self.attempts) == (other.source, &other.families, other.attempts)
-            && self.resolver == other.resolver
     }
 
     /// The number of every check that may witness for it.

@@ -44,7 +44,7 @@ pub use kind::Kind;
 pub use open_proxy::{Form, LEFT_OUT, OpenProxy, Technique};
 pub use peer::Peer;
 pub use ports::Ports;
-pub use promql::{MAX_QUERY, PromQl, is_plain_series};
+pub use promql::{MAX_QUERY, PromQl, Takes, is_plain_series};
 pub use tcp::Tcp;
 pub use tls::{Manner, Tls};
 pub use tunnel::Via;
@@ -64,7 +64,7 @@ const LOOKS_AT_ONCE: usize = 128;
 type Ended = (Outcome, Stage);
 
 /// What to look at, and how.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub enum Probe {
     /// A TCP handshake.
     Tcp(Tcp),

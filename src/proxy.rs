@@ -192,7 +192,7 @@ impl Proxy {
             return Err("the proxy has no address to listen on; write listen = [\"127.0.0.1:3128\"]".into());
         }
         // what is wrong with them is said before anything is bound
-        Rules::new(&settings, &[])?;
+        Rules::new(&settings, &[])?.egress.vet()?;
         let listeners = serve::listen(&settings.listen).map_err(|why| format!("the proxy {why}"))?;
         let health = serve::listen(&settings.health_listen).map_err(|why| format!("the proxy's health {why}"))?;
         let addresses = listeners.iter().chain(&health).map(TcpListener::local_addr).collect::<Result<Vec<_>, _>>();
@@ -277,6 +277,7 @@ impl Handle {
     /// What is wrong with the settings; then nothing is changed.
     pub fn reload(&self, settings: &Settings) -> Result<Vec<&'static str>, String> {
         let rules = Rules::new(settings, &self.0.addresses)?;
+        rules.egress.vet()?;
         self.0.stats.know(&settings.allow_from);
         *self.0.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
         Ok(rules::need_a_restart(&self.0.settings, settings))

@@ -62,11 +62,10 @@ impl Purpose {
 #[derive(Clone)]
 pub struct Key(hmac::Key);
 
-/// Two keys are one where they sign alike; nobody else ever hears what is signed here.
 impl PartialEq for Key {
     fn eq(&self, other: &Key) -> bool {
-        let signed = |key: &Key| hmac::sign(&key.0, b"mustnot key comparison");
-        signed(self).as_ref() == signed(other).as_ref()
+        // Equal keys give equal codes; nothing that is ever sent is this short.
+        hmac::verify(&other.0, b"compare", hmac::sign(&self.0, b"compare").as_ref()).is_ok()
     }
 }
 

@@ -173,11 +173,6 @@ impl<'s, 'i> Section<'s, 'i> {
         self.table.get(key).and_then(|v| v.get_ref().as_str())
     }
 
-    /// The value's own text, as it stands in the file.
-    pub fn as_written(&self, key: &str) -> Option<&'s str> {
-        self.context.text.get(self.table.get(key)?.span())
-    }
-
     /// A string, after replacing from the environment; `like` is a good value, quoted.
     pub fn string(&self, key: &str, like: &str) -> Option<At<String>> {
         self.parsed(key, like, |text| Ok::<_, String>(text.to_string()))

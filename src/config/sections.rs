@@ -268,7 +268,6 @@ impl Check {
             has_witness: section.has("witness"),
             common: read_common(section),
             own: kind.map(|kind| read_own(section, kind)),
-            own_as_written: keys::OWN.iter().filter_map(|(key, _)| Some((*key, section.as_written(key)?.to_string()))).collect(),
             sound: section.context().problems() == before,
         }
     }
@@ -526,7 +525,15 @@ fn read_tls(section: &Section<'_, '_>) -> Tls {
         ca_file: section.parsed("ca_file", "\"ca.pem\"", filled),
         client_cert_file: section.parsed("client_cert_file", "\"client.pem\"", filled),
         client_key_file: section.parsed("client_key_file", "\"client.key\"", filled),
-        alpn: section.list("alpn", "\"http/1.1\"", parse_alpn),
+        alpn: section.list("alpn", "\"http/1.1\"", parse_alpn).and_then(|list| {
+            if list.value.is_empty() && !section.holds_problem_at(&list.place) {
+                section
+                    .context()
+                    .wrong(&list.place, "is empty, which offers nothing; write [\"http/1.1\"], or leave it out for the default");
+            }
+            let list = unique(section, list, Clone::clone);
+            (!list.value.is_empty()).then_some(list)
+        }),
         min_version: section.parsed("min_version", "\"1.2\"", parse_version),
         max_version: section.parsed("max_version", "\"1.3\"", parse_version),
         client_certs: section.list("client_certs", "\"none\"", parse_client_cert).and_then(|list| {

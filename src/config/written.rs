@@ -121,8 +121,6 @@ pub struct Check {
     pub common: Common,
     /// What its kind has; none where the kind is unknown.
     pub own: Option<Own>,
-    /// The same as it stands in the file, key by key.
-    pub own_as_written: BTreeMap<&'static str, String>,
     /// Nothing in it was found wrong yet.
     pub sound: bool,
 }

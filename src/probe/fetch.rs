@@ -117,7 +117,7 @@ impl Fetch<'_> {
                 body: limit,
             };
             let answered = h2::exchange(stream, early, request, deadline, evidence).await;
-            return answered.map_err(|outcome| (outcome, Stage::Http));
+            return answered.map_err(|none| (none.outcome, Stage::Http));
         }
         let head = match early.is_empty() {
             true => http::exchange(&mut stream, self.request().as_bytes(), deadline, evidence).await,

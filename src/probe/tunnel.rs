@@ -11,7 +11,7 @@ use crate::secret::Secret;
 use crate::target::HostPort;
 
 /// A proxy on the way, spoken to in plain HTTP; it is always asked for a tunnel (CONNECT).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Via {
     /// The proxy.
     pub proxy: HostPort,

@@ -41,7 +41,7 @@ impl Egress {
     /// Takes the addresses; none means that the kernel chooses, in both families.
     ///
     /// # Errors
-    /// Two addresses of one family, or one that is not this host's.
+    /// Two addresses of one family.
     pub fn new(addresses: &[IpAddr]) -> Result<Egress, String> {
         let addresses: Vec<IpAddr> = addresses.iter().map(|ip| fold_mapped(*ip)).collect();
         for family in Family::BOTH {
@@ -50,11 +50,18 @@ impl Egress {
                 return Err(format!("egress has {first} and {second}; write at most one address a family"));
             }
         }
-        for ip in &addresses {
-            let socket = socket_for(*ip).and_then(|socket| socket.bind(SocketAddr::new(*ip, 0)));
-            socket.map_err(|e| format!("cannot send from the egress address {ip}: {e}; write an address of this host"))?;
-        }
         Ok(Egress(addresses))
+    }
+
+    /// Whether this host can send from all of them.
+    ///
+    /// # Errors
+    /// The one that is not this host's.
+    pub fn vet(&self) -> Result<(), String> {
+        self.0.iter().try_for_each(|ip| {
+            let socket = socket_for(*ip).and_then(|socket| socket.bind(SocketAddr::new(*ip, 0)));
+            socket.map_err(|e| format!("cannot send from the egress address {ip}: {e}; write an address of this host"))
+        })
     }
 
     /// The families that are dialled.
@@ -166,7 +173,7 @@ mod tests {
             egress(&["127.0.0.1", "127.0.0.2"]).unwrap_err(),
             "egress has 127.0.0.1 and 127.0.0.2; write at most one address a family"
         );
-        let foreign = egress(&["192.0.2.1"]).unwrap_err();
+        let foreign = egress(&["192.0.2.1"]).unwrap().vet().unwrap_err();
         assert!(foreign.starts_with("cannot send from the egress address 192.0.2.1: "), "{foreign}");
         assert!(foreign.ends_with("; write an address of this host"), "{foreign}");
     }

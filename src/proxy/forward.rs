@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 
 use axum::body::Body;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Request, Response, StatusCode, Uri, Version};
+use http::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use hyper::client::conn::http1 as client;
 use hyper::server::conn::http1 as server;
@@ -125,6 +125,9 @@ fn outgoing(request: Request<Incoming>, forward: &Forward) -> Request<Incoming> 
     parts.uri = Uri::from(forward.path.clone());
     parts.version = Version::HTTP_11;
     between_neighbours(&mut parts.headers);
+    if parts.method == Method::OPTIONS {
+        one_hop_less(&mut parts.headers);
+    }
     let host = if forward.to.port == 80 { forward.to.host.to_string() } else { forward.to.to_string() };
     match HeaderValue::try_from(host) {
         Ok(host) => parts.headers.insert(header::HOST, host),
@@ -133,6 +136,14 @@ fn outgoing(request: Request<Incoming>, forward: &Forward) -> Request<Incoming> 
     parts.headers.append(header::VIA, VIA);
     parts.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     Request::from_parts(parts, body)
+}
+
+/// Counts this proxy (RFC 9110 section 7.6.2); 0 was refused before.
+fn one_hop_less(headers: &mut HeaderMap) {
+    let hops = headers.get(header::MAX_FORWARDS).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if let Some(left) = hops.and_then(|hops| hops.checked_sub(1)) {
+        headers.insert(header::MAX_FORWARDS, HeaderValue::from(left));
+    }
 }
 
 /// The answer as the client gets it; nothing, where it is none to our request: nobody asked for another protocol.

@@ -144,6 +144,9 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Request>, String> {
         framing(&lengths, &codings, minor)?;
         match (FORWARDED.into_iter().find(|known| *known == method), absolute(target)?) {
             (Some(method), Some((to, path))) => {
+                if method == "OPTIONS" && named("max-forwards").any(|value| value == b"0") {
+                    return Err("Max-Forwards is 0, and this proxy answers no OPTIONS itself (RFC 9110 section 7.6.2)".into());
+                }
                 if minor > 0 && named("host").next().is_none() {
                     return Err("the head has no Host (RFC 9112 section 3.2)".into());
                 }
@@ -419,6 +422,10 @@ mod tests {
         }
         assert!(forwarded("POST http://a.example/ HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n").is_err());
         assert!(forwarded("GET http://a.example/ HTTP/1.1\r\n\r\n").is_err(), "no Host");
+        for (method, hops, read) in [("OPTIONS", "0", false), ("OPTIONS", "1", true), ("GET", "0", true)] {
+            let head = format!("{method} http://a.example/ HTTP/1.1\r\nHost: b\r\nMax-Forwards: {hops}\r\n\r\n");
+            assert_eq!(forwarded(&head).is_ok(), read, "{method} {hops}");
+        }
         assert!(forwarded("GET http://a.example/ HTTP/1.0\r\n\r\n").is_ok());
     }
 
@@ -433,6 +440,13 @@ mod tests {
             host in "[a-zA-Z0-9.%@:\\[\\]\\-_/\\\\]{0,20}", port in "[0-9+x-]{0,6}",
         ) {
             if let Ok(read) = connect(&format!("{host}:{port}")) {
+                // another reader of the same line sees the same destination
+                let theirs: http::uri::Authority = format!("{host}:{port}").parse().unwrap();
+                proptest::prop_assert_eq!(theirs.port_u16().map(|p| read.ends_with(&format!(":{p}"))), Some(true), "{}", read);
+                let ours = read.rsplit_once(':').unwrap().0;
+                if !ours.starts_with('[') && theirs.host() != ours {
+                    proptest::prop_assert_eq!(theirs.host().trim_end_matches('.').to_ascii_lowercase(), ours);
+                }
                 proptest::prop_assert_eq!(connect(&read), Ok(read.clone()), "{}", read);
             }
         }

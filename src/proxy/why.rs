@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::proxy::address::Block;
 use crate::proxy::policy::Destination;
+use crate::target::fold_mapped;
 
 /// Why a request was refused. `Display` names the rule as the configuration does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +53,8 @@ impl fmt::Display for Why {
             Why::Own(at) => write!(f, "{at} is where this very process listens"),
             Why::Special(ip, block) => {
                 let Block { net, class, document } = block;
-                write!(f, "{ip} is in or hides an address of {net}, {class} ({document}), and allow_private does not list it")
+                let how = if net.contains(&fold_mapped(*ip)) { "is" } else { "hides an address that is" };
+                write!(f, "{ip} {how} {class} ({net}, {document}), and allow_private does not list it")
             }
             Why::AddressUnlisted(ip) => write!(f, "{ip} is not in allow_to, and neither is the name"),
             Why::NoSeat => f.write_str("as many connections as allowed are open (max_connections, max_per_client)"),

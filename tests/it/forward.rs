@@ -70,6 +70,16 @@ async fn a_request_is_written_anew_and_so_is_its_answer() {
 }
 
 #[tokio::test]
+async fn an_options_request_counts_its_hops() {
+    let (listener, at) = server().await;
+    let world = world(|_| {}).await;
+    let options = |hops: u32| format!("OPTIONS http://{at}/ HTTP/1.1\r\nHost: a\r\nMax-Forwards: {hops}\r\n\r\n");
+    let (got, seen) = tokio::join!(world.ask(options(3)), serve_once(&listener, 0, HELLO));
+    assert!(got.ends_with("hello") && has(&seen, "Max-Forwards: 2"), "{seen}");
+    assert_refused(&world.ask(options(0)).await, 400, "parse");
+}
+
+#[tokio::test]
 async fn a_body_passes_whole_in_either_framing_and_nothing_behind_it_does() {
     let (listener, at) = server().await;
     let world = world(|_| {}).await;

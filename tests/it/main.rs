@@ -32,6 +32,8 @@ mod init;
 #[cfg(test)]
 mod proxy;
 #[cfg(test)]
+mod proxy_explain;
+#[cfg(test)]
 mod proxy_header;
 #[cfg(test)]
 mod proxy_life;

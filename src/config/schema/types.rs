@@ -26,8 +26,6 @@ pub enum Type {
     Number(usize, Option<usize>),
     /// True or false.
     Switch,
-    /// A list.
-    List(&'static Type),
     /// A list in which nothing stands twice.
     Set(&'static Type),
     /// The same, and not empty.
@@ -208,7 +206,7 @@ pub const OWN: &[Row] = &[
     ("ca_file", FILE),
     ("client_cert_file", FILE),
     ("client_key_file", FILE),
-    ("alpn", Type::List(&Type::Text)),
+    ("alpn", Type::FilledSet(&Type::Text)),
     ("min_version", Type::Word(|| vec!["1.2", "1.3"])),
     ("max_version", Type::Word(|| vec!["1.0", "1.1", "1.2", "1.3"])),
     ("check", Type::Name("_-")),
@@ -318,7 +316,6 @@ impl Type {
             Type::Number(least, None) => json!({ "type": "integer", "minimum": least }),
             Type::Number(least, Some(most)) => json!({ "type": "integer", "minimum": least, "maximum": most }),
             Type::Switch => json!({ "type": "boolean" }),
-            Type::List(item) => json!({ "type": "array", "items": item.schema() }),
             Type::Set(item) => json!({ "type": "array", "items": item.schema(), "uniqueItems": true }),
             Type::FilledSet(item) => json!({ "type": "array", "items": item.schema(), "uniqueItems": true, "minItems": 1 }),
             Type::OneOrList(item) => one_or(item, json!({ "type": "array", "items": item.schema() })),

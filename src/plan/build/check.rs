@@ -15,7 +15,7 @@ use crate::net::resolve::Resolver;
 use crate::net::tls::{self, Version};
 use crate::observation::Family;
 use crate::plan::Check;
-use crate::probe::{self, Kind, Manner, Payload, Probe, RecordType, Technique};
+use crate::probe::{self, Kind, Manner, Payload, Probe, RecordType, Takes, Technique};
 use crate::secret::Secret;
 use crate::severity::Severity;
 use crate::target::{Host, HostPort, Scheme, Url};
@@ -99,7 +99,6 @@ impl Builder<'_> {
             labels: self.labels(written),
             tags: own.tags.clone().or_else(|| defaults.tags.clone()).unwrap_or_default(),
             worst_run: Duration::ZERO,
-            own_as_written: written.own_as_written.clone(),
             position: self.context.position(&written.place),
         })
     }
@@ -188,7 +187,7 @@ impl Builder<'_> {
                 Some(Probe::EgressIp(probe::EgressIp { url, via: via?, expected, key: key? }))
             }
             Own::Peer(peer) => self.peer(peer, place).map(Probe::Peer),
-            Own::PromQl(query) => self.promql(query, place).map(Probe::PromQl),
+            Own::PromQl(query) => self.promql(query, place, inverted).map(Probe::PromQl),
             Own::OpenProxy(suite) => self.open_proxy(suite, place).map(Probe::OpenProxy),
             Own::Dns(dns) => self.dns(dns, written, inverted).map(Probe::Dns),
             Own::Udp { target, payload } => self.udp(target.as_ref()?, payload.as_ref(), place).map(Probe::Udp),
@@ -359,7 +358,7 @@ impl Builder<'_> {
         })
     }
 
-    fn promql(&self, written: &config::PromQl, place: &Place) -> Option<probe::PromQl> {
+    fn promql(&self, written: &config::PromQl, place: &Place, inverted: Option<bool>) -> Option<probe::PromQl> {
         self.vet_web_tls(written.target.as_ref(), &written.tls, &[HTTP_1_1]);
         let auth = self.credentials((&written.user, "user"), (&written.password_file, "password_file"));
         let tls = self.tls(&written.tls, place, false);
@@ -370,6 +369,8 @@ impl Builder<'_> {
             auth: auth?,
             tls: tls?,
             vantage: self.vantage.to_string(),
+            // Of what must not be, one is too many; of what must be, each is missed.
+            takes: if inverted == Some(true) { Takes::One } else { Takes::All },
         })
     }
 
