@@ -26,6 +26,7 @@ pub mod why;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -177,6 +178,8 @@ struct Core {
     stats: Arc<Stats>,
     log: Log,
     life: Arc<Life>,
+    /// It was told that somebody sends PROXY headers who is not believed.
+    stray_told: AtomicBool,
 }
 
 impl Proxy {
@@ -204,6 +207,7 @@ impl Proxy {
             stats,
             log,
             settings,
+            stray_told: AtomicBool::new(false),
         };
         Ok(Proxy { listeners, health, core: Arc::new(core) })
     }
@@ -228,8 +232,8 @@ impl Proxy {
         Handle(self.core.clone())
     }
 
-    /// Serves until `stop` is true or its sender is gone; then it leaves, if it does not already, and accepts no more once the lead of
-    /// [`Handle::leave`] is over. Tunnels may go on for `drain` since it left; what is left then is reset.
+    /// Serves until `stop` is true or its sender is gone, and the lead of [`Handle::leave`], if it was told so before, is over. Tunnels
+    /// may go on for `drain` since it left; what is left then is reset.
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
         let core = self.core;
         let mut beside = JoinSet::new();
@@ -242,13 +246,14 @@ impl Proxy {
         let accepting = self.listeners.into_iter().map(|listener| entrance::accept(Door::new(listener), &held));
         let stopped = async {
             let _ = stop.wait_for(|stop| *stop).await;
-            core.life.leave(Duration::ZERO);
+            core.life.stop();
             std::future::pending::<()>().await;
         };
         tokio::select! {
+            biased;
+            () = stopped => {}
             // the listeners are closed when this is done, the connections go on
             _ = futures_util::future::join_all(accepting) => {}
-            () = stopped => {}
         }
         drop(held);
         let deadline = core.life.leave(Duration::ZERO).since + core.rules().drain;
@@ -283,8 +288,8 @@ impl Handle {
         &self.0.settings
     }
 
-    /// Leaves: health turns red, and clients are accepted for `drain_lead` longer, until the load balancer knows. To be followed by
-    /// the `stop` of [`Proxy::run`].
+    /// Leaves: health turns red, and clients are accepted for `drain_lead` at least, until the load balancer knows. To be followed by
+    /// the `stop` of [`Proxy::run`] as soon as nobody in this process needs it any more.
     pub fn leave(&self) {
         let lead = self.0.rules().drain_lead;
         self.0.life.leave(lead);
@@ -470,6 +475,13 @@ impl Core {
             Heard::Nothing => {}
             Heard::Malformed(malformed) => {
                 tracing::debug!(client = %caller.client, why = malformed.why, "a request was not understood");
+                if malformed.stray_header && !self.stray_told.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(
+                        "{} sends a PROXY header and is not in proxy_protocol_from, so it is refused (reason=parse); if it is your load \
+                         balancer, add its subnets there; this is said once",
+                        caller.peer.ip()
+                    );
+                }
                 line.destination.clone_from(&malformed.begin);
             }
             Heard::Request(request) => {
