@@ -16,12 +16,14 @@ pub mod life;
 pub mod limit;
 pub mod log;
 pub mod own;
+pub mod pipes;
 pub mod policy;
 pub mod proxy_header;
 pub mod request;
 pub mod rules;
 pub mod stats;
 pub mod tunnel;
+pub mod wheel;
 pub mod why;
 
 use std::io;
@@ -31,6 +33,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use ipnet::IpNet;
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -46,7 +49,7 @@ pub use policy::{Destination, Reason};
 pub use stats::Stats;
 
 use budget::Ledger;
-use dial::Dialled;
+use dial::{Dialled, Patience};
 use door::Door;
 use life::Life;
 use limit::{Place, Seats};
@@ -54,7 +57,7 @@ use log::{Event, Line, Log};
 use policy::{Heard, Permit, Refused};
 use request::{Method, Request};
 use rules::Rules;
-use tunnel::Meter;
+use tunnel::{End, Meter, Tunnels};
 
 /// How long the last lines of the access log may take at the end.
 const LAST_LINES: Duration = Duration::from_secs(2);
@@ -180,6 +183,7 @@ struct Core {
     life: Arc<Life>,
     /// It was told that somebody sends PROXY headers who is not believed.
     stray_told: AtomicBool,
+    tunnels: Arc<Tunnels>,
 }
 
 impl Proxy {
@@ -194,18 +198,24 @@ impl Proxy {
         // what is wrong with them is said before anything is bound
         Rules::new(&settings, &[])?.egress.vet()?;
         let listeners = serve::listen(&settings.listen).map_err(|why| format!("the proxy {why}"))?;
+        let patience = Patience::new(settings.idle_timeout);
+        for listener in &listeners {
+            dial::prepare(SockRef::from(listener), patience).map_err(|e| format!("a listener cannot be set up: {e}"))?;
+        }
         let health = serve::listen(&settings.health_listen).map_err(|why| format!("the proxy's health {why}"))?;
         let addresses = listeners.iter().chain(&health).map(TcpListener::local_addr).collect::<Result<Vec<_>, _>>();
         let addresses = addresses.map_err(|e| format!("a listener has no address: {e}"))?;
         let stats = Arc::new(Stats::new(&settings.allow_from).map_err(|e| e.to_string())?);
         let log = Log::open(&settings.access_log, settings.access_log_format, stats.log_lines_lost.clone())?;
+        let rules = Rules::new(&settings, &addresses)?;
         let core = Core {
-            rules: RwLock::new(Arc::new(Rules::new(&settings, &addresses)?)),
             addresses,
             seats: Arc::new(Seats::new(settings.max_connections, settings.max_per_client)),
             life: Arc::new(Life::new(stats.draining.clone())),
             stats,
             log,
+            tunnels: Arc::new(Tunnels::new(rules.limits)),
+            rules: RwLock::new(Arc::new(rules)),
             settings,
             stray_told: AtomicBool::new(false),
         };
@@ -236,6 +246,7 @@ impl Proxy {
     /// may go on for `drain` since it left; what is left then is reset.
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
         let core = self.core;
+        core.tunnels.keep(core.life.on_cut());
         let mut beside = JoinSet::new();
         for listener in self.health {
             beside.spawn(health::serve(listener, core.life.clone()));
@@ -355,7 +366,12 @@ async fn attend(mut stream: TcpStream, caller: Caller, place: Place, held: Share
         }
     };
     if let Some((request, permit, dialled)) = opened {
-        core.serve(&mut stream, &caller, request, &permit, dialled, cut).await;
+        // from here on the wheel tells it when the proxy stops
+        drop(cut);
+        match request.method {
+            Method::Forward(_) => Box::pin(core.forward(&mut stream, &caller, request, &permit, dialled)).await,
+            Method::Connect(_) | Method::Other(_) => Box::pin(core.relay(&stream, &caller, request, &permit, dialled)).await,
+        }
     }
 }
 
@@ -398,7 +414,7 @@ impl Core {
 
     async fn dial(&self, rules: &Rules, permit: &Permit) -> Result<Dialled, Reason> {
         let begun = Instant::now();
-        let dialled = dial::dial(&permit.addresses, &rules.egress, rules.connect_timeout).await.inspect_err(|reason| {
+        let dialled = dial::dial(&permit.addresses, &rules.egress, rules.connect_timeout, rules.patience).await.inspect_err(|reason| {
             if *reason == Reason::Limit {
                 self.life.lacks();
             }
@@ -407,42 +423,53 @@ impl Core {
         Ok(dialled)
     }
 
-    /// Relays, or forwards, until it ends.
-    async fn serve(
-        &self,
-        client: &mut TcpStream,
-        caller: &Caller,
+    /// Tells the client that its tunnel stands, and relays until it ends. Not `async` as a whole: what a tunnel begins with must not be part of
+    /// what stands for hours.
+    fn relay<'a>(
+        &'a self,
+        client: &'a TcpStream,
+        caller: &'a Caller,
         mut request: Request,
         permit: &Permit,
         dialled: Dialled,
-        cut: watch::Receiver<bool>,
-    ) {
+    ) -> impl Future<Output = ()> + 'a {
+        let standing = stats::Counted::new(&self.stats.tunnels);
         let early = std::mem::take(&mut request.early);
-        let forwarded = match &mut request.method {
-            Method::Forward(forward) => Some(forward.clone()),
-            Method::Connect(_) | Method::Other(_) => None,
-        };
-        let heard = Heard::Request(Box::new(request));
-        let mut line = self.decided(caller, &heard, Reason::Allow, Some(dialled.peer));
-        let (sent, received) = (Meter::new(self.stats.sent(permit.source)), Meter::new(self.stats.received(permit.source)));
-        let end = match forwarded {
-            Some(request) => {
-                let request = (&*request, early.as_slice());
-                let forwarded = forward::forward(client, dialled.stream, request, (&sent, &received), caller.rules.limits, cut).await;
-                line.status = forwarded.status;
-                forwarded.end
-            }
-            None => {
-                let _standing = stats::Counted::new(&self.stats.tunnels);
-                match establish(client) {
-                    Ok(()) => tunnel::relay(client, &dialled.stream, early, (&sent, &received), caller.rules.limits, cut).await,
-                    Err(_) => {
-                        tunnel::reset(&dialled.stream);
-                        tunnel::End::Reset
-                    }
+        let line = self.decided(caller, &Heard::Request(Box::new(request)), Reason::Allow, Some(dialled.peer));
+        let (sent, received) = self.meters(permit);
+        let server = dialled.stream;
+        async move {
+            let _standing = standing;
+            let end = match establish(client) {
+                Ok(()) => tunnel::relay(&self.tunnels, caller.rules.limits, client, &server, early, (&sent, &received)).await,
+                Err(_) => {
+                    tunnel::reset(&server);
+                    End::Reset
                 }
-            }
-        };
+            };
+            self.ended(caller, line, (&sent, &received), end);
+        }
+    }
+
+    /// Forwards a request in absolute form.
+    async fn forward(&self, client: &mut TcpStream, caller: &Caller, request: Request, permit: &Permit, dialled: Dialled) {
+        let (early, method) = (request.early.clone(), request.method.clone());
+        let mut line = self.decided(caller, &Heard::Request(Box::new(request)), Reason::Allow, Some(dialled.peer));
+        let Method::Forward(asked) = method else { return };
+        let (sent, received) = self.meters(permit);
+        let asked = (&*asked, early.as_slice());
+        let forwarded = forward::forward(&self.tunnels, caller.rules.limits, client, dialled.stream, asked, (&sent, &received)).await;
+        line.status = forwarded.status;
+        self.ended(caller, line, (&sent, &received), forwarded.end);
+    }
+
+    /// For bytes to and from destinations.
+    fn meters(&self, permit: &Permit) -> (Meter, Meter) {
+        (Meter::new(self.stats.sent(permit.source)), Meter::new(self.stats.received(permit.source)))
+    }
+
+    /// Logs the end of what was allowed.
+    fn ended(&self, caller: &Caller, mut line: Line, (sent, received): (&Meter, &Meter), end: End) {
         line.event = Event::Close;
         line.time = Wall::now();
         line.duration = caller.accepted.elapsed();
@@ -502,7 +529,6 @@ impl Core {
 
 /// Sends the answer. Nothing was sent before it, so it fits the socket's buffer whole; a connection for which that is not so is broken.
 fn establish(client: &TcpStream) -> io::Result<()> {
-    dial::prepare(client)?;
-    let written = socket2::SockRef::from(client).send(ESTABLISHED)?;
+    let written = SockRef::from(client).send(ESTABLISHED)?;
     if written == ESTABLISHED.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
 }

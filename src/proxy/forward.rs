@@ -19,12 +19,12 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
 
 use crate::proxy::answer;
 use crate::proxy::policy::Reason;
 use crate::proxy::request::{Forward, MAX_HEADERS};
-use crate::proxy::tunnel::{self, End, Limits, Meter, Pulse};
+use crate::proxy::tunnel::{self, End, Meter, Tunnels};
+use crate::proxy::wheel::{Limits, Place};
 
 /// What this proxy calls itself to others (RFC 9110 section 7.6.3).
 const VIA: HeaderValue = HeaderValue::from_static("1.1 mustnot");
@@ -58,19 +58,18 @@ pub struct Forwarded {
 ///
 /// What ends in failure or by force is reset on both legs, so that neither side takes it for the end of the data.
 pub async fn forward(
+    tunnels: &Tunnels,
+    limits: Limits,
     client: &mut TcpStream,
     mut server: TcpStream,
     (forward, early): (&Forward, &[u8]),
     (sent, received): (&Meter, &Meter),
-    limits: Limits,
-    mut cut: watch::Receiver<bool>,
 ) -> Forwarded {
-    let pulse = Pulse::new();
+    let place = tunnels.place(limits);
     let status = AtomicU16::new(0);
     let end = tokio::select! {
-        end = exchange(client, Metered { stream: &mut server, sent, received, pulse: &pulse }, forward, early, &status) => end,
-        end = pulse.expired(limits) => end,
-        _ = cut.wait_for(|cut| *cut) => End::Shutdown,
+        end = exchange(client, Metered { stream: &mut server, sent, received, place: &place }, forward, early, &status) => end,
+        end = place.over() => end,
     };
     match end {
         // what the client sent behind its request must not destroy the answer on its way
@@ -188,7 +187,7 @@ struct Metered<'a> {
     stream: &'a mut TcpStream,
     sent: &'a Meter,
     received: &'a Meter,
-    pulse: &'a Pulse,
+    place: &'a Place<'a>,
 }
 
 impl AsyncRead for Metered<'_> {
@@ -197,7 +196,7 @@ impl AsyncRead for Metered<'_> {
         let read = Pin::new(&mut *self.stream).poll_read(cx, buf);
         if buf.filled().len() > before {
             self.received.add(buf.filled().len() - before);
-            self.pulse.beat();
+            self.place.beat();
         }
         read
     }
@@ -208,7 +207,7 @@ impl AsyncWrite for Metered<'_> {
         let written = Pin::new(&mut *self.stream).poll_write(cx, bytes);
         if let Poll::Ready(Ok(count)) = &written {
             self.sent.add(*count);
-            self.pulse.beat();
+            self.place.beat();
         }
         written
     }

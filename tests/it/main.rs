@@ -50,4 +50,6 @@ mod strangers;
 #[cfg(test)]
 mod targets;
 #[cfg(test)]
+mod tunnel;
+#[cfg(test)]
 mod worlds;
