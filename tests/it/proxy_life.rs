@@ -86,6 +86,22 @@ impl Program {
         health(self.health, b"").await
     }
 
+    /// What the monitor shows there.
+    pub async fn get(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.web.unwrap()).await.unwrap();
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer.split_once("\r\n\r\n").unwrap().1.to_string()
+    }
+
+    /// The value of the series of which this is a part.
+    pub async fn metric(&self, series: &str) -> Option<f64> {
+        let text = self.get("/metrics").await;
+        let names: Vec<&str> = series.split(' ').collect();
+        text.lines().find(|line| !line.starts_with('#') && names.iter().all(|name| line.contains(name)))?.rsplit_once(' ')?.1.parse().ok()
+    }
+
     async fn exit_code(&mut self) -> i32 {
         let begun = Instant::now();
         loop {
@@ -207,6 +223,23 @@ async fn it_leaves_as_a_load_balancer_needs_it() {
     assert_eq!((ended("closed"), ended("shutdown")), (3, 1), "{log:#?}");
     let said = said(&program.folder);
     assert!(said.contains("the time to drain is over: what is left is reset"), "{said}");
+}
+
+/// Who watches sees how it ends: the metrics answer as long as a tunnel stands.
+#[tokio::test]
+async fn its_end_is_seen() {
+    let mut program = Program::with("run", "", "drain = \"10m\"\ndrain_lead = \"0s\"", "[web]\nlisten = \"127.0.0.1:0\"");
+    let (client, server) = program.ends().await;
+    assert_eq!(program.metric("mustnot_proxy_draining").await, Some(0.0));
+    program.signal(Signal::SIGTERM);
+    let told = Instant::now();
+    while TcpStream::connect(program.at).await.is_ok() {
+        assert!(told.elapsed() < PATIENCE, "it accepts no more");
+    }
+    assert_eq!(program.metric("mustnot_proxy_draining").await, Some(1.0));
+    assert_eq!(program.metric("mustnot_proxy_tunnels").await, Some(1.0));
+    drop((client, server));
+    assert_eq!(program.exit_code().await, 0);
 }
 
 /// SIGINT has no lead: nobody waits at a terminal for a load balancer. A second signal ends it at once.
