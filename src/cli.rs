@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::config::duration;
 use crate::probe::Kind;
 use crate::report::{Conclusion, Format};
+use crate::squid::finding::Id as Finding;
 
 /// Every selected check holds, or is unproven and allowed to be while at least one holds; for the other commands: done.
 pub const EXIT_HOLDS: u8 = Conclusion::Holds.exit_code();
@@ -85,8 +86,8 @@ pub enum Command {
     Probe(Box<Probe>),
     /// Prove that a breach would be seen: every kind in use is tried on a twin that is open, and on one that is closed
     Drill(Drill),
-    /// Run only the embedded proxy
-    Proxy,
+    /// Run only the embedded proxy; or look at one
+    Proxy(Proxy),
     /// Run only the beacon
     Beacon,
     /// Look at the configuration
@@ -208,6 +209,63 @@ pub struct Drill {
     pub kind: Vec<Kind>,
 }
 
+/// `mustnot proxy`: without a command it runs the embedded proxy.
+#[derive(Debug, Args)]
+pub struct Proxy {
+    /// What to do instead of running it.
+    #[command(subcommand)]
+    pub command: Option<ProxyCommand>,
+}
+
+/// What can be done with a proxy besides running it.
+#[derive(Debug, Subcommand)]
+pub enum ProxyCommand {
+    /// Read a squid.conf and name what it leaves open, with the line and what to write instead
+    Lint(ProxyLint),
+    /// Say what the embedded proxy would decide, by which rule, and which addresses it saw; nothing is dialled
+    Explain(ProxyExplain),
+}
+
+/// `mustnot proxy explain`.
+#[derive(Debug, Args)]
+pub struct ProxyExplain {
+    /// The client's address
+    #[arg(long, value_name = "ADDRESS")]
+    pub from: std::net::IpAddr,
+    /// Where the client wants to go: HOST:PORT for CONNECT, http://HOST/ for a request in absolute form
+    #[arg(long, value_name = "HOST:PORT")]
+    pub to: String,
+}
+
+/// `mustnot proxy lint`.
+#[derive(Debug, Args)]
+pub struct ProxyLint {
+    /// Squid's configuration; files that it names are read too, those that are not here from beside it
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// A load balancer stands in front that opens its own connections, as an NLB with IP targets does
+    #[arg(long)]
+    pub behind_load_balancer: bool,
+    /// How long Squid is given to stop before it is killed: `stopTimeout` on ECS, at most 120s on Fargate
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, default_value = "30s")]
+    pub stop_timeout: Duration,
+    /// What is wanted all the same: it is shown, and does not count (repeatable)
+    #[arg(long, value_name = "ID", value_parser = parse_finding)]
+    pub accept: Vec<Finding>,
+    /// How it is written
+    #[arg(long, value_enum, default_value_t = LintFormat::Text)]
+    pub format: LintFormat,
+}
+
+/// A form of what was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LintFormat {
+    /// For people.
+    Text,
+    /// One JSON object.
+    Json,
+}
+
 /// `mustnot config`.
 #[derive(Debug, Subcommand)]
 pub enum Config {
@@ -266,6 +324,11 @@ fn as_written<T: std::str::FromStr<Err = String>>(text: &str) -> Result<String, 
 fn parse_kind(text: &str) -> Result<Kind, String> {
     let kind = Kind::ALL.iter().copied().find(|kind| kind.token() == text);
     kind.ok_or_else(|| format!("write one of {}", Kind::ALL.iter().map(|kind| kind.token()).collect::<Vec<_>>().join(", ")))
+}
+
+fn parse_finding(text: &str) -> Result<Finding, String> {
+    let found = Finding::ALL.iter().copied().find(|id| id.token() == text);
+    found.ok_or_else(|| format!("write one of {}", Finding::ALL.iter().map(|id| id.token()).collect::<Vec<_>>().join(", ")))
 }
 
 fn parse_format(text: &str) -> Result<Format, String> {

@@ -2,10 +2,7 @@
 
 use std::path::Path;
 
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
-
-use crate::cli::{Cli, Command, Common, Config, EXIT_HOLDS, EXIT_USAGE, LogFormat, LogLevel};
+use crate::cli::{Cli, Command, Common, Config, EXIT_HOLDS, EXIT_USAGE, LogFormat, LogLevel, Proxy, ProxyCommand};
 use crate::plan::{Keys, Loaded, Source};
 
 mod check;
@@ -15,8 +12,11 @@ pub mod explain;
 pub mod init;
 mod neighbours;
 mod probe;
+mod proxy_explain;
+mod proxy_lint;
 mod run;
 mod services;
+mod signals;
 mod watcher;
 
 /// Runs the command and gives its exit code.
@@ -33,7 +33,9 @@ pub fn run(cli: Cli) -> u8 {
             Command::Check(args) => check::check(file, &args).await,
             Command::Probe(args) => probe::probe(&args).await,
             Command::Drill(args) => drill::drill(file, &args).await,
-            Command::Proxy => neighbours::proxy(file).await,
+            Command::Proxy(Proxy { command: None }) => neighbours::proxy(file).await,
+            Command::Proxy(Proxy { command: Some(ProxyCommand::Lint(args)) }) => proxy_lint::proxy_lint(&args),
+            Command::Proxy(Proxy { command: Some(ProxyCommand::Explain(args)) }) => proxy_explain::explain(file, &args).await,
             Command::Beacon => neighbours::beacon(file).await,
             Command::Config(Config::Check) => config_check(file),
             Command::Config(Config::Schema) => {
@@ -73,28 +75,6 @@ fn load(file: &Path, keys: Keys) -> Result<(Source, Loaded), ()> {
 fn usage(what: &str) -> u8 {
     eprintln!("mustnot: {what}");
     EXIT_USAGE
-}
-
-/// A receiver that says true once SIGTERM or SIGINT came.
-fn stop_on_signal() -> Result<watch::Receiver<bool>, String> {
-    let cannot = |e: std::io::Error| format!("cannot listen for signals: {e}");
-    let mut term = signal(SignalKind::terminate()).map_err(cannot)?;
-    let mut int = signal(SignalKind::interrupt()).map_err(cannot)?;
-    let mut hangup = signal(SignalKind::hangup()).map_err(cannot)?;
-    let (tell, stop) = watch::channel(false);
-    tokio::spawn(async move {
-        loop {
-            tokio::select! {
-                _ = term.recv() => break,
-                _ = int.recv() => break,
-                _ = hangup.recv() => tracing::warn!("SIGHUP: this version does not reload its configuration; restart it to read the file anew"),
-            }
-        }
-        let _ = tell.send(true);
-        // The channel must outlive the stop: its end means stop, too.
-        std::future::pending::<()>().await;
-    });
-    Ok(stop)
 }
 
 fn start_log(common: &Common) {

@@ -19,7 +19,7 @@ use toml::de::DeTable;
 
 pub use dns::Dns;
 pub use keys::every_key;
-pub use problem::{At, Place, Problem, Problems};
+pub use problem::{At, Place, Problem, Problems, printable};
 pub use reader::{Context, Noted, did_you_mean, listed};
 pub use targets::{MAX_TARGETS, matching};
 pub use written::{AdminPage, Beacon, Check, Common, Expect, File, Http, MAX_LABELS, OpenProxy, Own, Peer, Ports, PromQl, Tls, Tried, Via};

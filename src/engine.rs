@@ -411,7 +411,18 @@ impl Engine {
     /// What a run that was cut short had seen by then.
     fn judge_partial(&self, number: usize, check: &Check) -> Vec<Judged> {
         let seen = self.with_partial(number, std::mem::take);
-        seen.into_iter().map(|seen| self.judge_one(check, seen).cut_short()).collect()
+        let judge = |seen: Observation| {
+            let must_be_closed = check.demand(&seen.subject).is_inverted();
+            let judged = self.judge_one(check, seen);
+            match &check.open {
+                None => judged.cut_short(),
+                // The canary of a sweep sings for that sweep alone, and went with it.
+                Some(_) if must_be_closed => judged.unheard(),
+                // A port that must be open is, or is not, whatever becomes of the rest.
+                Some(_) => judged,
+            }
+        };
+        seen.into_iter().map(judge).collect()
     }
 
     fn with_partial<T>(&self, number: usize, change: impl FnOnce(&mut Vec<Observation>) -> T) -> T {

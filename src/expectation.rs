@@ -5,9 +5,6 @@ use crate::observation::{Attempt, Class, Marker, Observation, Outcome, RefusedFo
 /// SYNs, datagrams or echoes that must have left this host before silence can count as a block (SPEC 2.5).
 pub const MIN_SENT: u32 = 3;
 
-/// The status of a server that was asked too often (RFC 6585 section 4).
-const TOO_MANY_REQUESTS: u16 = 429;
-
 /// One accepted outcome, or one range of HTTP statuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accept {
@@ -24,7 +21,7 @@ pub struct Expectation {
     undecided: Vec<Outcome>,
     controlled: Vec<&'static str>,
     refused_for: Option<RefusedFor>,
-    by_answers: bool,
+    by_answers: Option<Outcome>,
     silence_needs_target: bool,
     inverted: bool,
 }
@@ -77,7 +74,7 @@ impl Expectation {
             undecided: Vec::new(),
             controlled: Vec::new(),
             refused_for: None,
-            by_answers: false,
+            by_answers: None,
             silence_needs_target: false,
             inverted: open == 0,
         })
@@ -90,11 +87,17 @@ impl Expectation {
         self
     }
 
-    /// Of an inverted check: only what it accepts, and what is open, decides anything. Who was not answered has asked in vain.
+    /// Of an inverted check: only what it accepts, and this one answer, decide anything. Who was not answered has asked in vain, and
+    /// who was answered by somebody else than he asked (a login page, a broken answer) has heard neither yes nor no.
     #[must_use]
-    pub fn decided_by_answers(mut self) -> Expectation {
-        self.by_answers = self.inverted;
+    pub fn decided_by_answers(mut self, contrary: Outcome) -> Expectation {
+        self.by_answers = self.inverted.then_some(contrary);
         self
+    }
+
+    /// The one answer that violates it, where no other does.
+    pub fn only_violated_by(&self) -> Option<Outcome> {
+        self.by_answers
     }
 
     /// Demands of every refusal, where it can be told, that it was for this.
@@ -160,9 +163,14 @@ impl Expectation {
     /// Whether an attempt with this outcome ends the matter: no further attempt could change the verdict.
     pub fn settled_by(&self, outcome: Outcome) -> bool {
         match self.inverted {
-            true => outcome.class() == Class::Open,
+            true => self.is_contrary(outcome),
             false => self.accepts(outcome) || outcome == Outcome::EgressOther,
         }
+    }
+
+    /// Of an inverted check: whether this outcome shows that we were let in.
+    fn is_contrary(&self, outcome: Outcome) -> bool {
+        self.by_answers.map_or(outcome.class() == Class::Open, |contrary| outcome == contrary)
     }
 
     /// Whether this attempt ends the matter, by its outcome or, where it is a variant of a request, by what it brought back.
@@ -178,11 +186,12 @@ impl Expectation {
         if let Some(marker) = seen.evidence.marker {
             return self.read_variant(seen, marker, attempts);
         }
-        let class = |class| seen.attempts.iter().any(|o| o.class() == class);
-        if seen.outcome.class() == Class::Local || (self.inverted && class(Class::Local) && !class(Class::Open)) {
+        let let_in = self.inverted && (self.is_contrary(seen.outcome) || seen.attempts.iter().any(|o| self.is_contrary(*o)));
+        let any_local = seen.attempts.iter().any(|o| o.class() == Class::Local);
+        if seen.outcome.class() == Class::Local || (self.inverted && any_local && !let_in) {
             return Reading::Local;
         }
-        if self.inverted && (class(Class::Open) || seen.outcome.class() == Class::Open) || seen.outcome == Outcome::EgressOther {
+        if let_in || seen.outcome == Outcome::EgressOther {
             return Reading::Contrary;
         }
         if !self.inverted && self.accepts(seen.outcome) {
@@ -213,8 +222,8 @@ impl Expectation {
     }
 
     /// How a variant of a denied request reads (SPEC section 9): it is an exposure only where it brought back the page that must
-    /// not be seen. Any other answer is none, whatever its status, as long as it was one: who said nothing, who spoke of
-    /// too many requests, or broke off before the page was over, has not said that the page is kept from us.
+    /// not be seen. Any other answer is none, whatever its status, as long as it was one and was read whole; and so is an end
+    /// without an answer, as long as the target ended it. Who let us in without having been asked has not said that the page is kept from us.
     fn read_variant(&self, seen: &Observation, marker: Marker, attempts: usize) -> Reading {
         if seen.outcome.class() == Class::Local {
             return Reading::Local;
@@ -225,8 +234,13 @@ impl Expectation {
         if seen.attempts.iter().any(|o| o.class() == Class::Local) {
             return Reading::Local;
         }
-        let no_answer = |o: &Outcome| matches!(o, Outcome::Mute | Outcome::BadHttp | Outcome::Status(TOO_MANY_REQUESTS));
-        if matches!(marker, Marker::Everywhere | Marker::Cut | Marker::Shunned) || seen.attempts.iter().any(no_answer) {
+        let untold = match marker {
+            Marker::Everywhere | Marker::Cut | Marker::Shunned | Marker::Unheard => true,
+            Marker::Unseen => seen.outcome.class() == Class::Open,
+            Marker::Found | Marker::Absent => false,
+        };
+        let no_answer = |o: &Outcome| matches!(o, Outcome::Mute | Outcome::BadHttp);
+        if untold || seen.attempts.iter().any(no_answer) {
             return Reading::Undecided;
         }
         match seen.attempts.len() {
@@ -240,7 +254,7 @@ impl Expectation {
         let controlled = technique.is_some_and(|t| self.controlled.contains(&t));
         self.undecided.contains(&outcome)
             || (controlled && outcome == Outcome::NotUnderstood)
-            || (self.by_answers && outcome.class() == Class::Closed && !self.accepts(outcome))
+            || (self.by_answers.is_some() && !self.accepts(outcome) && !self.is_contrary(outcome))
     }
 
     /// Refused, but for something else than the check is about: whoever differs from us in that may get in.

@@ -21,7 +21,7 @@
 //!         v       v           v
 //!      metrics  history     report
 //!         \______ web ______/
-//!      beacon, proxy, admin_page: neighbours; they know nothing of checks
+//!      beacon, proxy, admin_page, squid: neighbours; they know nothing of checks
 //!      drill: all of the above once more, on twins of its own that are open and closed on purpose
 //! ```
 //!
@@ -66,6 +66,7 @@ pub mod web;
 pub mod admin_page;
 pub mod beacon;
 pub mod proxy;
+pub mod squid;
 
 // What all share.
 pub mod clock;

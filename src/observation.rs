@@ -439,7 +439,7 @@ pub struct Evidence {
     pub shut_out: bool,
     /// How long the proxy took to grant the tunnel, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub via_overhead_ms: Option<f64>,
+    pub via_grant_ms: Option<f64>,
     /// What the peer said of its check.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer: Option<PeerEvidence>,
@@ -492,8 +492,11 @@ pub enum Marker {
     Absent,
     /// It broke off, or went on past the bound, and has not as far as it was read.
     Cut,
-    /// There was no body to look into.
+    /// There was no body to look into: it ended before.
     Unseen,
+    /// Whoever has the page was not asked, or has not said anything: the request was never sent, never looked at, or answered by
+    /// something in front.
+    Unheard,
     /// The plain request was answered otherwise in the same run: the target may have shut us out for asking.
     Shunned,
 }
@@ -517,7 +520,7 @@ pub struct PeerEvidence {
 }
 
 /// What a Prometheus server said of a series.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct QueryEvidence {
     /// How many series were alive.
     pub series: usize,
@@ -682,12 +685,15 @@ pub struct Observation {
 
 impl Observation {
     /// Folds the attempts at one subject. The deciding attempt is `settled` where one ended the matter,
-    /// else one whose answer was not read whole, else the first open one, else the first local one, else the first that was refused for nothing that the check is
+    /// else one whose answer was not read whole, tells nothing or is of another time, else the first open one, else the first local one, else the
+    /// first that was refused for nothing that the check is
     /// about, else the last.
     /// No attempt at all is a bug of ours, and says so.
     pub fn of(subject: Subject, attempts: Vec<Attempt>, settled: Option<usize>, started_at: Wall) -> Observation {
         let first = |class| attempts.iter().position(|a| a.outcome.class() == class);
-        let untold = attempts.iter().position(|a| matches!(a.evidence.marker, Some(Marker::Cut | Marker::Everywhere)));
+        let stale = |a: &Attempt| a.evidence.query.as_ref().is_some_and(|q| q.stale);
+        let unread = |a: &Attempt| matches!(a.evidence.marker, Some(Marker::Cut | Marker::Everywhere | Marker::Unheard));
+        let untold = attempts.iter().position(|a| unread(a) || stale(a));
         let refused_for = |what| attempts.iter().position(|a| a.evidence.refused_for == Some(what));
         let at = settled
             .or(untold)

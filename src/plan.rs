@@ -184,8 +184,7 @@ impl Check {
     /// Whether a verdict on the other is one on this: the same kind of look from the same place, and the same demands.
     pub fn claims_the_same(&self, other: &Check) -> bool {
         let names = |check: &Check| check.witnesses.iter().map(|witness| witness.name.clone()).collect::<Vec<_>>();
-        self.probe.kind() == other.probe.kind()
-            && self.probe.asked() == other.probe.asked()
+        (&self.probe, self.rooted, &self.resolver) == (&other.probe, other.rooted, &other.resolver)
             && (&self.expectation, &self.open) == (&other.expectation, &other.open)
             && (self.require, names(self)) == (other.require, names(other))
             && (self.source, &self.families, self.attempts) == (other.source, &other.families, other.attempts)

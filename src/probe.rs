@@ -44,7 +44,7 @@ pub use kind::Kind;
 pub use open_proxy::{Form, LEFT_OUT, OpenProxy, Technique};
 pub use peer::Peer;
 pub use ports::Ports;
-pub use promql::{MAX_QUERY, PromQl, is_plain_series};
+pub use promql::{MAX_QUERY, PromQl, Takes, is_plain_series};
 pub use tcp::Tcp;
 pub use tls::{Manner, Tls};
 pub use tunnel::Via;
@@ -64,7 +64,7 @@ const LOOKS_AT_ONCE: usize = 128;
 type Ended = (Outcome, Stage);
 
 /// What to look at, and how.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub enum Probe {
     /// A TCP handshake.
     Tcp(Tcp),
@@ -115,6 +115,11 @@ impl Probe {
             Probe::EgressIp(egress) => egress.via.as_ref(),
             _ => None,
         }
+    }
+
+    /// The proxy on the way, where it is asked for a tunnel: then it is known which address was reached.
+    pub fn tunnel(&self) -> Option<&Via> {
+        self.via().filter(|via| !via.absolute)
     }
 
     /// What the check is about.

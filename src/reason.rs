@@ -10,7 +10,11 @@ use crate::witness::Proof;
 
 /// The sentence for a run: what happened, to whom, seen from where, and what to do.
 pub fn sentence(check: &Check, vantage: &str, verdict: &Verdict, judged: &[Judged], decisive: Option<usize>) -> String {
-    let Some(one) = decisive.and_then(|at| judged.get(at)) else {
+    let one = decisive.and_then(|at| judged.get(at));
+    if matches!(check.probe, Probe::Ports(_)) && verdict.cause() == Cause::Coverage {
+        return ports::not_to_the_end(check, vantage, judged);
+    }
+    let Some(one) = one else {
         return format!(
             "{} of {} was looked at to the end from {vantage}, less than the plan demands; run it again with more time.",
             count(judged.len()),
@@ -19,7 +23,7 @@ pub fn sentence(check: &Check, vantage: &str, verdict: &Verdict, judged: &[Judge
     };
     let from = seen_from(check, vantage);
     let whole = match &check.probe {
-        Probe::Ports(_) => ports::as_a_whole(check, verdict.cause(), judged, one),
+        Probe::Ports(_) => ports::as_a_whole(check, verdict, judged, one),
         _ => None,
     };
     let is_whole = whole.is_some();

@@ -62,6 +62,13 @@ impl Purpose {
 #[derive(Clone)]
 pub struct Key(hmac::Key);
 
+impl PartialEq for Key {
+    fn eq(&self, other: &Key) -> bool {
+        // Equal keys give equal codes; nothing that is ever sent is this short.
+        hmac::verify(&other.0, b"compare", hmac::sign(&self.0, b"compare").as_ref()).is_ok()
+    }
+}
+
 impl Key {
     /// A key of this process alone, where a file is only being looked at.
     ///

@@ -124,9 +124,20 @@ pub fn judge(seen: Observation, claim: Claim<'_>, witnesses: Vec<Testimony>) -> 
 
 impl Judged {
     /// The same in a run that was cut short: it shows no block, since what was still to be seen there may have been open.
+    /// A witness that had no time to run afterwards has not failed.
     #[must_use]
     pub fn cut_short(mut self) -> Judged {
-        if matches!(self.verdict, Verdict::Holds(_)) {
+        let only_late = self.witnesses.iter().all(|(_, t)| matches!(t, Ok(_) | Err(Lapse::NoneAfter)));
+        if matches!(self.verdict, Verdict::Holds(_)) || (self.verdict == Verdict::Unproven(Cause::WitnessFailed) && only_late) {
+            self.verdict = Verdict::Unproven(Cause::Coverage);
+        }
+        self
+    }
+
+    /// The same where those who vouch for it were never heard: only an open door needs nobody.
+    #[must_use]
+    pub fn unheard(mut self) -> Judged {
+        if self.verdict != Verdict::Violated(Cause::Open) {
             self.verdict = Verdict::Unproven(Cause::Coverage);
         }
         self

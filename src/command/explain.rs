@@ -8,6 +8,7 @@ use crate::cli::{EXIT_HOLDS, EXIT_USAGE, Explain};
 use crate::config::did_you_mean;
 use crate::config::duration::show;
 use crate::engine::MAX_ADDRESSES;
+use crate::expectation::MIN_SENT;
 use crate::net::resolve::Resolver;
 use crate::observation::{Family, Outcome, Transport};
 use crate::plan::{ATTEMPT_SPACING, Check, Keys, Loaded, Plan, could_give};
@@ -53,7 +54,7 @@ pub fn of_check(plan: &Plan, check: &Check) -> String {
     line("at most", &at_most(plan, check));
     line("accepts", &listed(&accepted(check)));
     if check.expectation.accepts_silence() {
-        line("", "silence counts only where at least 3 SYNs (of TCP) left this host in each attempt");
+        line("", &silence(check));
     }
     for witness in check.witness_numbers().filter_map(|number| plan.checks.get(number)) {
         line("witness", &of_witness(plan, check, witness));
@@ -116,12 +117,7 @@ fn at_most(plan: &Plan, check: &Check) -> String {
         Hops::Nowhere(_) => "nothing".into(),
     };
     let decoys: Vec<String> = check.families.iter().map(|family| plan.decoy_of(*family).to_string()).collect();
-    match check.probe.transport() {
-        Transport::Tcp => {
-            format!("{whole}; and where something answers without proof of who it is, one to the decoy ({})", listed(&decoys))
-        }
-        Transport::Udp | Transport::Icmp => whole,
-    }
+    format!("{whole}; and where something answers without proof of who it is, one to the decoy ({})", listed(&decoys))
 }
 
 /// Subjects behind one address, times attempts, times what one attempt takes.
@@ -142,6 +138,20 @@ fn accepted(check: &Check) -> Vec<String> {
         words.push(if first == last { format!("status:{first}") } else { format!("status:{first} to status:{last}") });
     }
     words
+}
+
+/// What silence takes to count.
+fn silence(check: &Check) -> String {
+    let packets = match check.probe.transport() {
+        Transport::Tcp => "SYNs",
+        Transport::Udp => "datagrams",
+        Transport::Icmp => "echoes",
+    };
+    let alive = match check.expectation.needs_target_for_silence() {
+        true => ", and with the proof target: who is there may be as silent to strangers",
+        false => "",
+    };
+    format!("silence counts only where at least {MIN_SENT} {packets} left this host in each attempt{alive}")
 }
 
 fn of_witness(plan: &Plan, check: &Check, witness: &Check) -> String {
@@ -176,8 +186,12 @@ fn holds(check: &Check) -> String {
         return "at every address an attempt is accepted".into();
     }
     let witnesses = if check.witnesses.is_empty() { "" } else { ", every witness got through around it" };
-    let proofs = if check.require == ProofSet::NONE { String::new() } else { format!(", and it has {}", proofs(check.require)) };
-    format!("every attempt at every address is accepted{witnesses}{proofs}")
+    let required = if check.require == ProofSet::NONE { String::new() } else { format!(", and it has {}", proofs(check.require)) };
+    let silent = match check.expectation.needs_target_for_silence() && !check.require.has(Proof::Target) {
+        true if check.expectation.accepts_silence() => "; where there is only silence, the proof target too",
+        _ => "",
+    };
+    format!("every attempt at every address is accepted{witnesses}{required}{silent}")
 }
 
 fn violated(check: &Check) -> String {
@@ -186,6 +200,11 @@ fn violated(check: &Check) -> String {
         false => "silence counts where a witness gave a proof",
     };
     let answered = if check.witnesses.is_empty() { "" } else { ", while every witness got through or the answer is authenticated" };
+    if let Some(contrary) = check.expectation.only_violated_by() {
+        return format!(
+            "an attempt ends in {contrary}, whatever the witnesses say; it stays so until a run holds. Nothing else violates it"
+        );
+    }
     match check.expectation.is_inverted() {
         true => format!(
             "an attempt gets in, whatever the witnesses say; it stays so until a run holds. Or it is kept out by an answer that is not \
@@ -197,6 +216,9 @@ fn violated(check: &Check) -> String {
 
 fn unproven(check: &Check) -> String {
     let mut reasons = Vec::new();
+    if check.expectation.only_violated_by().is_some() {
+        reasons.push("there was no answer, or it says neither yes nor no");
+    }
     if check.expectation.is_inverted() {
         reasons.push("the attempts disagree");
         if !check.witnesses.is_empty() {
@@ -212,9 +234,7 @@ fn unproven(check: &Check) -> String {
         reasons.push("the name does not resolve");
     }
     reasons.push("this host could not even try");
-    if check.probe.transport() == Transport::Tcp {
-        reasons.push("the decoy answers too");
-    }
+    reasons.push("the decoy answers too");
     let undecided: Vec<String> = check.expectation.undecided().iter().map(ToString::to_string).collect();
     let undecided = if undecided.is_empty() { String::new() } else { format!("; {} decide nothing", listed(&undecided)) };
     format!("{}{undecided}", reasons.join("; or "))

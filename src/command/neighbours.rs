@@ -4,7 +4,9 @@ use std::path::Path;
 
 use super::console::say;
 use super::services::Services;
-use super::{load, stop_on_signal, usage};
+use super::signals::{Signals, Word};
+use super::watcher::read_anew;
+use super::{load, usage};
 use crate::cli::{EXIT_HOLDS, EXIT_USAGE};
 use crate::plan::{Keys, Loaded, Plan};
 
@@ -15,7 +17,7 @@ pub async fn proxy(file: &Path) -> u8 {
         return usage(&format!("{} has no [proxy] section; write one with `listen` and `allow_from`", file.display()));
     }
     (plan.beacon, plan.admin_page) = (None, None);
-    alone(&plan).await
+    alone(file, &plan).await
 }
 
 /// Runs the beacon of the file.
@@ -28,13 +30,13 @@ pub async fn beacon(file: &Path) -> u8 {
         say(&format!("made the beacon key {}; the monitors that use this beacon need a copy", key.display()));
     }
     (plan.proxy, plan.admin_page) = (None, None);
-    alone(&plan).await
+    alone(file, &plan).await
 }
 
-async fn alone(plan: &Plan) -> u8 {
+async fn alone(file: &Path, plan: &Plan) -> u8 {
     crate::net::raise_descriptor_limit();
-    let mut stop = match stop_on_signal() {
-        Ok(stop) => stop,
+    let signals = match Signals::listen() {
+        Ok(signals) => signals,
         Err(why) => return usage(&why),
     };
     let services = Services::start(plan).await;
@@ -42,7 +44,28 @@ async fn alone(plan: &Plan) -> u8 {
         return usage(&services.failed.join("\nmustnot: "));
     }
     services.lines.iter().for_each(|line| say(line));
-    let _ = stop.wait_for(|stopped| *stopped).await;
-    services.stop(plan.shutdown_grace).await;
+    services.heed(&signals);
+    tokio::select! {
+        () = signals.hear(Word::Leave) => {}
+        () = keep_reloading(file, plan, &services, &signals) => {}
+    }
+    services.stop_when_told(plan.shutdown_grace, &signals).await;
     EXIT_HOLDS
+}
+
+/// Gives the proxy new rules at each SIGHUP; a file that is wrong changes nothing.
+async fn keep_reloading(file: &Path, plan: &Plan, services: &Services, signals: &Signals) {
+    let mut hangups = signals.hangups.clone();
+    while hangups.changed().await.is_ok() {
+        let read = read_anew(file.to_path_buf()).await.and_then(|(_, loaded)| {
+            if plan.proxy.is_none() || loaded.plan.proxy.is_none() {
+                return Err("there is no [proxy], and all else takes a restart".into());
+            }
+            services.reload(&loaded.plan)
+        });
+        if let Err(why) = read {
+            tracing::error!("SIGHUP: nothing is changed, all stays as it was: {why}");
+        }
+    }
+    std::future::pending().await
 }

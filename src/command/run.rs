@@ -1,5 +1,6 @@
 //! `mustnot run`: probe on intervals until told to stop.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +12,9 @@ use tokio::time::Instant;
 use super::console::{Console, Show, say};
 use super::drill::keep_drilling;
 use super::services::Services;
+use super::signals::{Signals, Word};
 use super::watcher::Watcher;
-use super::{load, stop_on_signal, usage};
+use super::{load, usage};
 use crate::cli::{self, EXIT_HOLDS, EXIT_USAGE};
 use crate::drill::kinds;
 use crate::engine::{Course, Engine};
@@ -22,34 +24,41 @@ use crate::plan::{Keys, Loaded, Plan, Source};
 use crate::state::State;
 use crate::web::{self, Web};
 
-/// Runs until SIGTERM or SIGINT.
+/// How long answers of the web listener may take at the very end.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
+/// Runs until SIGTERM or SIGINT; a second one ends it at once.
 pub async fn run(file: &Path, args: &cli::Run) -> u8 {
-    let Ok((source, Loaded { mut plan, created_key, .. })) = load(file, Keys::Create) else { return EXIT_USAGE };
+    let Ok((source, Loaded { plan, created_key, .. })) = load(file, Keys::Create) else { return EXIT_USAGE };
     if let Some(key) = created_key {
         say(&format!("made the beacon key {}; other monitors of this beacon need a copy", key.display()));
     }
-    plan.web = args.listen.or(plan.web);
-    match serve(Arc::new(plan), file, source).await {
+    match serve(plan, args.listen, file, source).await {
         Ok(()) => EXIT_HOLDS,
         Err(why) => usage(&why),
     }
 }
 
-async fn serve(plan: Arc<Plan>, file: &Path, source: Source) -> Result<(), String> {
+async fn serve(mut plan: Plan, listen: Option<SocketAddr>, file: &Path, source: Source) -> Result<(), String> {
     crate::net::raise_descriptor_limit();
-    let stop = stop_on_signal()?;
-    let state = plan.state_dir.as_deref().map(State::open).transpose().map_err(|why| why.to_string())?;
-    let board = Arc::new(Board::new(Engine::about(&plan)));
-    let metrics = Arc::new(Metrics::new(&plan.vantage, Arc::clone(&board))?);
-    let web = match plan.web {
+    let signals = Signals::listen()?;
+    let stop = signals.stop.clone();
+    let web = match listen.or(plan.web) {
         Some(address) => Some(Web::bind(address).await?),
         None => None,
     };
+    if let (Some(proxy), Some(web)) = (&mut plan.proxy, &web) {
+        proxy.own = vec![web.address()];
+    }
+    let plan = Arc::new(plan);
+    let state = plan.state_dir.as_deref().map(State::open).transpose().map_err(|why| why.to_string())?;
+    let board = Arc::new(Board::new(Engine::about(&plan)));
+    let metrics = Arc::new(Metrics::new(&plan.vantage, Arc::clone(&board))?);
     let services = Services::start(&plan).await;
     if !services.failed.is_empty() {
         return Err(services.failed.join("\nmustnot: "));
     }
-    if let Some(stats) = &services.proxy {
+    if let Some(stats) = &services.stats {
         stats.register(metrics.registry()).map_err(|e| format!("cannot register the proxy's metrics: {e}"))?;
     }
     say(&format!(
@@ -66,9 +75,12 @@ async fn serve(plan: Arc<Plan>, file: &Path, source: Source) -> Result<(), Strin
             "  status      http://{address}/\n  metrics     http://{address}/metrics\n  API         http://{address}/api/v1/checks"
         ));
         let state = web::State::new(&plan.vantage, Arc::clone(&board), Arc::clone(&metrics));
-        web_task = Some(tokio::spawn(web.run(state, stop.clone())));
+        // it goes last: how tunnels end is to be seen
+        let (close, closed) = watch::channel(false);
+        web_task = Some((close, tokio::spawn(web.run(state, closed))));
     }
     services.lines.iter().for_each(|line| say(&format!("  {line}")));
+    services.heed(&signals);
 
     if let Some(interval) = plan.drill {
         tokio::spawn(keep_drilling(kinds(&plan), interval, Arc::clone(&metrics), stop.clone()));
@@ -80,27 +92,50 @@ async fn serve(plan: Arc<Plan>, file: &Path, source: Source) -> Result<(), Strin
         let _ = asked.wait_for(|stopped| *stopped).await;
         Instant::now()
     });
-    keep_up(engine, Watcher::new(source, &plan), &metrics, stop, plan.shutdown_grace).await;
+    let watcher = Watcher::new(file, source, &plan, signals.hangups.clone());
+    tokio::select! {
+        () = keep_up(engine, &plan, watcher, &services, &metrics, stop) => {}
+        () = signals.hear(Word::AtOnce) => say("told to stop a second time: what is under way is given up"),
+    }
 
     // One grace for all: first the probes, which may need the neighbours, then the neighbours' own tunnels.
     let deadline = asked.await.unwrap_or_else(|_| Instant::now()) + plan.shutdown_grace;
-    services.stop(deadline.saturating_duration_since(Instant::now())).await;
-    if let Some(task) = web_task {
-        let _ = tokio::time::timeout_at(deadline, task).await;
+    services.stop_when_told(deadline.saturating_duration_since(Instant::now()), &signals).await;
+    if let Some((close, task)) = web_task {
+        let _ = close.send(true);
+        let _ = tokio::time::timeout(LAST_ANSWERS, task).await;
     }
     say("stopped");
     Ok(())
 }
 
-/// Lets one engine follow another as the files of targets change, until told to stop.
-async fn keep_up(mut engine: Arc<Engine>, mut watcher: Watcher, metrics: &Metrics, mut stop: watch::Receiver<bool>, grace: Duration) {
+/// Lets one engine follow another as the configuration and its files of targets change, until told to stop.
+async fn keep_up(
+    mut engine: Arc<Engine>,
+    begun: &Plan,
+    mut watcher: Watcher,
+    services: &Services,
+    metrics: &Metrics,
+    mut stop: watch::Receiver<bool>,
+) {
+    let take = |plan: &Plan| {
+        if plan.vantage != begun.vantage {
+            return Err(format!("vantage is \"{}\" on every record and metric of this process; restart it to change that", begun.vantage));
+        }
+        services.reload(plan)?;
+        let kept = need_a_restart(begun, plan);
+        if !kept.is_empty() {
+            tracing::warn!("{} stay as they were until a restart", kept.join(", "));
+        }
+        Ok(())
+    };
     loop {
         let (tell, course) = watch::channel(Course::Going);
         let steer = async {
             let plan = tokio::select! {
                 biased;
                 _ = stop.wait_for(|stopped| *stopped) => None,
-                plan = watcher.changed(metrics) => Some(plan),
+                plan = watcher.changed(metrics, take) => Some(plan),
             };
             if plan.is_some() {
                 let _ = tell.send(Course::Changing);
@@ -113,10 +148,26 @@ async fn keep_up(mut engine: Arc<Engine>, mut watcher: Watcher, metrics: &Metric
             let _ = tell.send(Course::Stopping);
             None
         };
-        let (next, ()) = join(steer, engine.run(course, grace)).await;
+        let (next, ()) = join(steer, engine.run(course, begun.shutdown_grace)).await;
         let Some(plan) = next else { return };
-        say(&format!("the targets have changed: {} checks from now on", plan.checks.len()));
+        say(&format!("the configuration has changed: {} checks from now on", plan.checks.len()));
         engine = engine.followed_by(plan);
         metrics.reloaded();
     }
+}
+
+/// The keys in which two plans differ and which no reload changes. Those of `[proxy]` say so themselves.
+fn need_a_restart(begun: &Plan, now: &Plan) -> Vec<&'static str> {
+    let beacon = |plan: &Plan| plan.beacon.as_ref().map(|beacon| beacon.listen.clone());
+    let page = |plan: &Plan| plan.admin_page.as_ref().map(|page| (page.listen, page.allow_from.clone(), page.door));
+    let differing = [
+        ("[web]", begun.web != now.web),
+        ("state_dir", begun.state_dir != now.state_dir),
+        ("shutdown_grace", begun.shutdown_grace != now.shutdown_grace),
+        ("[beacon] listen", beacon(begun) != beacon(now)),
+        ("[proxy]", begun.proxy.is_some() != now.proxy.is_some()),
+        ("[admin_page]", page(begun) != page(now)),
+        ("[drill]", begun.drill != now.drill),
+    ];
+    differing.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
 }

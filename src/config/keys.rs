@@ -18,6 +18,7 @@ pub const PROXY: &[&str] = &[
     "listen",
     "egress",
     "allow_from",
+    "proxy_protocol_from",
     "connect_ports",
     "http_ports",
     "allow_private",
@@ -33,6 +34,10 @@ pub const PROXY: &[&str] = &[
     "max_head",
     "access_log",
     "access_log_format",
+    "egress_budget",
+    "drain",
+    "drain_lead",
+    "health_listen",
 ];
 /// Keys of `[drill]`.
 pub const DRILL: &[&str] = &["interval"];
@@ -57,6 +62,7 @@ pub const COMMON: &[&str] = &[
 /// Keys of some kinds of check only.
 pub const OWN: &[(&str, &[Kind])] = &[
     ("via", &[Kind::Http, Kind::EgressIp]),
+    ("via_method", &[Kind::Http, Kind::EgressIp]),
     ("via_user", &[Kind::Http, Kind::EgressIp]),
     ("via_password_file", &[Kind::Http, Kind::EgressIp]),
     ("method", &[Kind::Http]),
@@ -98,10 +104,8 @@ pub const OWN: &[(&str, &[Kind])] = &[
 const UNBUILT_SECTIONS: &[&str] = &["alert"];
 /// The same of `[web]`.
 const UNBUILT_WEB: &[&str] = &["cert_file", "key_file", "client_ca_file", "basic_auth"];
-/// The same of `[proxy]`.
-const UNBUILT_PROXY: &[&str] = &["proxy_protocol_from", "egress_budget", "drain", "drain_lead", "health_listen"];
 /// The same of a check.
-const UNBUILT_CHECK: &[&str] = &["template", "allow_targets", "via_method"];
+const UNBUILT_CHECK: &[&str] = &["template", "allow_targets"];
 /// Kinds that the specification knows and this version has not built.
 pub const UNBUILT_KINDS: &[&str] = &[];
 
@@ -138,7 +142,7 @@ pub fn vet_admin_page(page: &Section<'_, '_>) {
 
 /// Notes every unknown key of `[proxy]`.
 pub fn vet_proxy(proxy: &Section<'_, '_>) {
-    vet(proxy, PROXY, UNBUILT_PROXY, |_| None);
+    vet(proxy, PROXY, &[], |_| None);
 }
 
 /// Notes every unknown key of `[defaults]`.

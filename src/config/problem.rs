@@ -68,7 +68,7 @@ impl Problem {
 }
 
 /// The text with its control characters written out: a message is one line, whatever the file holds.
-fn printable(text: &str) -> String {
+pub fn printable(text: &str) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut shown, c| {
         if c.is_control() {
             shown.extend(c.escape_default())

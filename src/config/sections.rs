@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::dns::Dns;
+use super::duration::show;
 use super::keys;
 use super::problem::At;
 use super::reader::{Section, listed};
@@ -15,7 +16,7 @@ use super::value::{
     client_cert_name, filled, parse_address, parse_alpn, parse_base, parse_beacon, parse_client_cert, parse_decoy, parse_door,
     parse_family, parse_host_port, parse_hosts, parse_http_version, parse_kind, parse_label, parse_listen, parse_log, parse_method,
     parse_name, parse_proof, parse_query, parse_resolver, parse_runbook, parse_scope, parse_severity, parse_sha256, parse_technique,
-    parse_url, parse_user, parse_variants, parse_version, parse_via,
+    parse_url, parse_user, parse_variants, parse_version, parse_via, parse_via_method,
 };
 use super::written::{
     AdminPage, Beacon, Check, Common, Expect, File, Http, MAX_LABELS, OpenProxy, Own, Peer, Ports, PromQl, Tls, Tried, Via,
@@ -59,8 +60,10 @@ impl File {
         let web = top.table("web").and_then(|web| read_web(&web, &mut listeners));
         let beacon = top.table("beacon").map(|beacon| read_beacon(&beacon, &mut listeners));
         let mut proxy = top.table("proxy").map(|proxy| read_proxy(&proxy, &mut listeners));
-        if let (Some(proxy), Some(web)) = (&mut proxy, &web) {
-            proxy.own = vec![web.value];
+        let shutdown_grace = top.duration("shutdown_grace", Duration::ZERO);
+        if let Some(proxy) = &mut proxy {
+            proxy.settings.own = web.iter().map(|web| web.value).collect();
+            proxy.drain_within(shutdown_grace.as_ref().map(|grace| grace.value), top);
         }
         File {
             vantage: top.public_string_of("vantage", "\"office\"", |text| parse_name(text, "-_.")),
@@ -68,14 +71,14 @@ impl File {
             linger: top.duration("linger", Duration::ZERO),
             decoy: top.one_or_list("decoy", "\"192.0.2.1\"", parse_decoy).map_or(Vec::new(), |d| one_a_family(top, d)),
             state_dir: top.parsed("state_dir", "\"/var/lib/mustnot\"", filled),
-            shutdown_grace: top.duration("shutdown_grace", Duration::ZERO),
+            shutdown_grace,
             defaults: top.table("defaults").map_or_else(Common::default, |defaults| {
                 keys::vet_defaults(&defaults);
                 read_common(&defaults)
             }),
             web,
             beacon,
-            proxy,
+            proxy: proxy.map(|proxy| proxy.settings),
             drill: top.table("drill").and_then(|drill| {
                 keys::vet_drill(&drill);
                 drill.require("interval", "write interval = \"1h\"");
@@ -114,7 +117,27 @@ fn read_admin_page(page: &Section<'_, '_>, listeners: &mut Vec<At<SocketAddr>>) 
     AdminPage { listen, allow_from: networks(page, "allow_from"), door }
 }
 
-fn read_proxy(proxy: &Section<'_, '_>, listeners: &mut Vec<At<SocketAddr>>) -> proxy::Settings {
+/// `[proxy]`, and what of it hangs on the rest of the file.
+struct Proxy {
+    settings: proxy::Settings,
+    drain: Option<At<Duration>>,
+    drain_lead: Option<At<Duration>>,
+}
+
+impl Proxy {
+    /// Tunnels may take as long as everything else at the end, and a fifth of that is for the load balancer, unless it is said otherwise.
+    fn drain_within(&mut self, grace: Option<Duration>, top: &Section<'_, '_>) {
+        let drain = self.drain.as_ref().map(|drain| drain.value).or(grace).unwrap_or(self.settings.drain);
+        if let Some(lead) = self.drain_lead.as_ref().filter(|lead| lead.value > drain) {
+            let message = format!("is longer than drain, which is {} and has it within; write a shorter one, such as \"5s\"", show(drain));
+            top.context().wrong(&lead.place, message);
+        }
+        let lead = self.drain_lead.as_ref().map_or(self.settings.drain_lead.min(drain / 5), |lead| lead.value);
+        (self.settings.drain, self.settings.drain_lead) = (drain, lead);
+    }
+}
+
+fn read_proxy(proxy: &Section<'_, '_>, listeners: &mut Vec<At<SocketAddr>>) -> Proxy {
     keys::vet_proxy(proxy);
     proxy.require("listen", "write listen = [\"127.0.0.1:3128\"]");
     let mut settings = proxy::Settings::new();
@@ -129,14 +152,13 @@ fn read_proxy(proxy: &Section<'_, '_>, listeners: &mut Vec<At<SocketAddr>>) -> p
         settings.egress = one_a_family(proxy, egress).into_iter().map(|a| a.value).collect();
     }
     settings.allow_from = networks(proxy, "allow_from");
+    settings.proxy_protocol_from = networks(proxy, "proxy_protocol_from");
     settings.allow_private = networks(proxy, "allow_private");
     if let Some(ports) = proxy.ports("connect_ports") {
         settings.connect_ports = port_set(proxy, ports);
     }
-    if let Some(ports) = proxy.ports("http_ports")
-        && !ports.value.is_empty()
-    {
-        proxy.context().wrong(&ports.place, keys::not_built("the proxy's absolute form (http_ports)"));
+    if let Some(ports) = proxy.ports("http_ports") {
+        settings.http_ports = port_set(proxy, ports);
     }
     set(&mut settings.deny_to, proxy.one_or_list("deny_to", "\".example.com\"", str::parse).map(values));
     set(&mut settings.allow_to, proxy.one_or_list("allow_to", "\".example.com\"", str::parse).map(values));
@@ -150,7 +172,21 @@ fn read_proxy(proxy: &Section<'_, '_>, listeners: &mut Vec<At<SocketAddr>>) -> p
     set(&mut settings.max_head, proxy.integer("max_head", HEAD));
     set(&mut settings.access_log, proxy.parsed("access_log", "\"-\"", |text| parse_log(text, proxy.context().base_dir)));
     set(&mut settings.access_log_format, proxy.parsed("access_log_format", "\"squid\"", str::parse));
-    settings
+    set(&mut settings.egress_budget, proxy.parsed("egress_budget", "\"2.5GB/h\"", str::parse).map(|b| b.map(Some)));
+    if let Some(listen) = proxy.one_or_list("health_listen", "\"0.0.0.0:3129\"", parse_listen) {
+        settings.health_listen = listen.value.iter().map(|a| a.value).collect();
+        listeners.extend(listen.value);
+        let inside = |net: &&IpNet| proxy::address::refused(net.addr(), &[]).is_some();
+        if let (true, Some(net)) = (settings.proxy_protocol_from.is_empty(), settings.allow_from.iter().find(inside)) {
+            let message = format!(
+                "is for a load balancer, and {net} of allow_from may be its address: one that does not keep the client's address (a Network Load \
+                 Balancer with address targets does not by default) would let in everybody; then write proxy_protocol_from, and keep an open-proxy \
+                 check on the balancer"
+            );
+            proxy.context().hint(&listen.place, message);
+        }
+    }
+    Proxy { settings, drain: proxy.duration("drain", Duration::ZERO), drain_lead: proxy.duration("drain_lead", Duration::ZERO) }
 }
 
 fn set<T>(field: &mut T, written: Option<At<T>>) {
@@ -485,6 +521,7 @@ fn read_beacons(section: &Section<'_, '_>) -> Vec<At<Url>> {
 fn read_via(section: &Section<'_, '_>) -> Via {
     Via {
         proxy: section.parsed("via", "\"http://proxy.example.com:3128\"", parse_via),
+        absolute: section.parsed("via_method", "\"connect\"", parse_via_method),
         user: section.parsed("via_user", "\"monitor\"", parse_user),
         password_file: section.parsed("via_password_file", "\"proxy.password\"", filled),
     }
@@ -497,7 +534,15 @@ fn read_tls(section: &Section<'_, '_>) -> Tls {
         ca_file: section.parsed("ca_file", "\"ca.pem\"", filled),
         client_cert_file: section.parsed("client_cert_file", "\"client.pem\"", filled),
         client_key_file: section.parsed("client_key_file", "\"client.key\"", filled),
-        alpn: section.list("alpn", "\"http/1.1\"", parse_alpn),
+        alpn: section.list("alpn", "\"http/1.1\"", parse_alpn).and_then(|list| {
+            if list.value.is_empty() && !section.holds_problem_at(&list.place) {
+                section
+                    .context()
+                    .wrong(&list.place, "is empty, which offers nothing; write [\"http/1.1\"], or leave it out for the default");
+            }
+            let list = unique(section, list, Clone::clone);
+            (!list.value.is_empty()).then_some(list)
+        }),
         min_version: section.parsed("min_version", "\"1.2\"", parse_version),
         max_version: section.parsed("max_version", "\"1.3\"", parse_version),
         client_certs: section.list("client_certs", "\"none\"", parse_client_cert).and_then(|list| {

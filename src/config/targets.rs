@@ -35,7 +35,7 @@ pub(super) struct Target {
 }
 
 /// A group of `file_sd` (Prometheus documentation, `<file_sd_config>`).
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Group {
     targets: Vec<String>,
@@ -148,6 +148,10 @@ pub fn matching(path: &Path) -> Result<Vec<PathBuf>, String> {
 
 fn groups(file: &Path) -> Result<Vec<Group>, String> {
     let cannot = |e: std::io::Error| format!("{} cannot be read ({e})", file.display());
+    if !fs::metadata(file).map_err(cannot)?.is_file() {
+        // A pipe would be waited for, and with it every check.
+        return Err(format!("{} is not a file; write the name of one", file.display()));
+    }
     let mut text = String::new();
     fs::File::open(file).map_err(cannot)?.take(MAX_FILE + 1).read_to_string(&mut text).map_err(cannot)?;
     if text.len() as u64 > MAX_FILE {
@@ -174,6 +178,10 @@ fn expand(text: &str) -> Result<Vec<String>, String> {
         Some((net, port))
     });
     let Some((net, port)) = network else { return Ok(vec![text.to_string()]) };
+    if net != net.trunc() {
+        let meant = if net.addr().is_ipv4() { net.trunc().to_string() } else { format!("[{}]", net.trunc()) };
+        return Err(format!("\"{text}\" has bits set behind its prefix; write \"{meant}:{port}\""));
+    }
     let bits = net.max_prefix_len() - net.prefix_len();
     if bits > MAX_TARGETS.ilog2() as u8 {
         return Err(format!("\"{text}\" is 2^{bits} targets; write at most {MAX_TARGETS}, a network of /{} or smaller", {
@@ -222,6 +230,9 @@ mod tests {
         assert_eq!(expand("https://admin.example.com/a/24:x").unwrap(), ["https://admin.example.com/a/24:x"]);
         assert_eq!(expand("10.0.0.0/22:1").map(|all| all.len()), Ok(1024));
         assert!(expand("10.0.0.0/21:1").unwrap_err().contains("/22 or smaller"));
+        assert_eq!(expand("10.0.0.5/24:22"), Err("\"10.0.0.5/24:22\" has bits set behind its prefix; write \"10.0.0.0/24:22\"".into()));
+        assert_eq!(expand("[2001:db8::5]:22").unwrap(), ["[2001:db8::5]:22"]);
+        assert!(expand("[2001:db8::5/126]:22").unwrap_err().ends_with("write \"[2001:db8::4/126]:22\""));
         assert!(expand("").is_err() && expand("a\nb:1").is_err());
     }
 
@@ -232,6 +243,21 @@ mod tests {
         for bad in ["", "{}", "[1]", r#"[{"targets": "a:1"}]"#, r#"[{"targets": ["a:1"], "label": {}}]"#, r#"[{"targets": [1]}]"#] {
             assert!(of_json(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn nobody_waits_for_what_is_no_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("targets.json");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let (told, heard) = std::sync::mpsc::channel();
+        std::thread::spawn({
+            let pipe = pipe.clone();
+            move || told.send(groups(&pipe).map(|_| ()).unwrap_err())
+        });
+        let why = heard.recv_timeout(std::time::Duration::from_secs(30)).expect("it waits for whoever writes into the pipe");
+        assert!(why.ends_with("targets.json is not a file; write the name of one"), "{why}");
+        assert!(groups(folder.path()).unwrap_err().contains("is not a file"));
     }
 
     proptest! {

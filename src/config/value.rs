@@ -211,6 +211,15 @@ pub fn parse_beacon(text: &str) -> Result<Url, String> {
     }
 }
 
+/// How a proxy is asked: whether in absolute form.
+pub fn parse_via_method(text: &str) -> Result<bool, String> {
+    match text {
+        "connect" => Ok(false),
+        "absolute" => Ok(true),
+        _ => Err(format!("\"{text}\" is not a way to ask a proxy; write \"connect\" or \"absolute\"")),
+    }
+}
+
 /// A proxy to go through.
 pub fn parse_via(text: &str) -> Result<HostPort, String> {
     let Some(rest) = text.strip_prefix("http://") else {

@@ -292,10 +292,12 @@ impl Tried {
     }
 }
 
-/// `via`, `via_user`, `via_password_file`
+/// `via`, `via_method`, `via_user`, `via_password_file`
 pub struct Via {
     /// `via`
     pub proxy: Option<At<HostPort>>,
+    /// `via_method`: whether it is `absolute`
+    pub absolute: Option<At<bool>>,
     /// `via_user`
     pub user: Option<At<String>>,
     /// `via_password_file`

@@ -65,7 +65,7 @@ impl Twins {
         let nowhere = SocketAddr::from((WITNESSES, 0));
         let mut twins = Twins { tasks: JoinSet::new(), stop, closed: Vec::new(), alive: nowhere, dead: nowhere, key: key.clone() };
         twins.alive = twins.serve(WITNESSES, Manner::Mute)?;
-        twins.dead = twins.refuse(WITNESSES)?;
+        twins.dead = twins.refuse(WITNESSES, Type::STREAM)?;
         Ok(twins)
     }
 
@@ -84,7 +84,7 @@ impl Twins {
     pub(super) async fn scenes(&mut self, kind: Kind) -> Result<Vec<Scene>, String> {
         match kind {
             Kind::Tcp => {
-                let (open, closed) = (self.serve(TWINS, Manner::Mute)?, self.refuse(TWINS)?);
+                let (open, closed) = (self.serve(TWINS, Manner::Mute)?, self.refuse(TWINS, Type::STREAM)?);
                 Ok(inverted("tcp", &open.to_string(), &closed.to_string(), ""))
             }
             Kind::Tls => {
@@ -116,7 +116,7 @@ impl Twins {
                 Ok(scenes(scene(zero), scene(one), scene(mute)))
             }
             Kind::Udp => {
-                let (open, closed) = (self.answers(TWINS, |question| Some(question.to_vec()))?, self.refuse_datagrams(TWINS)?);
+                let (open, closed) = (self.answers(TWINS, |question| Some(question.to_vec()))?, self.refuse(TWINS, Type::DGRAM)?);
                 Ok(inverted("udp", &open.to_string(), &closed.to_string(), "payload = \"dns\"\n"))
             }
             Kind::Icmp => {
@@ -134,7 +134,7 @@ impl Twins {
                 Ok(scenes(check(open, "alive"), check(closed, "alive"), check(closed, "dead")))
             }
             Kind::Ports => {
-                let (open, closed) = (self.serve(TWINS, Manner::Mute)?, self.refuse(TWINS)?);
+                let (open, closed) = (self.serve(TWINS, Manner::Mute)?, self.refuse(TWINS, Type::STREAM)?);
                 let sweep = |witness: &str, ports: &[u16]| blocked("ports", &TWINS.to_string(), witness, &format!("ports = {ports:?}\n"));
                 let (both, alone) = ([open.port(), closed.port()], [closed.port()]);
                 Ok(scenes(sweep("alive", &both), sweep("alive", &alone), sweep("dead", &alone)))
@@ -189,25 +189,15 @@ impl Twins {
         Ok(address)
     }
 
-    /// A port that refuses: it is taken, and nobody listens there.
-    fn refuse(&mut self, ip: Ipv4Addr) -> Result<SocketAddr, String> {
+    /// A port that refuses: it is taken, and nobody listens there. For datagrams it has a peer, and takes none from others, which the
+    /// kernel tells them (udp(7)).
+    fn refuse(&mut self, ip: Ipv4Addr, kind: Type) -> Result<SocketAddr, String> {
         let bind = || {
-            let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+            let socket = Socket::new(Domain::IPV4, kind, None)?;
             socket.bind(&SocketAddr::from((ip, 0)).into())?;
-            let address = socket.local_addr()?.as_socket();
-            Ok((socket, address.ok_or(std::io::ErrorKind::AddrNotAvailable)?))
-        };
-        let (socket, address) = bind().map_err(|e: std::io::Error| cannot("take a port", ip, &e))?;
-        self.closed.push(socket);
-        Ok(address)
-    }
-
-    /// The same for datagrams: a socket that has a peer takes none from others, and the kernel says so (udp(7)).
-    fn refuse_datagrams(&mut self, ip: Ipv4Addr) -> Result<SocketAddr, String> {
-        let bind = || {
-            let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
-            socket.bind(&SocketAddr::from((ip, 0)).into())?;
-            socket.connect(&self.dead.into())?;
+            if kind == Type::DGRAM {
+                socket.connect(&self.dead.into())?;
+            }
             let address = socket.local_addr()?.as_socket();
             Ok((socket, address.ok_or(std::io::ErrorKind::AddrNotAvailable)?))
         };
@@ -232,11 +222,12 @@ impl Twins {
             connect_ports: PortSet::parse([beacon.port().to_string().as_str()])?,
             allow_private: here,
             access_log: LogTarget::File(PathBuf::from("/dev/null")),
+            drain: Duration::ZERO,
             ..Settings::new()
         };
         let proxy = Proxy::bind(settings).await?;
         let address = proxy.addresses().first().copied().ok_or("the proxy has no address")?;
-        self.tasks.spawn(proxy.run(self.stop.subscribe(), Duration::ZERO));
+        self.tasks.spawn(proxy.run(self.stop.subscribe()));
         Ok(address)
     }
 }

@@ -143,7 +143,7 @@ impl Engine {
             // No tunnel carries datagrams.
             (Transport::Udp, _) => false,
         };
-        if witness.probe.via().is_none() || !same {
+        if witness.probe.tunnel().is_none() || !same {
             return Vec::new();
         }
         // Many subjects may be about one address, by one variant each.

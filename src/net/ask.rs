@@ -13,7 +13,7 @@ use socket2::Socket;
 use tokio::io::{Interest, Ready};
 use tokio::time::Instant;
 
-use super::connect::{drain_errors_about, explain_local, explain_ours, local};
+use super::connect::{drain_errors_about, explain_local, explain_ours, local, whom};
 use super::failure;
 use super::pace::{Pace, SPACING};
 use super::sys::{unsent, watch};
@@ -156,12 +156,14 @@ fn silent(socket: &Socket, to: SocketAddr, asked: u32, evidence: &mut Evidence) 
     if unsent(socket.as_fd()).is_ok_and(|bytes| bytes > 0) {
         evidence.datagrams_sent = Some(0);
         evidence.detail = Some(format!(
-            "what was sent to {to} has not left this host: the next hop does not answer ARP or ND, or the link is overloaded; look at `ip neigh`"
+            "what was sent to {} has not left this host: the next hop does not answer ARP or ND, or the link is overloaded; look at `ip neigh`",
+            whom(to)
         ));
         return Outcome::LocalError;
     }
     if asked == 0 {
-        evidence.detail = Some(format!("nothing could be sent to {to}: the socket's buffer stayed full; see what else its host runs"));
+        evidence.detail =
+            Some(format!("nothing could be sent to {}: the socket's buffer stayed full; see what else its host runs", whom(to)));
         return Outcome::LocalError;
     }
     Outcome::Timeout
@@ -176,7 +178,9 @@ fn is_news_of_the_network(error: &io::Error) -> bool {
 pub fn not_even_begun(call: &str, to: SocketAddr, source: Option<IpAddr>, error: &io::Error, evidence: &mut Evidence) -> Outcome {
     evidence.errno = Some(failure::name(error));
     evidence.detail = Some(match error.raw_os_error() {
-        Some(libc::EMSGSIZE) => format!("{call} to {to}: {error}; the datagram is larger than this host's link takes: look at its MTU"),
+        Some(libc::EMSGSIZE) => {
+            format!("{call} to {}: {error}; the datagram is larger than this host's link takes: look at its MTU", whom(to))
+        }
         _ => explain_local(call, to, source, error),
     });
     Outcome::LocalError

@@ -79,6 +79,11 @@ pub(super) fn start(to: SocketAddr, source: Option<IpAddr>) -> Result<Socket, Fa
     }
 }
 
+/// Whom a message is about: what has no port, as an echo, is not shown with one.
+pub(super) fn whom(to: SocketAddr) -> String {
+    if to.port() == 0 { to.ip().to_string() } else { to.to_string() }
+}
+
 pub(super) fn explain_local(call: &str, to: SocketAddr, source: Option<IpAddr>, error: &io::Error) -> String {
     let from = source.map_or(String::new(), |s| format!(" from {s}"));
     let hint = match error.raw_os_error() {
@@ -90,7 +95,7 @@ pub(super) fn explain_local(call: &str, to: SocketAddr, source: Option<IpAddr>, 
         Some(libc::EAFNOSUPPORT) => "this host lacks that address family, or `source` is of the other one",
         _ => "this host could not even try",
     };
-    format!("{call} to {to}{from}: {error}; {hint}")
+    format!("{call} to {}{from}: {error}; {hint}", whom(to))
 }
 
 /// Waits until the handshake is over, one way or another, or the deadline has passed.
@@ -187,7 +192,8 @@ pub(super) fn explain_ours(to: SocketAddr, evidence: &mut Evidence) {
             .last()
             .map_or("this host failed".into(), |i| format!("this host itself answered with ICMP {}/{}", i.kind, i.code));
         evidence.detail = Some(format!(
-            "{what} for {to}: its own firewall, or a next hop that does not answer ARP or ND; look at `nft list ruleset` and `ip neigh`"
+            "{what} for {}: its own firewall, or a next hop that does not answer ARP or ND; look at `nft list ruleset` and `ip neigh`",
+            whom(to)
         ));
     }
 }

@@ -20,8 +20,9 @@ use crate::observation::{Evidence, Outcome};
 pub const ALPN: &str = "h2";
 /// The longest list of response headers that is taken, as for HTTP/1.1.
 const MAX_HEADERS: u32 = 32 * 1024;
-/// Bytes that are kept of what came first, to tell what is spoken by somebody who does not speak HTTP/2.
-const FIRST: usize = 4096;
+/// Bytes that are kept of what came first, to tell what is spoken by somebody who does not speak HTTP/2: more than the library
+/// reads at once, so that nothing of an answer in HTTP/1 is lost to it.
+const FIRST: usize = 16 * 1024;
 
 /// One request.
 #[derive(Debug, Clone, Copy)]
@@ -42,26 +43,53 @@ pub struct Request<'a> {
     pub body: usize,
 }
 
-/// Sends the request and reads the answer, until `deadline`; `early` is what was read of the stream already.
+/// How a request ended that has no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NoAnswer {
+    /// What happened.
+    pub outcome: Outcome,
+    /// Whether the server has looked at the request.
+    pub heard: Heard,
+}
+
+/// What an end without an answer says of the request (RFC 9113 section 8.7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
+    /// The server ended this very request: RST_STREAM.
+    Yes,
+    /// By its own word it has not looked at it: REFUSED_STREAM, or a GOAWAY that names an earlier stream as the last.
+    No,
+    /// It does not say: the connection ended, or time was up.
+    Unknown,
+}
+
+impl NoAnswer {
+    fn of(outcome: Outcome) -> NoAnswer {
+        NoAnswer { outcome, heard: Heard::Unknown }
+    }
+}
+
+/// Sends the request and reads the answer, until `deadline`; `early` is what was read of the stream already. Who knows no HTTP/2
+/// may answer in HTTP/1: that is an answer, too.
 ///
 /// # Errors
 /// `reset`, `closed` or `mute` where no final head came, by TCP or by a frame; `bad-http` for what is not HTTP;
 /// `local-error` for a request that HTTP/2 cannot carry, or that the server wants by HTTP/1.1 only.
 pub async fn exchange<S>(
-    stream: S,
+    mut stream: S,
     early: Vec<u8>,
     request: Request<'_>,
     deadline: Instant,
     evidence: &mut Evidence,
-) -> Result<(Head, Body), Outcome>
+) -> Result<(Head, Body), NoAnswer>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let asked = written(&request).map_err(|why| {
         evidence.detail = Some(format!("HTTP/2 cannot carry this request: {why}; write alpn = [\"http/1.1\"]"));
-        Outcome::LocalError
+        NoAnswer::of(Outcome::LocalError)
     })?;
-    let tap = Tap { stream, early: io::Cursor::new(early), seen: Arc::default() };
+    let tap = Tap { stream: &mut stream, early: io::Cursor::new(early), seen: Arc::default() };
     let seen = Arc::clone(&tap.seen);
     let mut head = None;
     let asking = async {
@@ -76,10 +104,21 @@ where
         Ok(connection.body(body, request.body).await)
     };
     let ended: Result<Result<Body, h2::Error>, _> = timeout_at(deadline, asking).await;
-    let Some(head) = head else { return Err(without_head(ended.ok().and_then(Result::err), &seen, deadline, evidence).await) };
+    let Some(head) = head else {
+        let Some(error) = ended.ok().and_then(Result::err) else { return Err(NoAnswer::of(Outcome::Mute)) };
+        let seen = std::mem::take(&mut *seen.lock().unwrap_or_else(PoisonError::into_inner));
+        if !seen.first.starts_with(b"HTTP/1.") {
+            return Err(without_head(&error, &seen, request.stream, evidence));
+        }
+        let cut = seen.first.len() == FIRST;
+        let head = http::read_head(&mut stream, seen.first, deadline, evidence).await;
+        let head = head.map_err(|_| NoAnswer::of(Outcome::BadHttp))?;
+        let body = if request.body > 0 { http::read_body(&mut stream, &head, request.body, deadline).await } else { Body::default() };
+        return Ok((head, Body { whole: body.whole && !cut, ..body }));
+    };
     note_head(&head, evidence);
     if !(200..=599).contains(&head.status) {
-        return Err(Outcome::BadHttp);
+        return Err(NoAnswer::of(Outcome::BadHttp));
     }
     evidence.status = Some(head.status);
     // A body whose end did not come in time was not read whole.
@@ -102,56 +141,58 @@ fn is_of_connection(name: &str) -> bool {
         .any(|own| name.eq_ignore_ascii_case(own))
 }
 
-/// What it means that no final head came.
-async fn without_head(error: Option<h2::Error>, seen: &Arc<Mutex<Seen>>, deadline: Instant, evidence: &mut Evidence) -> Outcome {
-    let Some(error) = error else { return Outcome::Mute };
-    let seen = std::mem::take(&mut *seen.lock().unwrap_or_else(PoisonError::into_inner));
-    let ended_by = if error.is_remote() && error.is_reset() {
-        Some((Outcome::Reset, error.reason().unwrap_or(Reason::NO_ERROR)))
-    } else {
-        // What the library says of a connection that broke is that it broke, though a GOAWAY came first.
-        goaway(&seen.first).or(error.reason().filter(|_| error.is_remote())).map(|reason| (Outcome::Closed, reason))
+/// What it means that no final head came, and that what came is not HTTP/1.
+fn without_head(error: &h2::Error, seen: &Seen, stream: u32, evidence: &mut Evidence) -> NoAnswer {
+    // What the library says of a connection that broke is that it broke, though a GOAWAY came first.
+    let ended_by = match goaway(&seen.first) {
+        _ if error.is_remote() && error.is_reset() => match error.reason().unwrap_or(Reason::NO_ERROR) {
+            Reason::REFUSED_STREAM => Some((Outcome::Reset, Reason::REFUSED_STREAM, Heard::No)),
+            reason => Some((Outcome::Reset, reason, Heard::Yes)),
+        },
+        Some((last, reason)) => Some((Outcome::Closed, reason, if last < stream { Heard::No } else { Heard::Unknown })),
+        None => error.reason().filter(|_| error.is_remote()).map(|reason| (Outcome::Closed, reason, Heard::Unknown)),
     };
-    if let Some((outcome, reason)) = ended_by {
+    if let Some((outcome, reason, heard)) = ended_by {
         let frame = if outcome == Outcome::Reset { "RST_STREAM" } else { "GOAWAY" };
         if reason == Reason::HTTP_1_1_REQUIRED {
             evidence.detail = Some(format!("{frame}: it answers this request by HTTP/1.1 only; write alpn = [\"http/1.1\"]"));
-            return Outcome::LocalError;
+            return NoAnswer::of(Outcome::LocalError);
         }
         evidence.detail = Some(format!("{frame} with {}", name(reason)));
-        return outcome;
-    }
-    if seen.first.starts_with(b"HTTP/1.") {
-        // Somebody who knows no HTTP/2 says so in the HTTP that he knows.
-        return match http::read_head(&mut seen.first.as_slice(), Vec::new(), deadline, evidence).await {
-            Ok(head) => Outcome::Status(head.status),
-            Err(_) => Outcome::BadHttp,
-        };
+        return NoAnswer { outcome, heard };
     }
     if error.is_library() {
         http::note_head(&seen.first, evidence);
         evidence.detail = Some(format!("what came is not HTTP/2: {}", error.reason().map_or("unknown", name)));
-        return Outcome::BadHttp;
+        return NoAnswer::of(Outcome::BadHttp);
     }
-    if let Some(failed) = seen.failed {
-        return tls::refusal(&failed, evidence);
+    if let Some(failed) = &seen.failed {
+        return NoAnswer::of(tls::refusal(failed, evidence));
     }
-    if seen.ended { Outcome::Closed } else { Outcome::BadHttp }
+    NoAnswer::of(if seen.ended { Outcome::Closed } else { Outcome::BadHttp })
 }
 
-/// The reason of the GOAWAY among these frames (RFC 9113 sections 4.1 and 6.8), as far as they are whole.
-fn goaway(mut frames: &[u8]) -> Option<Reason> {
+/// The last stream and the reason of the newest GOAWAY among these frames (RFC 9113 sections 4.1 and 6.8), as far as they are whole:
+/// who means to end soon may say so twice, and only the second one names the last stream.
+fn goaway(mut frames: &[u8]) -> Option<(u32, Reason)> {
     const GOAWAY: u8 = 7;
-    loop {
-        let (head, rest) = frames.split_first_chunk::<9>()?;
+    const STREAM: u32 = u32::MAX >> 1;
+    let mut newest = None;
+    while let Some((head, rest)) = frames.split_first_chunk::<9>() {
         let [a, b, c, kind, ..] = *head;
-        let length = usize::try_from(u32::from_be_bytes([0, a, b, c])).ok()?;
-        let payload = rest.get(..length)?;
-        if kind == GOAWAY {
-            return Some(u32::from_be_bytes(*payload.get(4..)?.first_chunk()?).into());
+        let Some((payload, more)) = usize::try_from(u32::from_be_bytes([0, a, b, c])).ok().and_then(|length| rest.split_at_checked(length))
+        else {
+            break;
+        };
+        if kind == GOAWAY
+            && let Some((last, rest)) = payload.split_first_chunk::<4>()
+            && let Some(reason) = rest.first_chunk::<4>()
+        {
+            newest = Some((u32::from_be_bytes(*last) & STREAM, u32::from_be_bytes(*reason).into()));
         }
-        frames = rest.get(length..)?;
+        frames = more;
     }
+    newest
 }
 
 /// A reason's name (RFC 9113 section 7).
@@ -352,7 +393,7 @@ mod tests {
     use super::*;
 
     /// What the exchange comes to with whoever `serve` is.
-    async fn with<F>(serve: impl FnOnce(DuplexStream) -> F, limit: usize) -> (Result<(Head, Body), Outcome>, Evidence)
+    async fn with<F>(serve: impl FnOnce(DuplexStream) -> F, limit: usize) -> (Result<(Head, Body), NoAnswer>, Evidence)
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -434,7 +475,20 @@ mod tests {
             9,
         )
         .await;
-        assert_eq!((ended.err(), evidence.detail.as_deref()), (Some(Outcome::Reset), Some("RST_STREAM with REFUSED_STREAM")));
+        let no = |outcome, heard| Some(NoAnswer { outcome, heard });
+        let refused = no(Outcome::Reset, Heard::No);
+        assert_eq!((ended.err(), evidence.detail.as_deref()), (refused, Some("RST_STREAM with REFUSED_STREAM")));
+        let (ended, evidence) = with(
+            |stream| async {
+                let (connection, mut respond, _) = accept(stream).await;
+                respond.send_reset(Reason::CANCEL);
+                go_on(connection).await;
+            },
+            9,
+        )
+        .await;
+        let cancelled = no(Outcome::Reset, Heard::Yes);
+        assert_eq!((ended.err(), evidence.detail.as_deref()), (cancelled, Some("RST_STREAM with CANCEL")));
         let (ended, evidence) = with(
             |stream| async {
                 let (mut connection, _respond, _) = accept(stream).await;
@@ -444,7 +498,8 @@ mod tests {
             9,
         )
         .await;
-        assert_eq!((ended.err(), evidence.detail.as_deref()), (Some(Outcome::Closed), Some("GOAWAY with ENHANCE_YOUR_CALM")));
+        let gone = no(Outcome::Closed, Heard::Unknown);
+        assert_eq!((ended.err(), evidence.detail.as_deref()), (gone, Some("GOAWAY with ENHANCE_YOUR_CALM")));
         let (ended, evidence) = with(
             |stream| async {
                 let (connection, mut respond, _) = accept(stream).await;
@@ -454,7 +509,7 @@ mod tests {
             9,
         )
         .await;
-        assert_eq!(ended.err(), Some(Outcome::LocalError));
+        assert_eq!(ended.err(), Some(NoAnswer::of(Outcome::LocalError)));
         assert!(evidence.detail.unwrap().contains("alpn = [\"http/1.1\"]"));
         let says = |text: &'static [u8]| {
             with(
@@ -466,20 +521,26 @@ mod tests {
                 9,
             )
         };
-        assert_eq!(says(b"").await.0.err(), Some(Outcome::Closed));
-        assert_eq!(says(b"HTTP/1.1 403 Forbidden\r\n\r\nno").await.0.err(), Some(Outcome::Status(403)));
-        assert_eq!(says(b"SSH-2.0-OpenSSH_9.2\r\n").await.0.err(), Some(Outcome::BadHttp));
+        assert_eq!(says(b"").await.0.err(), Some(NoAnswer::of(Outcome::Closed)));
+        // SETTINGS, and a GOAWAY that names no stream: the request was not looked at.
+        let unprocessed = says(b"\0\0\0\x04\0\0\0\0\0\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\0").await;
+        assert_eq!((unprocessed.0.err(), unprocessed.1.detail.as_deref()), (no(Outcome::Closed, Heard::No), Some("GOAWAY with NO_ERROR")));
+        let in_http_1 = says(b"HTTP/1.1 403 Forbidden\r\n\r\nno").await.0.unwrap();
+        assert_eq!((in_http_1.0.status, &*in_http_1.1, in_http_1.1.whole), (403, &b"no"[..], true));
+        let cut = says(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nno").await.0.unwrap();
+        assert_eq!((cut.0.status, cut.1.whole), (200, false));
+        assert_eq!(says(b"SSH-2.0-OpenSSH_9.2\r\n").await.0.err(), Some(NoAnswer::of(Outcome::BadHttp)));
         let mute = |stream: DuplexStream| async move {
             let _held = stream;
             tokio::time::sleep(Duration::from_secs(9)).await;
         };
-        assert_eq!(with(mute, 9).await.0.err(), Some(Outcome::Mute));
+        assert_eq!(with(mute, 9).await.0.err(), Some(NoAnswer::of(Outcome::Mute)));
         // Settings came, and no answer.
         let busy = |stream: DuplexStream| async move {
             let (connection, _respond, _) = accept(stream).await;
             go_on(connection).await;
         };
-        assert_eq!(with(busy, 9).await.0.err(), Some(Outcome::Mute));
+        assert_eq!(with(busy, 9).await.0.err(), Some(NoAnswer::of(Outcome::Mute)));
     }
 
     #[tokio::test]
@@ -496,6 +557,6 @@ mod tests {
             9,
         )
         .await;
-        assert_eq!(ended.err(), Some(Outcome::BadHttp));
+        assert_eq!(ended.err(), Some(NoAnswer::of(Outcome::BadHttp)));
     }
 }

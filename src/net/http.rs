@@ -34,6 +34,13 @@ impl Head {
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
     }
+
+    /// How long it says that its body is; nothing where it says different things (RFC 9112 section 6.3).
+    fn length(&self) -> Option<usize> {
+        let mut said = self.headers.iter().filter(|(n, _)| n == "content-length").map(|(_, v)| v.trim().parse::<usize>().ok());
+        let first = said.next()??;
+        said.all(|other| other == Some(first)).then_some(first)
+    }
 }
 
 /// A body, as far as it was read.
@@ -179,7 +186,7 @@ where
         return Body { bytes: Vec::new(), whole: true };
     }
     let chunked = head.header("transfer-encoding").is_some_and(|v| v.to_ascii_lowercase().contains("chunked"));
-    let length = head.header("content-length").and_then(|v| v.trim().parse::<usize>().ok()).filter(|_| !chunked);
+    let length = head.length().filter(|_| !chunked);
     let wanted = length.unwrap_or(limit).min(limit);
     let mut raw = head.rest.clone();
     let mut chunks = Chunks::default();
@@ -291,7 +298,7 @@ pub fn heads(read: &[u8], most: usize) -> Vec<Head> {
                 rest.drain(..length);
             }
             Parsed::Final(head) => {
-                let length = head.header("content-length").and_then(|v| v.trim().parse::<usize>().ok());
+                let length = head.length();
                 let chunked = head.header("transfer-encoding").is_some_and(|v| v.to_ascii_lowercase().contains("chunked"));
                 let body = match (matches!(head.status, 204 | 304), chunked, length) {
                     (true, _, _) => Some(0),
@@ -481,6 +488,7 @@ mod tests {
             (&b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nabcd"[..], 9, (4, true)),
             (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabcd", 9, (4, false)),
             (b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nabcd", 3, (3, false)),
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nContent-Length: 4\r\n\r\nabcd", 9, (4, true)),
             (b"HTTP/1.1 200 OK\r\n\r\nabcd", 9, (4, true)),
             (b"HTTP/1.1 200 OK\r\n\r\nabcd", 4, (4, false)),
             (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n", 99, (2, true)),

@@ -33,7 +33,7 @@ pub use stranger::{Stranger, refused_for};
 pub const LATE_ALERT: Duration = Duration::from_millis(500);
 
 /// The TLS keys of a check, as written.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Options {
     /// The name in SNI and the one that the certificate must carry; by default the target's host.
     pub server_name: Option<String>,
@@ -69,6 +69,9 @@ pub enum Version {
 /// A way to shake hands, ready to use.
 #[derive(Clone)]
 pub struct Client {
+    /// What it was made from, and what the files held.
+    options: Options,
+    roots: Arc<RootCertStore>,
     server_name: Option<String>,
     config: ClientConfig,
     trust: Arc<WebPkiServerVerifier>,
@@ -103,8 +106,8 @@ impl Client {
     /// The key at fault (as in the configuration), what is wrong with it and what to do.
     pub fn new(options: &Options) -> Result<Client, (&'static str, String)> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let roots = roots(options.ca_file.as_deref()).map_err(|e| ("ca_file", e))?;
-        let trust = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build();
+        let roots = Arc::new(roots(options.ca_file.as_deref()).map_err(|e| ("ca_file", e))?);
+        let trust = WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider)).build();
         let trust = trust.map_err(|e| ("ca_file", format!("no usable certificate authority: {e}")))?;
         let certificate = own_certificate(options, &provider)?;
         let versions = versions(options)?;
@@ -119,7 +122,19 @@ impl Client {
         let showing = if certificate.is_some() { ClientCertificate::Own } else { ClientCertificate::None };
         let (server_name, pin) = (options.server_name.clone(), options.certificate_sha256.clone());
         let offers_1_2 = versions.contains(&&rustls::version::TLS12);
-        Ok(Client { server_name, config, trust, certificate, showing, pin, any_version, offers_1_2, any_certificate: false })
+        Ok(Client {
+            options: options.clone(),
+            roots,
+            server_name,
+            config,
+            trust,
+            certificate,
+            showing,
+            pin,
+            any_version,
+            offers_1_2,
+            any_certificate: false,
+        })
     }
 
     /// The same, offering these protocols (RFC 7301) where the check names none.
@@ -138,6 +153,14 @@ impl Client {
         self.or_offering(protocols)
     }
 
+    /// A way to shake hands with whoever is there, with no name in SNI, offering these protocols.
+    ///
+    /// # Errors
+    /// As [`Client::new`].
+    pub fn anybody(protocols: &[&str]) -> Result<Client, (&'static str, String)> {
+        Ok(Client::new(&Options::default())?.offering(protocols).for_anybody(None))
+    }
+
     /// The same for whom a certificate says nothing: with this name in SNI, or with none.
     /// Nothing that is secret may be sent over what it shakes.
     #[must_use]
@@ -145,6 +168,7 @@ impl Client {
         self.config.enable_sni = name.is_some();
         self.server_name = name.or(self.server_name);
         self.any_certificate = true;
+        self.pin = None;
         self
     }
 
@@ -186,7 +210,7 @@ impl Client {
     /// The name in SNI; an address is none (RFC 6066 section 3).
     pub fn name_in_sni(&self, host: &Host) -> Option<String> {
         match self.name(host, &mut Evidence::default()) {
-            Ok(ServerName::DnsName(name)) => Some(name.as_ref().to_string()),
+            Ok(ServerName::DnsName(name)) if self.config.enable_sni => Some(name.as_ref().to_string()),
             _ => None,
         }
     }
@@ -254,32 +278,6 @@ impl Client {
             }
         }
     }
-}
-
-/// Shakes hands with whoever is there, offering one protocol. Only for what is no secret: nothing tells who listens.
-///
-/// # Errors
-/// The outcome, as [`Client::shake`] has it.
-pub async fn shake_with_anybody<S>(
-    stream: S,
-    host: &Host,
-    protocol: &str,
-    deadline: Instant,
-    evidence: &mut Evidence,
-) -> Result<TlsStream<S>, Outcome>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let client = Client::new(&Options { alpn: vec![protocol.into()], ..Options::default() }).map_err(|(_, why)| {
-        evidence.detail = Some(why);
-        Outcome::LocalError
-    })?;
-    let name = client.name(host, evidence)?;
-    let shaking = TlsConnector::from(Arc::new(client.config.clone())).connect(name, stream);
-    let shaken = timeout_at(deadline, shaking).await.map_err(|_| Outcome::Mute)?;
-    let stream = shaken.map_err(|e| client.refused(&e, evidence))?;
-    evidence.tls_version = stream.get_ref().1.protocol_version().map(|v| format!("{v:?}"));
-    Ok(stream)
 }
 
 /// Watches a fresh stream for a late refusal: twice as long as the handshake took, and at least [`LATE_ALERT`] longer than it,
@@ -443,6 +441,22 @@ impl ResolvesClientCert for WatchedCertificate {
 impl fmt::Debug for WatchedCertificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WatchedCertificate").field("own", &self.own.is_some()).finish()
+    }
+}
+
+/// The same options, and the same in the files that they name: a handshake by one is as good as a handshake by the other.
+impl PartialEq for Client {
+    fn eq(&self, other: &Client) -> bool {
+        // Whoever signs for himself does so anew each time.
+        let own = |client: &Client| {
+            let own = client.certificate.as_ref().filter(|_| client.showing == ClientCertificate::Own);
+            own.map(|own| own.cert.clone())
+        };
+        let made = |client: &Client| (client.server_name.clone(), client.config.alpn_protocols.clone(), client.config.enable_sni);
+        self.options == other.options
+            && self.roots.roots == other.roots.roots
+            && made(self) == made(other)
+            && (self.showing, self.any_certificate, own(self)) == (other.showing, other.any_certificate, own(other))
     }
 }
 

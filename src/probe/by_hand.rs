@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{DNS_PORT, Http, Manner, Probe, Technique, Tls};
+use super::{DNS_PORT, Http, Manner, Probe, Technique, Tls, Via};
 use crate::net::ask::QUESTIONS;
 use crate::net::tls::{Stranger, Version};
 use crate::observation::{ClientCertificate, Subject};
@@ -57,7 +57,7 @@ impl Probe {
                 };
                 match &http.via {
                     Some(via) => {
-                        format!("{before}{curl}{certificate} -X {} -p -x 'http://{}' {}", http.method, via.proxy, quoted(&http.url))
+                        format!("{before}{curl}{certificate} -X {} {} {}", http.method, by_proxy(via), quoted(&http.url))
                     }
                     None => {
                         let http2 = if http.prior_knowledge { " --http2-prior-knowledge" } else { "" };
@@ -67,7 +67,7 @@ impl Probe {
                 }
             }
             Probe::EgressIp(egress) => match &egress.via {
-                Some(via) => format!("{curl} -p -x 'http://{}' {}", via.proxy, quoted(&egress.url)),
+                Some(via) => format!("{curl} {} {}", by_proxy(via), quoted(&egress.url)),
                 None => format!("{curl} {}", quoted(&egress.url)),
             },
             Probe::Peer(peer) => {
@@ -145,6 +145,11 @@ fn perl(bytes: &[u8]) -> String {
 /// A URL as one word of a shell; its path is sent as typed, so it may hold a quote.
 fn quoted(url: &Url) -> String {
     format!("'{}'", url.to_string().replace('\'', "'\\''"))
+}
+
+/// curl's flags for a proxy on the way.
+fn by_proxy(via: &Via) -> String {
+    format!("{}-x 'http://{}'", if via.absolute { "" } else { "-p " }, via.proxy)
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ pub use crate::net::dns::wire::RecordType;
 pub const PORT: u16 = 53;
 
 /// Kind `dns`.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Dns {
     /// The name, fully qualified, and the port of DNS.
     pub target: HostPort,

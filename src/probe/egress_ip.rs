@@ -10,7 +10,7 @@ use crate::target::{Url, fold_mapped};
 use crate::token::{Answer, Key, Nonce};
 
 /// Kind `egress-ip`.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct EgressIp {
     /// The beacon, over plain HTTP: its signature is its authentication.
     pub url: Url,

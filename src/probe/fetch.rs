@@ -29,7 +29,7 @@ pub struct Fetch<'a> {
     pub body: bool,
 }
 
-/// A connection to the URL's host, through the tunnel where there is a proxy.
+/// A connection to the URL's host, through the tunnel where there is a proxy; to the proxy where it is asked in absolute form.
 ///
 /// # Errors
 /// Where it ended before.
@@ -43,6 +43,9 @@ pub async fn reach(
     let mut stream = dial(approach, deadline, evidence).await?;
     if let Some(via) = via {
         evidence.via = Some(approach.to);
+        if via.absolute {
+            return Ok(stream);
+        }
         let to = if let Aim::Tunnel(to) = &approach.aim { to } else { &url.authority };
         tunnel::open(&mut stream, via, to, deadline, evidence).await.map_err(|outcome| (outcome, Stage::Proxy))?;
     }
@@ -101,7 +104,7 @@ impl Fetch<'_> {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        evidence.request = Some(format!("{} {} {speak}", self.method, self.url.path));
+        evidence.request = Some(format!("{} {} {speak}", self.method, self.target()));
         if speak == Speak::Http2 {
             let (authority, headers) = (self.url.host_header(), self.lines());
             let request = h2::Request {
@@ -114,15 +117,32 @@ impl Fetch<'_> {
                 body: limit,
             };
             let answered = h2::exchange(stream, early, request, deadline, evidence).await;
-            return answered.map_err(|outcome| (outcome, Stage::Http));
+            return answered.map_err(|none| (none.outcome, Stage::Http));
         }
         let head = match early.is_empty() {
             true => http::exchange(&mut stream, self.request().as_bytes(), deadline, evidence).await,
             false => http::read_head(&mut stream, early, deadline, evidence).await,
         };
-        let head = head.map_err(|outcome| (outcome, Stage::Http))?;
+        let head = match head {
+            Ok(head) if self.absolute().is_some() && tunnel::is_of_the_proxy(&head) => {
+                return Err((tunnel::of_answer(&head), Stage::Proxy));
+            }
+            Ok(head) => head,
+            Err(outcome) if self.absolute().is_some() => return Err((tunnel::of_silence(outcome), Stage::Proxy)),
+            Err(outcome) => return Err((outcome, Stage::Http)),
+        };
         let body = if limit > 0 { http::read_body(&mut stream, &head, limit, deadline).await } else { Body::default() };
         Ok((head, body))
+    }
+
+    /// The proxy that is asked in absolute form.
+    fn absolute(&self) -> Option<&Via> {
+        self.via.filter(|via| via.absolute)
+    }
+
+    /// The request target (RFC 9112 section 3.2).
+    fn target(&self) -> String {
+        if self.absolute().is_some() { self.url.to_string() } else { self.url.path.clone() }
     }
 
     /// The headers, in the order in which they are sent.
@@ -135,12 +155,12 @@ impl Fetch<'_> {
         ];
         let unless_own = |(name, _): &(&str, String)| !self.headers.iter().any(|(own, _)| own.eq_ignore_ascii_case(name));
         let usual = usual.into_iter().filter(unless_own).map(|(name, value)| (name.to_string(), value));
-        usual.chain(self.headers.iter().cloned()).collect()
+        usual.chain(self.headers.iter().cloned()).chain(self.absolute().and_then(Via::authorization)).collect()
     }
 
     fn request(&self) -> String {
         let lines = self.lines().into_iter().map(|(name, value)| format!("{name}: {value}\r\n"));
-        format!("{} {} HTTP/1.1\r\n{}\r\n", self.method, self.url.path, lines.collect::<String>())
+        format!("{} {} HTTP/1.1\r\n{}\r\n", self.method, self.target(), lines.collect::<String>())
     }
 }
 

@@ -20,7 +20,7 @@ pub(super) const MAX_REDIRECTS: usize = 5;
 pub const MAX_PAGE: usize = 1024 * 1024;
 
 /// Kind `http`.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Http {
     /// What to ask for; the path is sent as typed.
     pub url: Url,

@@ -17,7 +17,7 @@ use crate::target::{Host, HostPort, parse_cidr};
 pub const MAX_ADDRESSES: usize = 1024;
 
 /// Kind `icmp`.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Icmp {
     /// Whom to ask.
     pub target: Scope,

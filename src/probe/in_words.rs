@@ -1,9 +1,9 @@
 //! In words: what one attempt does on the wire, for somebody who decides whether it may be done.
 
 use super::http::MAX_REDIRECTS;
-use super::{Aim, OpenProxy, Probe, Via};
+use super::{Aim, OpenProxy, Probe, Variant, Via};
 use crate::net::ask::QUESTIONS;
-use crate::target::{HostPort, Scheme, Url};
+use crate::target::{Scheme, Url};
 
 impl Probe {
     /// What one attempt at one address sends, and what it waits for.
@@ -25,7 +25,11 @@ impl Probe {
                 format!(
                     "{} over {}{}{headers}{redirects}{variants}",
                     request(&http.method, &http.url),
-                    spoken(&http.url),
+                    match http.url.scheme {
+                        Scheme::Https => "TLS, by HTTP/2 or HTTP/1.1 as both agree in the handshake",
+                        Scheme::Http if http.prior_knowledge => "HTTP/2",
+                        Scheme::Http => "HTTP/1.1",
+                    },
                     through(http.via.as_ref())
                 )
             }
@@ -87,8 +91,7 @@ impl Probe {
     pub fn most_connections(&self, aim: &Aim) -> usize {
         match (self, aim) {
             (Probe::Http(http), _) if http.follow_redirects => 1 + MAX_REDIRECTS,
-            // One for the variant, and where that finds the page one for each of two public pages.
-            (Probe::Http(_), Aim::Variant(_)) => 3,
+            (Probe::Http(http), Aim::Variant(nth)) => http.variants.get(*nth).map_or(1, Variant::most_connections),
             (Probe::PromQl(_), _) => 2,
             (Probe::Ports(ports), _) => ports.closed.len() + ports.open.len(),
             // One to the proxy, and one to the log of the beacon that it aims at.
@@ -115,6 +118,8 @@ fn spoken(url: &Url) -> &'static str {
 
 fn through(via: Option<&Via>) -> String {
     let credentials = |via: &Via| if via.auth.is_some() { ", with user and password" } else { "" };
-    let tunnel = |via: &Via, proxy: &HostPort| format!(", in a tunnel (CONNECT) that the proxy {proxy} is asked for{}", credentials(via));
-    via.map_or(String::new(), |via| tunnel(via, &via.proxy))
+    via.map_or(String::new(), |via| {
+        let how = if via.absolute { "in absolute form, by" } else { "in a tunnel (CONNECT) that is asked of" };
+        format!(", {how} the proxy {}{}", via.proxy, credentials(via))
+    })
 }

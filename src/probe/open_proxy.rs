@@ -13,7 +13,9 @@ use base64::Engine as _;
 use ipnet::IpNet;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::time::Instant;
+use tokio_rustls::client::TlsStream;
 
 use self::catalogue::{ADDRESS, ANYBODY, NONCE, NOWHERE, Talk};
 use super::{Aim, Approach, Ended, dial, first_address, tunnel};
@@ -21,7 +23,7 @@ use crate::clock::Wall;
 use crate::net::http::{self, Head};
 use crate::net::tls;
 use crate::observation::{Authentication, Evidence, Outcome, Stage, Subject};
-use crate::target::{HostPort, Url};
+use crate::target::{Host, HostPort, Url};
 use crate::token::{Answer, Key, Nonce};
 
 pub use catalogue::{Form, LEFT_OUT, Technique};
@@ -56,6 +58,15 @@ pub struct OpenProxy {
     pub key: Key,
     /// What the last run sent that may still arrive.
     late: Mutex<Vec<question::Late>>,
+}
+
+/// What is asked, and not what was.
+impl PartialEq for OpenProxy {
+    fn eq(&self, other: &OpenProxy) -> bool {
+        let OpenProxy { target, beacons, techniques, spoof, allowed_destination, tls, key, late: _ } = self;
+        (target, beacons, techniques, spoof) == (&other.target, &other.beacons, &other.techniques, &other.spoof)
+            && (allowed_destination, tls, key) == (&other.allowed_destination, &other.tls, &other.key)
+    }
 }
 
 impl OpenProxy {
@@ -114,8 +125,9 @@ impl OpenProxy {
                 let name = &self.allowed_destination.as_ref()?.host;
                 return Some(format!("openssl s_client -verify_return_error -servername {name} -verify_hostname {name} -connect {to}"));
             }
-            Talk::Socks5 { command, password, to } => {
-                [socks::greeting(*password), if *password { &[1, 0, 0] } else { &[] }, &socks::request5(*command, to)].concat()
+            Talk::Socks5 { command, login, to } => {
+                let let_in = login.map(socks::Login::written).unwrap_or_default();
+                [socks::greeting(*login), &let_in, &socks::request5(*command, to)].concat()
             }
             Talk::Socks4(to) => socks::request4(to),
             Talk::Http2 { tunnel: true, .. } => {
@@ -226,7 +238,7 @@ impl OpenProxy {
         Ok(match (&form.talk, form.tls) {
             (Talk::Allowed, _) => self.allowed_destination(stream, deadline, evidence).await,
             (Talk::ServerName, _) => self.server_name(stream, approach, deadline, evidence).await,
-            (_, Some(protocol)) => match tls::shake_with_anybody(stream, &self.target.host, protocol, deadline, evidence).await {
+            (_, Some(protocol)) => match self.shaken(stream, protocol, approach, deadline, evidence).await {
                 Ok(stream) => talk.over(stream, evidence).await,
                 Err(outcome) => of_handshake(outcome, evidence),
             },
@@ -235,6 +247,35 @@ impl OpenProxy {
                 talk.over(stream, evidence).await
             }
         })
+    }
+
+    /// A TLS stream to the proxy itself, whatever its certificate. No name is sent: a relay by names that is given its own calls itself until
+    /// it dies. Only to who has answered by an alert, and so ends TLS himself, it is said, since some have no certificate without one. But
+    /// `handshake_failure` is also what a relay says to who names nobody.
+    async fn shaken(
+        &self,
+        stream: TcpStream,
+        protocol: &str,
+        approach: &Approach,
+        deadline: Instant,
+        evidence: &mut Evidence,
+    ) -> Result<TlsStream<TcpStream>, Outcome> {
+        let local = |(_, why), evidence: &mut Evidence| local(evidence, why);
+        let anybody = tls::Client::anybody(&[protocol]).map_err(|e| local(e, evidence))?;
+        let host = &self.target.host;
+        let mut shaken = anybody.shake(stream, host, deadline, evidence).await;
+        let ends_tls = evidence.tls_alert.as_deref().is_some_and(|alert| alert != "handshake_failure");
+        if matches!(shaken, Err(Outcome::TlsRefused))
+            && ends_tls
+            && let Host::Name(name) = host
+        {
+            let stream = dial(approach, deadline, evidence).await.map_err(|(outcome, _)| outcome)?;
+            (evidence.tls_alert, evidence.tls_error) = (None, None);
+            shaken = anybody.for_anybody(Some(name.clone())).shake(stream, host, deadline, evidence).await;
+        }
+        // The proxy's own certificate vouches for nothing that it relays.
+        evidence.authenticated = None;
+        shaken.map(|shaken| shaken.stream)
     }
 
     /// A server whose only backend is a beacon looks like a relay of requests, and relays nothing. Where another beacon at another host is
@@ -414,8 +455,8 @@ impl OpenProxy {
         };
         let mut own = Evidence::default();
         if let (Some(shown), Ok(stream)) = (&evidence.certificate_sha256, dial(approach, deadline, &mut own).await) {
-            let anybody = tls::Client::new(&tls::Options::default()).map_err(|(_, why)| why);
-            if let Ok(anybody) = anybody {
+            // With no name, so that a relay by names has none to call, its own least of all.
+            if let Ok(anybody) = tls::Client::anybody(&[]) {
                 let _ = anybody.shake(stream, &self.target.host, deadline, &mut own).await;
             }
             match refused {
@@ -473,9 +514,9 @@ impl Talking<'_> {
             },
             Talk::Manager(text) => self.manager(&mut stream, text, evidence).await,
             Talk::Tunnel { head, early } => self.tunnel(&mut stream, head, *early, evidence).await,
-            Talk::Socks5 { command, password, to } => {
+            Talk::Socks5 { command, login, to } => {
                 evidence.request = Some(socks_line("SOCKS5", *command, to));
-                match socks::ask5(&mut stream, (*command, *password, to), self.deadline, evidence).await {
+                match socks::ask5(&mut stream, (*command, *login, to), self.deadline, evidence).await {
                     Ok(rest) if *command == socks::CONNECT => self.through(&mut stream, rest, evidence).await,
                     Ok(_) => Outcome::AclPassed,
                     Err(outcome) => outcome,
@@ -674,12 +715,18 @@ impl Talking<'_> {
 const SWITCHED: u16 = 101;
 
 /// A user and a password that nobody has: random, so that nobody's is guessed.
-fn anybody() -> String {
+fn nobody() -> (String, String) {
     let mut random = [0; 24];
     // Zeros would do as well.
     let _ = SystemRandom::new().fill(&mut random);
     let text = base64::engine::general_purpose::URL_SAFE.encode(random);
     let (user, password) = text.split_at(text.len() / 2);
+    (user.to_string(), password.to_string())
+}
+
+/// The same as RFC 7617 has it.
+fn anybody() -> String {
+    let (user, password) = nobody();
     base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"))
 }
 

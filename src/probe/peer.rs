@@ -14,7 +14,7 @@ use crate::secret::Secret;
 use crate::target::Url;
 
 /// Kind `peer`.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Peer {
     /// The peer's web address.
     pub url: Url,

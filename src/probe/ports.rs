@@ -13,7 +13,7 @@ use crate::target::{HostPort, Hosts, PortSet};
 pub const MAX_NAMED: usize = 8;
 
 /// Kind `ports`.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Ports {
     /// Whose ports.
     pub hosts: Hosts,

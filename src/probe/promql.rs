@@ -38,7 +38,7 @@ const INFO: &str = "mustnot_check_info";
 const LAST_RUN: &str = "mustnot_check_last_run_timestamp_seconds";
 
 /// Kind `promql`.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct PromQl {
     /// The server's address; `/api/v1/query` is put behind its path.
     pub url: Url,
@@ -52,6 +52,17 @@ pub struct PromQl {
     pub tls: tls::Client,
     /// Where we stand ourselves: what was reached from here is no other way.
     pub vantage: String,
+    /// Which of several series it takes.
+    pub takes: Takes,
+}
+
+/// How many of several series must be other than zero for the answer to be yes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Takes {
+    /// Every one: each says that something works.
+    All,
+    /// One: each says that something is as it must not be.
+    One,
 }
 
 /// The part of an answer of `/api/v1/query` that is read.
@@ -62,6 +73,17 @@ struct Answer {
     error: Option<String>,
     #[serde(default)]
     data: Option<Data>,
+    /// What is missing in the answer, as of a server that asks others, of which one was silent.
+    #[serde(default)]
+    warnings: Option<Vec<String>>,
+}
+
+/// What a server gave.
+#[derive(Debug)]
+struct Given {
+    series: Vec<Series>,
+    /// It says that something may be missing.
+    warning: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -87,9 +109,9 @@ struct Weighed {
     holds: bool,
     /// When the query was evaluated, by the server's clock.
     now: f64,
-    /// How old the newest sample is, of the series where it is oldest.
+    /// How old the newest sample is, of the series where it is oldest; of those that are other than zero, where one is enough.
     age: f64,
-    /// Not zero, as far as was last seen, but older than may be.
+    /// What would decide was last seen longer ago than may be.
     stale: bool,
     /// For how long all that was seen was true.
     holding: Option<f64>,
@@ -108,14 +130,20 @@ impl PromQl {
             Err(ended) => return ended,
         };
         let read_at = Moment::now();
-        let weighed = match weigh(&samples, &live, self.max_age) {
+        let warning = samples.warning.or(live.warning);
+        let (samples, live) = (samples.series, live.series);
+        let weighed = match weigh(&samples, &live, self.max_age, self.takes) {
             Ok(weighed) => weighed,
             Err(why) => return (mismatch(evidence, why), Stage::Http),
         };
-        let reached =
-            if weighed.as_ref().is_some_and(|w| w.holds) { self.reached(&live, approach, deadline, evidence).await } else { Vec::new() };
+        let holds = weighed.as_ref().is_some_and(|w| w.holds);
+        if let Some(warning) = warning.filter(|_| !holds) {
+            // What is there, half an answer shows as well; what is not there may be in the other half.
+            return (mismatch(evidence, format!("the server says that its answer may not be whole: {warning}")), Stage::Http);
+        }
+        let reached = if holds { self.reached(&live, approach, deadline, evidence).await } else { Vec::new() };
         evidence.request = Some("GET /api/v1/query HTTP/1.1".into());
-        evidence.detail = Some(told(weighed.as_ref(), live.len()));
+        evidence.detail = Some(told(weighed.as_ref(), live.len(), self.takes));
         evidence.query = Some(QueryEvidence {
             series: live.len(),
             age_seconds: weighed.as_ref().map(|w| w.age),
@@ -123,7 +151,6 @@ impl PromQl {
             holding_since: weighed.as_ref().and_then(|w| w.holding).map(|s| read_at - Duration::from_secs_f64(s)),
             reached,
         });
-        let holds = weighed.is_some_and(|w| w.holds);
         (if holds { Outcome::QueryTrue } else { Outcome::QueryFalse }, Stage::Http)
     }
 
@@ -135,7 +162,7 @@ impl PromQl {
         approach: &Approach,
         deadline: Instant,
         evidence: &mut Evidence,
-    ) -> Result<Vec<Series>, Ended> {
+    ) -> Result<Given, Ended> {
         let path = format!("{}/api/v1/query?query={}", self.url.path.trim_end_matches('/'), percent_encoded(expression));
         let url = Url { path, ..self.url.clone() };
         let auth = self.auth.iter().map(|(user, password)| ("Authorization".to_string(), super::basic_auth(user, password)));
@@ -161,6 +188,10 @@ impl PromQl {
     /// What other monitors have reached, by their verdicts among the series: only what is known to be expected open there, to be
     /// of a run that is young enough, and by its very address, since a name says neither which address nor which family.
     async fn reached(&self, live: &[Series], approach: &Approach, deadline: Instant, evidence: &mut Evidence) -> Vec<Reached> {
+        if self.takes == Takes::One {
+            // Such a check is inverted, and nobody's witness.
+            return Vec::new();
+        }
         let held =
             |s: &&Series| s.is(VERDICT) && s.label("verdict") == "holds" && s.label("vantage") != self.vantage && is_name(s.label("check"));
         let verdicts: Vec<&Series> = live.iter().filter(held).take(MAX_CHECKS).collect();
@@ -171,7 +202,7 @@ impl PromQl {
         let about = format!("{{__name__=~\"{INFO}|{LAST_RUN}\",check=~\"{}\"}}", names.join("|"));
         // What cannot be asked is not reached; that the series itself holds is known already.
         let mut own = Evidence { local_address: evidence.local_address, ..Evidence::default() };
-        let about = self.ask(&about, "vector", approach, deadline, &mut own).await.unwrap_or_default();
+        let about = self.ask(&about, "vector", approach, deadline, &mut own).await.map_or(Vec::new(), |given| given.series);
         verdicts.into_iter().filter_map(|verdict| reached(verdict, &about, self.max_age)).collect()
     }
 }
@@ -212,7 +243,7 @@ fn reached(verdict: &Series, about: &[Series], max_age: Duration) -> Option<Reac
 ///
 /// # Errors
 /// Why it is no such answer.
-fn read(body: &[u8], kind: &str) -> Result<Vec<Series>, String> {
+fn read(body: &[u8], kind: &str) -> Result<Given, String> {
     let answer: Answer = serde_json::from_slice(body).map_err(|e| format!("the answer is not Prometheus's: {e}"))?;
     if answer.status != "success" {
         return Err(format!("the server cannot answer: {}", short(&answer.error.unwrap_or(answer.status))));
@@ -226,39 +257,42 @@ fn read(body: &[u8], kind: &str) -> Result<Vec<Series>, String> {
     if series.len() > MAX_SERIES {
         return Err(format!("the query gives {} series, and at most {MAX_SERIES} are weighed; ask for fewer", series.len()));
     }
-    Ok(series)
+    Ok(Given { series, warning: answer.warnings.and_then(|all| all.into_iter().next()) })
 }
 
 /// Weighs the live series by their samples; none where there is no live series.
 ///
-/// All of them must be other than zero, and each must have a sample that is young enough.
+/// As many of them as it takes must be other than zero, each with a sample that is young enough. A zero that is too old is none.
 ///
 /// # Errors
 /// Why nothing can be told from them.
-fn weigh(samples: &[Series], live: &[Series], max_age: Duration) -> Result<Option<Weighed>, String> {
+fn weigh(samples: &[Series], live: &[Series], max_age: Duration, takes: Takes) -> Result<Option<Weighed>, String> {
     let times = samples.iter().chain(live).flat_map(|s| s.values.iter().chain(&s.value));
     if let Some((at, _)) = times.into_iter().find(|(at, _)| !(0.0..=MAX_TIME).contains(at)) {
         return Err(format!("the answer has a time that is none, {at}"));
     }
     let max_age = max_age.as_secs_f64();
-    let (mut now, mut oldest, mut all_true) = (f64::INFINITY, 0.0_f64, true);
-    let mut since = f64::NEG_INFINITY;
-    for one in live {
-        let (at, value) = one.value.as_ref().ok_or("the answer has a series without a value")?;
-        now = now.min(*at);
-        all_true &= is_true(value)?;
+    let values: Vec<&(f64, String)> = live.iter().filter_map(|one| one.value.as_ref()).collect();
+    if values.len() < live.len() {
+        return Err("the answer has a series without a value".into());
     }
-    for one in live {
+    let now = values.iter().fold(f64::INFINITY, |now, (at, _)| now.min(*at));
+    // Of each series whether it is other than zero, and how old that is.
+    let mut each: Vec<(bool, f64)> = Vec::new();
+    let mut since = f64::NEG_INFINITY;
+    for (one, (_, value)) in live.iter().zip(values) {
+        let is_true = is_true(value)?;
         let Some(history) = samples.iter().find(|s| s.metric == one.metric).filter(|s| !s.values.is_empty()) else {
             // It was born between the two requests, or all that is known of it is older than we look back.
-            (oldest, since) = (f64::INFINITY, f64::INFINITY);
+            each.push((is_true, f64::INFINITY));
+            since = f64::INFINITY;
             continue;
         };
         let newest = history.values.last().map_or(f64::NEG_INFINITY, |(at, _)| *at);
         if newest > now + MAX_AHEAD {
             return Err("the server's clock ran backwards between two requests".into());
         }
-        oldest = oldest.max(now - newest);
+        each.push((is_true, now - newest));
         since = since.max(held_from(&history.values, max_age)?);
     }
     // A series that is gone by now was asked for as well while it lived.
@@ -272,10 +306,19 @@ fn weigh(samples: &[Series], live: &[Series], max_age: Duration) -> Result<Optio
     if live.is_empty() {
         return Ok(None);
     }
-    let fresh = oldest <= max_age;
-    let holds = all_true && fresh;
-    let holding = (holds && since <= now).then_some((now - since).max(0.0));
-    Ok(Some(Weighed { holds, now, age: oldest.min(HISTORY.as_secs_f64() + max_age), stale: all_true && !fresh, holding }))
+    let is_old = |(_, age): &(bool, f64)| *age > max_age;
+    let holds = |one: &(bool, f64)| one.0 && !is_old(one);
+    let oldest = |which: &dyn Fn(&(bool, f64)) -> bool| each.iter().filter(|one| which(one)).fold(0.0_f64, |oldest, one| oldest.max(one.1));
+    let (holds, stale, age, holding) = match takes {
+        Takes::All => {
+            let (all_true, all_hold) = (each.iter().all(|one| one.0), each.iter().all(holds));
+            let holding = (all_hold && since <= now).then_some((now - since).max(0.0));
+            (all_hold, all_true && !all_hold, oldest(&|_| true), holding)
+        }
+        Takes::One if each.iter().any(holds) => (true, false, oldest(&holds), None),
+        Takes::One => (false, each.iter().any(is_old), oldest(&|_| true), None),
+    };
+    Ok(Some(Weighed { holds, now, age: age.min(HISTORY.as_secs_f64() + max_age), stale, holding }))
 }
 
 /// Since when all samples are true without a gap that is longer than a sample may be old.
@@ -298,13 +341,21 @@ fn is_true(value: &str) -> Result<bool, String> {
     }
 }
 
-fn told(weighed: Option<&Weighed>, series: usize) -> String {
-    let count = if series == 1 { "the series".to_string() } else { format!("each of {series} series") };
+fn told(weighed: Option<&Weighed>, series: usize, takes: Takes) -> String {
     match weighed {
         None => "no series is alive".into(),
         Some(w) if w.stale => format!("the newest sample is {:.0} s old, older than max_age", w.age),
-        Some(w) if w.holds => format!("{count} is other than zero, the newest sample {:.0} s old", w.age),
-        Some(_) => format!("not {count} is other than zero").replace("not the series is other than zero", "the series is zero"),
+        Some(w) => {
+            let said = match (series, takes, w.holds) {
+                (1, _, true) => "the series is other than zero".into(),
+                (1, _, false) => "the series is zero".into(),
+                (_, Takes::All, true) => format!("each of {series} series is other than zero"),
+                (_, Takes::All, false) => format!("not each of {series} series is other than zero"),
+                (_, Takes::One, true) => format!("of {series} series at least one is other than zero"),
+                (_, Takes::One, false) => format!("each of {series} series is zero"),
+            };
+            if w.holds { format!("{said}, the newest sample {:.0} s old", w.age) } else { said }
+        }
     }
 }
 
@@ -387,7 +438,7 @@ mod tests {
 
     /// Whether it holds, whether it is stale, and for how long it has held.
     fn come_to(samples: &[Series], live: &[Series]) -> Option<(bool, bool, Option<f64>)> {
-        weigh(samples, live, MAX_AGE).unwrap().map(|w| (w.holds, w.stale, w.holding))
+        weigh(samples, live, MAX_AGE, Takes::All).unwrap().map(|w| (w.holds, w.stale, w.holding))
     }
 
     #[test]
@@ -419,15 +470,34 @@ mod tests {
     }
 
     #[test]
+    fn where_one_is_enough_one_is_and_an_old_zero_is_none() {
+        let come_to = |samples: &[Series], live: &[Series]| {
+            let weighed = weigh(samples, live, MAX_AGE, Takes::One).unwrap();
+            weighed.map(|w| (w.holds, w.stale, w.holding))
+        };
+        let young = |name| series(name, &[(950.0, "1"), (990.0, "1")]);
+        let old = |name| series(name, &[(800.0, "1"), (930.0, "1")]);
+        let (yes, no) = (|name| alive(name, "1"), |name| alive(name, "0"));
+        let (holds, denied, stale) = (Some((true, false, None)), Some((false, false, None)), Some((false, true, None)));
+        assert_eq!(come_to(&[young("a"), young("b")], &[no("a"), yes("b")]), holds, "one of two");
+        assert_eq!(come_to(&[young("a"), old("b")], &[yes("a"), yes("b")]), holds, "the young one of two");
+        assert_eq!(come_to(&[young("a"), young("b")], &[no("a"), no("b")]), denied);
+        assert_eq!(come_to(&[young("a"), old("b")], &[no("a"), yes("b")]), stale, "one that was, when last seen");
+        assert_eq!(come_to(&[young("a"), old("b")], &[no("a"), no("b")]), stale, "a zero of long ago");
+        assert_eq!(come_to(&[], &[no("a")]), stale, "a zero of nobody knows when");
+        assert_eq!(come_to(&[young("a")], &[]), None);
+    }
+
+    #[test]
     fn what_is_no_number_tells_nothing() {
         for value in ["NaN", "+Inf", "-Inf", "yes", ""] {
-            assert!(weigh(&[series("a", &[(990.0, "1")])], &[alive("a", value)], MAX_AGE).is_err(), "{value}");
-            assert!(weigh(&[series("a", &[(990.0, value)])], &[alive("a", "1")], MAX_AGE).is_err(), "{value}");
+            assert!(weigh(&[series("a", &[(990.0, "1")])], &[alive("a", value)], MAX_AGE, Takes::All).is_err(), "{value}");
+            assert!(weigh(&[series("a", &[(990.0, value)])], &[alive("a", "1")], MAX_AGE, Takes::All).is_err(), "{value}");
         }
         let answer =
             |kind: &str, result: Value| json!({ "status": "success", "data": { "resultType": kind, "result": result } }).to_string();
         let good = answer("vector", json!([{ "metric": {}, "value": [1.5, "1"] }]));
-        assert_eq!(read(good.as_bytes(), "vector").unwrap().len(), 1);
+        assert_eq!(read(good.as_bytes(), "vector").unwrap().series.len(), 1);
         for bad in [
             answer("scalar", json!([1.5, "1"])),
             answer("string", json!([1.5, "a"])),
@@ -441,7 +511,7 @@ mod tests {
             assert!(read(bad.as_bytes(), "vector").is_err(), "{bad}");
         }
         let native_histogram = answer("vector", json!([{ "metric": {}, "histogram": [1.5, {}] }]));
-        assert!(weigh(&[], &read(native_histogram.as_bytes(), "vector").unwrap(), MAX_AGE).is_err());
+        assert!(weigh(&[], &read(native_histogram.as_bytes(), "vector").unwrap().series, MAX_AGE, Takes::All).is_err());
     }
 
     #[test]
@@ -523,10 +593,11 @@ mod tests {
             values in prop::collection::vec((prop::num::f64::ANY, "[01]|NaN|-?[0-9]{1,3}"), 0..20),
             live in "[01]|NaN|2",
             now in prop::num::f64::ANY,
+            takes in prop::sample::select(&[Takes::All, Takes::One][..]),
         ) {
             let values: Vec<(f64, &str)> = values.iter().map(|(at, v)| (*at, v.as_str())).collect();
             let live = Series { value: Some((now, live)), ..series("a", &[]) };
-            if let Ok(Some(weighed)) = weigh(&[series("a", &values)], &[live], MAX_AGE) {
+            if let Ok(Some(weighed)) = weigh(&[series("a", &values)], &[live], MAX_AGE, takes) {
                 prop_assert!(weighed.holding.is_none_or(|held| held.is_finite() && held >= 0.0));
             }
         }

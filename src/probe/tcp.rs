@@ -7,7 +7,7 @@ use crate::observation::{Evidence, Outcome, Stage};
 use crate::target::HostPort;
 
 /// Kind `tcp`.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Tcp {
     /// Where to connect.
     pub target: HostPort,

@@ -8,7 +8,7 @@ use crate::observation::{Evidence, Outcome, Stage};
 use crate::target::{Host, HostPort};
 
 /// Kind `tls`.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Tls {
     /// Where to connect.
     pub target: HostPort,
@@ -19,7 +19,7 @@ pub struct Tls {
 }
 
 /// In whose place a server is tried.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub enum Manner {
     /// In our own.
     Plain,
@@ -95,11 +95,13 @@ pub async fn ask_again<S>(
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
-    let mut again = Evidence { local_address: evidence.local_address, via: evidence.via, ..Evidence::default() };
+    let mut again = Evidence::default();
     let name = client.name_in_sni(host);
     match hello::offer(stream, Version::V1_2, name.as_deref(), deadline, &mut again).await {
         Outcome::TlsUntrusted => {
-            *evidence = again;
+            let Evidence { tls_version, tls_error, .. } = again;
+            let before = std::mem::take(evidence);
+            *evidence = Evidence { tls_version, tls_error, tls_alert: None, certificate_sha256: None, certificate_expires: None, ..before };
             Outcome::TlsUntrusted
         }
         _ => outcome,

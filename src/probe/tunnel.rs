@@ -11,12 +11,21 @@ use crate::secret::Secret;
 use crate::target::HostPort;
 
 /// A proxy on the way, spoken to in plain HTTP; it is always asked for a tunnel (CONNECT).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Via {
     /// The proxy.
     pub proxy: HostPort,
     /// Basic credentials for it (RFC 7617).
     pub auth: Option<(String, Secret)>,
+    /// Whether it is asked to fetch the page itself, in absolute form (RFC 9112 section 3.2.2), and not for a tunnel.
+    pub absolute: bool,
+}
+
+impl Via {
+    /// Its credentials as a header (RFC 9110 section 11.7.2).
+    pub fn authorization(&self) -> Option<(String, String)> {
+        self.auth.as_ref().map(|(user, password)| ("Proxy-Authorization".to_string(), super::basic_auth(user, password)))
+    }
 }
 
 /// Opens a tunnel to `to` through the proxy at the other end of `stream`.
@@ -25,8 +34,8 @@ pub struct Via {
 /// The outcome at stage `proxy` (SPEC section 8).
 pub async fn open(stream: &mut TcpStream, via: &Via, to: &HostPort, deadline: Instant, evidence: &mut Evidence) -> Result<(), Outcome> {
     let started = Stopwatch::now();
-    let head = ask(stream, via.auth.as_ref(), to, deadline, evidence).await?;
-    evidence.via_overhead_ms = Some((started.elapsed().as_secs_f64() * 10_000.0).round() / 10.0);
+    let head = ask(stream, via, to, deadline, evidence).await?;
+    evidence.via_grant_ms = Some((started.elapsed().as_secs_f64() * 10_000.0).round() / 10.0);
     // What the proxy wrote belongs to the tunnel; the target's own answer will stand here.
     (evidence.status, evidence.head) = (None, None);
     if head.rest.is_empty() {
@@ -40,14 +49,8 @@ pub async fn open(stream: &mut TcpStream, via: &Via, to: &HostPort, deadline: In
 ///
 /// # Errors
 /// The outcome at stage `proxy`; `bad-http` where the answer is not HTTP.
-pub async fn ask(
-    stream: &mut TcpStream,
-    auth: Option<&(String, Secret)>,
-    to: &HostPort,
-    deadline: Instant,
-    evidence: &mut Evidence,
-) -> Result<Head, Outcome> {
-    let auth = auth.map_or(String::new(), |(user, password)| format!("Proxy-Authorization: {}\r\n", super::basic_auth(user, password)));
+async fn ask(stream: &mut TcpStream, via: &Via, to: &HostPort, deadline: Instant, evidence: &mut Evidence) -> Result<Head, Outcome> {
+    let auth = via.authorization().map_or(String::new(), |(name, value)| format!("{name}: {value}\r\n"));
     let request = format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\nUser-Agent: {}\r\n{auth}\r\n", super::USER_AGENT);
     evidence.request = Some(format!("CONNECT {to} HTTP/1.1"));
     let head = http::exchange(stream, request.as_bytes(), deadline, evidence).await.map_err(of_silence)?;
@@ -76,6 +79,13 @@ pub fn of_answer(head: &Head) -> Outcome {
         429 | 502..=504 => Outcome::GatewayError,
         _ => Outcome::NotRelayed,
     }
+}
+
+/// Whether an answer to a request in absolute form is the proxy's own, and not the page's: what only a proxy may say (RFC 9110 section
+/// 15.5.8), and the headers by which proxies sign their refusals. A page that signs so would be taken for the proxy: it is not reached then,
+/// as far as anybody can tell.
+pub fn is_of_the_proxy(head: &Head) -> bool {
+    head.status == 407 || ["x-mustnot-reason", "x-squid-error", "x-smokescreen-error"].iter().any(|name| head.header(name).is_some())
 }
 
 /// What the end of a connection without an answer means: RST or FIN after accept is a denial.

@@ -16,7 +16,7 @@ mod payload;
 pub use payload::Payload;
 
 /// Kind `udp`.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Udp {
     /// Where to send.
     pub target: HostPort,

@@ -10,6 +10,8 @@ use crate::target::{Scheme, Url};
 mod attempt;
 mod by_hand;
 mod spelling;
+#[cfg(test)]
+mod tests;
 
 use spelling::Path;
 
@@ -27,7 +29,7 @@ const STRANGER: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
 const OTHER_HOST: &str = "localhost";
 
 /// One way to ask for the page.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Variant {
     name: &'static str,
     forged: Option<IpAddr>,
@@ -246,12 +248,17 @@ impl Variant {
         self.forged.map_or(self.name.to_string(), |address| format!("{} {address}", self.name))
     }
 
-    /// Whether it sends this text, in capitals or not, so that an answer that repeats the request has it too.
-    pub fn sends(&self, text: &str) -> bool {
-        let text = text.to_ascii_lowercase();
-        let hosts = self.hosts.iter().filter_map(|h| if let HostLine::Text(host) = h { Some(host) } else { None });
-        let headers = self.headers.iter().map(|(_, value)| value);
-        [&self.target].into_iter().chain(hosts).chain(headers).any(|sent| sent.to_ascii_lowercase().contains(&text))
+    /// How many connections one attempt makes at most: one, and where it finds the page one for each of two public pages.
+    pub fn most_connections(&self) -> usize {
+        let http2 = self.wire.is_http2() || self.wire == Wire::Upgrade;
+        2 + if http2 { attempt::TRIES } else { 1 }
+    }
+
+    /// Whether it asks for the page of `url` by another name, by several or by none.
+    fn names_another_host(&self, url: &Url) -> bool {
+        let own = [url.host_header(), url.authority.host.to_string()];
+        let by_own = matches!(self.hosts.as_slice(), [HostLine::Text(host)] if own.contains(host));
+        !by_own || self.target.contains("://")
     }
 
     /// Where it connects, for a target at `to`.
@@ -411,7 +418,7 @@ pub(super) fn subjects(variants: &[Variant], subject: &Subject, approach: &Appro
 }
 
 #[cfg(test)]
-mod tests {
+mod catalogue {
     use super::*;
 
     fn labels(url: &str, spoof: &[&str]) -> Vec<String> {

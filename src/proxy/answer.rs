@@ -28,32 +28,54 @@ pub async fn refuse(stream: &mut TcpStream, reason: Reason) {
     .await;
 }
 
+/// Lets the client read an answer that is written to its end: what it still sends is drained unread, within bounds.
+pub async fn linger(stream: &mut TcpStream) {
+    let _ = timeout(LINGER, serve::drain(stream, DRAINED)).await;
+}
+
 /// Says no, as far as it can be said without waiting.
 pub fn refuse_at_once(stream: &TcpStream, reason: Reason) {
     let _ = SockRef::from(stream).send(response(reason).as_bytes());
 }
 
+/// The response header that names the reason.
+pub const REASON: &str = "x-mustnot-reason";
+
 /// The whole response. Nothing that the client sent stands in it.
 fn response(reason: Reason) -> String {
-    let (phrase, body) = match reason {
-        Reason::Source => ("Forbidden", "this address may not use this proxy"),
-        Reason::Parse => ("Bad Request", "the request was not understood"),
-        Reason::Method => ("Forbidden", "only CONNECT is allowed"),
-        Reason::Port => ("Forbidden", "the port is not allowed"),
-        Reason::Name => ("Forbidden", "the destination's name is not allowed"),
-        Reason::Address => ("Forbidden", "the destination's address is not allowed"),
-        Reason::Limit => ("Service Unavailable", "too many connections"),
-        Reason::Resolve => ("Bad Gateway", "the destination's name gave no address"),
-        Reason::ResolveTimeout => ("Gateway Timeout", "the destination's name was not resolved in time"),
-        Reason::Connect => ("Bad Gateway", "the destination could not be reached"),
-        Reason::ConnectTimeout => ("Gateway Timeout", "the destination did not answer in time"),
-        Reason::Allow => ("OK", "allowed"),
+    let body = sentence(reason);
+    let phrase = match reason.status() {
+        400 => "Bad Request",
+        403 => "Forbidden",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        _ => "OK",
     };
     format!(
         "HTTP/1.1 {} {phrase}\r\nX-Mustnot-Reason: {reason}\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}\n",
         reason.status(),
         body.len() + 1,
     )
+}
+
+/// The one line of the body.
+pub fn sentence(reason: Reason) -> &'static str {
+    match reason {
+        Reason::ProxyHeader => "the connection must begin with a PROXY header",
+        Reason::Source => "this address may not use this proxy",
+        Reason::Parse => "the request was not understood",
+        Reason::Method => "this method, or this form of a request, is not allowed",
+        Reason::Port => "the port is not allowed",
+        Reason::Name => "the destination's name is not allowed",
+        Reason::Address => "the destination's address is not allowed",
+        Reason::Limit => "too many connections",
+        Reason::Resolve => "the destination's name gave no address",
+        Reason::ResolveTimeout => "the destination's name was not resolved in time",
+        Reason::Connect => "the destination could not be reached",
+        Reason::ConnectTimeout => "the destination did not answer in time",
+        Reason::Allow => "allowed",
+    }
 }
 
 #[cfg(test)]
@@ -72,6 +94,6 @@ mod tests {
             assert!(body.ends_with('\n') && body.lines().count() == 1, "{text}");
             written += 1;
         }
-        assert_eq!(written, 12);
+        assert_eq!(written, 13);
     }
 }

@@ -4,17 +4,22 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::observation::Family;
+use crate::proxy::door::is_lack;
 use crate::proxy::policy::{Reason, Vetted};
 use crate::target::fold_mapped;
 
 /// The most addresses of one answer that are tried; all are vetted.
 const MAX_TRIED: usize = 6;
+/// How long an address is waited for before the next is tried beside it (RFC 8305 section 8).
+const STAGGER: Duration = Duration::from_millis(250);
 /// Keepalive: well below the 350 s after which load balancers and NAT gateways forget a connection.
 const KEEPALIVE: TcpKeepalive =
     TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(10)).with_retries(6);
@@ -52,7 +57,7 @@ impl Egress {
     /// Takes the addresses; none means that the kernel chooses, in both families.
     ///
     /// # Errors
-    /// Two addresses of one family, or one that is not this host's.
+    /// Two addresses of one family.
     pub fn new(addresses: &[IpAddr]) -> Result<Egress, String> {
         let addresses: Vec<IpAddr> = addresses.iter().map(|ip| fold_mapped(*ip)).collect();
         for family in Family::BOTH {
@@ -61,11 +66,18 @@ impl Egress {
                 return Err(format!("egress has {first} and {second}; write at most one address a family"));
             }
         }
-        for ip in &addresses {
-            let socket = socket_for(*ip).and_then(|socket| socket.bind(SocketAddr::new(*ip, 0)));
-            socket.map_err(|e| format!("cannot send from the egress address {ip}: {e}; write an address of this host"))?;
-        }
         Ok(Egress(addresses))
+    }
+
+    /// Whether this host can send from all of them.
+    ///
+    /// # Errors
+    /// The one that is not this host's.
+    pub fn vet(&self) -> Result<(), String> {
+        self.0.iter().try_for_each(|ip| {
+            let socket = socket_for(*ip).and_then(|socket| socket.bind(SocketAddr::new(*ip, 0)));
+            socket.map_err(|e| format!("cannot send from the egress address {ip}: {e}; write an address of this host"))
+        })
     }
 
     /// The families that are dialled.
@@ -81,31 +93,48 @@ impl Egress {
     }
 }
 
-/// Tries the addresses in turn, all within `limit`; each has an equal part of the time that is left.
+/// Tries the addresses, all within `limit`: IPv6 and IPv4 by turns, the next as soon as one has failed or [`STAGGER`] is past; the first
+/// that answers is taken and the others are given up (Happy Eyeballs, RFC 8305 sections 4 and 5).
 ///
 /// # Errors
-/// [`Reason::ConnectTimeout`] where the last one tried did not answer, else [`Reason::Connect`].
+/// [`Reason::ConnectTimeout`] where one that was tried last did not answer in time, [`Reason::Limit`] where this process has no file
+/// descriptor left, else [`Reason::Connect`].
 pub async fn dial(addresses: &[Vetted], egress: &Egress, limit: Duration, patience: Patience) -> Result<Dialled, Reason> {
     let deadline = Instant::now() + limit;
-    let reachable: Vec<&Vetted> = addresses.iter().filter(|to| egress.source(to.address().ip()).is_ok()).take(MAX_TRIED).collect();
+    let mut waiting = by_turns(addresses.iter().filter(|to| egress.source(to.address().ip()).is_ok())).into_iter();
+    let mut trying = FuturesUnordered::new();
     let mut failure = Reason::Connect;
-    for (tried, to) in reachable.iter().enumerate() {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let share = left / u32::try_from(reachable.len() - tried).unwrap_or(1);
-        failure = match timeout(share, connect(**to, egress, patience)).await {
-            Ok(Ok(dialled)) => return Ok(dialled),
-            Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => Reason::ConnectTimeout,
-            Ok(Err(error)) => {
-                tracing::debug!(address = %to.address(), %error, "could not connect");
-                Reason::Connect
-            }
-            Err(_) => Reason::ConnectTimeout,
-        };
+    loop {
+        trying.extend(waiting.next().map(|to| connect(to, egress, patience)));
+        tokio::select! {
+            tried = trying.next() => match tried {
+                Some(Ok(dialled)) => return Ok(dialled),
+                Some(Err((_, error))) if is_lack(&error) => return Err(Reason::Limit),
+                Some(Err((to, error))) => {
+                    tracing::debug!(address = %to.address(), %error, "could not connect");
+                    failure = if error.kind() == io::ErrorKind::TimedOut { Reason::ConnectTimeout } else { Reason::Connect };
+                }
+                None => return Err(failure),
+            },
+            () = sleep(STAGGER), if waiting.len() > 0 => {}
+            () = sleep_until(deadline) => return Err(Reason::ConnectTimeout),
+        }
     }
-    Err(failure)
 }
 
-async fn connect(to: Vetted, egress: &Egress, patience: Patience) -> io::Result<Dialled> {
+/// The first addresses, the families by turns.
+fn by_turns<'a>(addresses: impl Iterator<Item = &'a Vetted>) -> Vec<Vetted> {
+    let (v6, v4): (Vec<Vetted>, Vec<Vetted>) = addresses.partition(|to| to.address().is_ipv6());
+    let longer = v6.len().max(v4.len());
+    let (mut v6, mut v4) = (v6.into_iter(), v4.into_iter());
+    (0..longer).flat_map(|_| [v6.next(), v4.next()]).flatten().take(MAX_TRIED).collect()
+}
+
+async fn connect(to: Vetted, egress: &Egress, patience: Patience) -> Result<Dialled, (Vetted, io::Error)> {
+    connected(to, egress, patience).await.map_err(|error| (to, error))
+}
+
+async fn connected(to: Vetted, egress: &Egress, patience: Patience) -> io::Result<Dialled> {
     let address = to.address();
     let socket = socket_for(address.ip())?;
     if let Ok(Some(source)) = egress.source(address.ip()) {
@@ -161,9 +190,61 @@ mod tests {
             egress(&["127.0.0.1", "127.0.0.2"]).unwrap_err(),
             "egress has 127.0.0.1 and 127.0.0.2; write at most one address a family"
         );
-        let foreign = egress(&["192.0.2.1"]).unwrap_err();
+        let foreign = egress(&["192.0.2.1"]).unwrap().vet().unwrap_err();
         assert!(foreign.starts_with("cannot send from the egress address 192.0.2.1: "), "{foreign}");
         assert!(foreign.ends_with("; write an address of this host"), "{foreign}");
+    }
+
+    /// Addresses as the policy lets them pass.
+    fn vetted(addresses: &[SocketAddr]) -> Vec<Vetted> {
+        addresses.iter().map(|at| Vetted::for_tests(*at)).collect()
+    }
+
+    /// A listener whose backlog is full, so that further SYNs get no answer; it lasts as long as what is returned.
+    async fn silent() -> (SocketAddr, tokio::net::TcpListener, Vec<tokio::task::JoinHandle<io::Result<TcpStream>>>) {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let at = listener.local_addr().unwrap();
+        let filling: Vec<_> = (0..8).map(|_| tokio::spawn(TcpStream::connect(at))).collect();
+        while filling.iter().filter(|f| f.is_finished()).count() < 2 {
+            tokio::task::yield_now().await;
+        }
+        (at, listener, filling)
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_silent_delays_the_next_and_does_not_hide_it() {
+        let (mute, _listener, _filling) = silent().await;
+        let live = tokio::net::TcpListener::bind("127.0.0.2:0").await.unwrap();
+        let live = live.local_addr().map(|at| (at, live)).unwrap();
+        let both = vetted(&[mute, live.0]);
+        let dialled = dial(&both, &egress(&[]).unwrap(), Duration::from_secs(20), Patience(None)).await.unwrap();
+        assert_eq!(dialled.peer, live.0);
+        let alone = dial(&vetted(&[mute]), &egress(&[]).unwrap(), Duration::from_millis(300), Patience(None)).await;
+        assert_eq!(alone.map(|d| d.peer), Err(Reason::ConnectTimeout));
+    }
+
+    #[tokio::test]
+    async fn an_address_that_refuses_is_followed_at_once_and_all_that_refuse_are_a_failure() {
+        let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let refuses = gone.local_addr().unwrap();
+        drop(gone);
+        let live = tokio::net::TcpListener::bind("127.0.0.2:0").await.unwrap();
+        let to = live.local_addr().unwrap();
+        let dialled = dial(&vetted(&[refuses, to]), &egress(&[]).unwrap(), Duration::from_secs(20), Patience(None)).await.unwrap();
+        assert_eq!(dialled.peer, to);
+        let none = dial(&vetted(&[refuses, refuses]), &egress(&[]).unwrap(), Duration::from_secs(20), Patience(None)).await;
+        assert_eq!(none.map(|d| d.peer), Err(Reason::Connect));
+        assert_eq!(dial(&[], &egress(&[]).unwrap(), Duration::from_secs(20), Patience(None)).await.map(|d| d.peer), Err(Reason::Connect));
+    }
+
+    #[test]
+    fn families_take_turns_and_no_more_than_a_few_are_tried() {
+        let many: Vec<SocketAddr> = (1..=9).map(|n| SocketAddr::from(([127, 0, 0, n], 1))).collect();
+        let all = vetted(&[&many[..], &["[::1]:1".parse().unwrap()]].concat());
+        let tried: Vec<String> = by_turns(all.iter()).iter().map(|to| to.address().ip().to_string()).collect();
+        assert_eq!(tried, ["::1", "127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5"]);
     }
 
     #[test]

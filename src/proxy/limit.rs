@@ -43,6 +43,7 @@ pub struct Place {
 #[derive(Debug, Clone, Copy)]
 enum Kind {
     Seat(IpAddr),
+    Unnamed,
     Standing,
     Stranger,
 }
@@ -77,6 +78,15 @@ impl Seats {
         Some(Place { seats: self.clone(), kind })
     }
 
+    /// A seat for a connection whose client is not yet known: it counts among all and for no client.
+    pub fn unnamed(self: &Arc<Self>) -> Option<Place> {
+        let mut taken = self.taken();
+        (taken.seats < self.max).then(|| {
+            taken.seats += 1;
+            Place { seats: self.clone(), kind: Kind::Unnamed }
+        })
+    }
+
     fn taken(&self) -> MutexGuard<'_, Taken> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -106,6 +116,7 @@ impl Drop for Place {
                     }
                 }
             }
+            Kind::Unnamed => taken.seats = taken.seats.saturating_sub(1),
             Kind::Standing => taken.standing = taken.standing.saturating_sub(1),
             Kind::Stranger => taken.strangers = taken.strangers.saturating_sub(1),
         }
@@ -129,7 +140,10 @@ mod tests {
         assert!(!seats.place(b, false).unwrap().is_seat(), "over the limit of all");
         drop(first);
         assert!(seats.place(b, false).unwrap().is_seat());
-        drop((second, third));
+        let unnamed = seats.unnamed().unwrap();
+        assert!(seats.unnamed().is_none(), "over the limit of all");
+        assert!(!seats.place(b, false).unwrap().is_seat(), "it takes a seat");
+        drop((second, third, unnamed));
         let taken = seats.taken();
         assert_eq!((taken.seats, taken.by_client.len(), taken.standing, taken.strangers), (0, 0, 0, 0));
     }

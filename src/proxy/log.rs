@@ -62,10 +62,12 @@ pub struct Line {
     pub time: Wall,
     /// What happened.
     pub event: Event,
-    /// The client's address.
+    /// The client's address, as the rules judged it.
     pub client: IpAddr,
     /// The client's port.
     pub client_port: u16,
+    /// Where the connection came from: the client, or the load balancer whose PROXY header named it.
+    pub peer: SocketAddr,
     /// The method as sent; empty where none was read.
     pub method: String,
     /// The destination: normalised where it is one, else as sent.
@@ -203,7 +205,11 @@ impl LogFormat {
 
 /// `time elapsed client action/status bytes method URL user hierarchy/peer type`, then what Squid has no field for.
 fn squid(line: &Line) -> String {
-    let action = if line.decision == "deny" { "TCP_DENIED" } else { "TCP_TUNNEL" };
+    let action = match (line.decision, line.method.as_str()) {
+        ("deny", _) => "TCP_DENIED",
+        (_, "CONNECT") => "TCP_TUNNEL",
+        _ => "TCP_MISS",
+    };
     let hierarchy = line.dialled.map_or("HIER_NONE/-".to_string(), |to| format!("HIER_DIRECT/{}", to.ip()));
     format!(
         "{}.{:03} {:>6} {} {action}/{:03} {} {} {} - {hierarchy} - {}\n",
@@ -237,9 +243,10 @@ fn combined(line: &Line) -> String {
 
 fn further(line: &Line) -> String {
     format!(
-        "\"{}\" port={} dialled={} sent={} received={} duration={:.3} event={} decision={} reason={}",
+        "\"{}\" port={} peer={} dialled={} sent={} received={} duration={:.3} event={} decision={} reason={}",
         if line.user_agent.is_empty() { "-".into() } else { quoted(&line.user_agent) },
         line.client_port,
+        line.peer,
         line.dialled.map_or("-".into(), |to| to.to_string()),
         line.sent,
         line.received,
@@ -259,6 +266,7 @@ fn json(line: &Line) -> String {
         time: Wall,
         event: Event,
         client: SocketAddr,
+        peer: SocketAddr,
         user_agent: String,
         method: String,
         destination: String,
@@ -274,6 +282,7 @@ fn json(line: &Line) -> String {
         time: line.time,
         event: line.event,
         client: SocketAddr::new(line.client, line.client_port),
+        peer: line.peer,
         user_agent: quoted(&line.user_agent),
         method: quoted(line.method.as_bytes()),
         destination: quoted(&line.destination),
@@ -348,6 +357,7 @@ mod tests {
             event: Event::Close,
             client: "10.0.0.5".parse().unwrap(),
             client_port: 40000,
+            peer: "10.0.0.9:50000".parse().unwrap(),
             method: "CONNECT".into(),
             destination: b"example.com:443".to_vec(),
             minor: 1,
@@ -362,8 +372,7 @@ mod tests {
         }
     }
 
-    const FURTHER: &str =
-        "\"curl/8.0\" port=40000 dialled=192.0.2.7:443 sent=10 received=2000 duration=1.234 event=close decision=allow reason=closed";
+    const FURTHER: &str = "\"curl/8.0\" port=40000 peer=10.0.0.9:50000 dialled=192.0.2.7:443 sent=10 received=2000 duration=1.234 event=close decision=allow reason=closed";
 
     #[test]
     fn the_formats() {
@@ -377,7 +386,7 @@ mod tests {
         );
         assert_eq!(
             LogFormat::Json.render(&line()),
-            "{\"time\":\"2026-01-02T03:04:05.678Z\",\"event\":\"close\",\"client\":\"10.0.0.5:40000\",\"user_agent\":\"curl/8.0\",\
+            "{\"time\":\"2026-01-02T03:04:05.678Z\",\"event\":\"close\",\"client\":\"10.0.0.5:40000\",\"peer\":\"10.0.0.9:50000\",\"user_agent\":\"curl/8.0\",\
              \"method\":\"CONNECT\",\"destination\":\"example.com:443\",\"dialled\":\"192.0.2.7:443\",\"bytes_sent\":10,\
              \"bytes_received\":2000,\"duration_ms\":1234,\"status\":200,\"decision\":\"allow\",\"reason\":\"closed\"}\n"
         );

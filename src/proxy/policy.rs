@@ -3,15 +3,15 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
-use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::net::resolve::{Answer, Resolver};
+use crate::net::resolve::{Answer, Cached};
 use crate::observation::Family;
 use crate::proxy::address;
 use crate::proxy::own::{Own, of_this_host};
 use crate::proxy::request::{Malformed, Method, Request};
+use crate::proxy::why::Why;
 use crate::target::{Host, HostPort, PortSet, fold_mapped, parse_cidr};
 
 /// The rules, complete.
@@ -21,6 +21,8 @@ pub struct Policy {
     pub allow_from: Vec<IpNet>,
     /// The ports that CONNECT may name.
     pub connect_ports: PortSet,
+    /// The ports that a request in absolute form may name; none: CONNECT is the only method.
+    pub http_ports: PortSet,
     /// Destinations that are refused, whatever else is said.
     pub deny_to: Vec<Destination>,
     /// The only destinations, unless empty.
@@ -29,12 +31,10 @@ pub struct Policy {
     pub allow_private: Vec<IpNet>,
     /// Where this process itself listens.
     pub own: Own,
-    /// Where names are asked.
-    pub resolver: Resolver,
+    /// Where names are asked, each within its limit.
+    pub resolver: Cached,
     /// The families that can be dialled, and so are asked for.
     pub families: Vec<Family>,
-    /// How long a name may take to resolve.
-    pub resolve_limit: Duration,
 }
 
 /// A destination as a rule names it.
@@ -51,11 +51,13 @@ pub enum Destination {
 /// Why a request ended as it did. `Display` is the metric label, the log field and the response header alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
+    /// The PROXY header that must be there is not, or is none.
+    ProxyHeader,
     /// The client may not use this proxy.
     Source,
     /// The head is not a request.
     Parse,
-    /// The method is not CONNECT.
+    /// The method, or the form of the target, is not one that is served.
     Method,
     /// The port is not allowed.
     Port,
@@ -109,6 +111,10 @@ pub struct Refused {
     pub reason: Reason,
     /// What is known of the request.
     pub heard: Heard,
+    /// The rule that decided, with what it met.
+    pub why: Why,
+    /// The addresses that the destination had, where it came to that.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// What was heard of a request by the time that it was decided.
@@ -123,12 +129,13 @@ pub enum Heard {
 }
 
 impl Policy {
-    /// Decides one connection. The first rule that matches decides:
+    /// Decides one connection. The first rule that matches decides; before all of them, where the connection comes from a sender of
+    /// PROXY headers, its header must be one (`proxy-header`, [`crate::proxy::proxy_header`]), and names the client.
     ///
     /// 1. `source`: the client is in no entry of `allow_from`; `head` is not even polled, so not a byte is read.
-    /// 2. `parse`: the head is not whole in time, too long, not HTTP/1, or its authority is not plainly `host:port`.
-    /// 3. `method`: anything but CONNECT.
-    /// 4. `port`: the port is not in `connect_ports`.
+    /// 2. `parse`: the head is not whole in time, too long, not HTTP/1, its authority is not plainly `host:port`, or its body not plainly framed.
+    /// 3. `method`: anything but CONNECT, and where there are `http_ports`, a method that is forwarded with a target in absolute form.
+    /// 4. `port`: the port is not in `connect_ports`, or `http_ports` in absolute form.
     /// 5. `name`: the name is in `deny_to`; or `allow_to` has only names, and this is none of them (an address literal is judged at 6).
     /// 6. `address`: any address of the destination is refused by [`Policy::vet`]. Names are resolved here, once; one that gives no
     ///    address ends as `resolve`.
@@ -145,51 +152,50 @@ impl Policy {
     ) -> Result<(Request, Permit), Refused> {
         // 1. source
         let Some(source) = self.source(client) else {
-            return Err(Refused { reason: Reason::Source, heard: Heard::Nothing });
+            return Err(Refused { reason: Reason::Source, heard: Heard::Nothing, why: Why::Stranger, addresses: Vec::new() });
         };
         // 2. parse
         let request = match head.await {
             Ok(request) => request,
-            Err(malformed) => return Err(Refused { reason: Reason::Parse, heard: Heard::Malformed(malformed) }),
-        };
-        let refuse = |reason, request| Err(Refused { reason, heard: Heard::Request(Box::new(request)) });
-        // 3. method
-        let to = match &request.method {
-            Method::Connect(to) => to.clone(),
-            Method::Other(_) => return refuse(Reason::Method, request),
-        };
-        // 4. port
-        if !self.connect_ports.contains(to.port) {
-            return refuse(Reason::Port, request);
-        }
-        // 5. name
-        let named = match self.name(&to.host) {
-            NameRule::Refused => return refuse(Reason::Name, request),
-            NameRule::Allowed => true,
-            NameRule::Unsaid => false,
-        };
-        // 6. address
-        let addresses = match &to.host {
-            Host::Ip(ip) => vec![*ip],
-            Host::Name(name) if seated => match self.resolve(name).await {
-                Ok(addresses) => addresses,
-                Err(reason) => return refuse(reason, request),
-            },
-            Host::Name(_) => Vec::new(),
-        };
-        let addresses = match self.vet(&addresses, &to, named) {
-            Ok(addresses) => addresses,
-            Err(address) => {
-                tracing::debug!(%client, %to, %address, "an address of the destination is not allowed");
-                return refuse(Reason::Address, request);
+            Err(malformed) => {
+                let heard = Heard::Malformed(malformed);
+                return Err(Refused { reason: Reason::Parse, heard, why: Why::NoRequest, addresses: Vec::new() });
             }
         };
+        let mut addresses = Vec::new();
+        match self.judge(&request, seated, &mut addresses).await {
+            Ok(addresses) => Ok((request, Permit { source, addresses })),
+            Err((reason, why)) => Err(Refused { reason, heard: Heard::Request(Box::new(request)), why, addresses }),
+        }
+    }
+
+    /// Rules 3 to 8; what addresses the destination has is left in `addresses`.
+    async fn judge(&self, request: &Request, seated: bool, addresses: &mut Vec<IpAddr>) -> Result<Vec<Vetted>, (Reason, Why)> {
+        // 3. method
+        let (to, ports) = match &request.method {
+            Method::Connect(to) => (to, &self.connect_ports),
+            Method::Forward(forward) if !self.http_ports.is_empty() => (&forward.to, &self.http_ports),
+            Method::Forward(_) | Method::Other(_) => return Err((Reason::Method, Why::Method)),
+        };
+        // 4. port
+        if !ports.contains(to.port) {
+            return Err((Reason::Port, Why::Port(to.port)));
+        }
+        // 5. name
+        let named = self.name(&to.host).map_err(|why| (Reason::Name, why))?;
+        // 6. address
+        match &to.host {
+            Host::Ip(ip) => addresses.push(*ip),
+            Host::Name(name) if seated => *addresses = self.resolve(name).await?,
+            Host::Name(_) => {}
+        }
+        let vetted = self.vet(addresses, to, named).map_err(|why| (Reason::Address, why))?;
         // 7. limit
         if !seated {
-            return refuse(Reason::Limit, request);
+            return Err((Reason::Limit, Why::NoSeat));
         }
         // 8. allow
-        Ok((request, Permit { source, addresses }))
+        Ok(vetted)
     }
 
     /// The entry of `allow_from` that lets the client in.
@@ -198,37 +204,38 @@ impl Policy {
         self.allow_from.iter().find(|net| net.contains(&client)).copied()
     }
 
-    fn name(&self, host: &Host) -> NameRule {
-        let Host::Name(name) = host else { return NameRule::Unsaid };
-        if self.deny_to.iter().any(|rule| rule.names(name)) {
-            return NameRule::Refused;
+    /// Whether `allow_to` has the name.
+    fn name(&self, host: &Host) -> Result<bool, Why> {
+        let Host::Name(name) = host else { return Ok(false) };
+        if let Some(rule) = self.deny_to.iter().find(|rule| rule.names(name)) {
+            return Err(Why::NameDenied(rule.clone()));
         }
-        if self.allow_to.iter().any(|rule| rule.names(name)) {
-            return NameRule::Allowed;
-        }
+        let named = self.allow_to.iter().any(|rule| rule.names(name));
+        // an entry that is a network may still let its addresses in
         let some_net = self.allow_to.iter().any(|rule| matches!(rule, Destination::Net(_)));
-        if self.allow_to.is_empty() || some_net { NameRule::Unsaid } else { NameRule::Refused }
+        if named || self.allow_to.is_empty() || some_net { Ok(named) } else { Err(Why::NameUnlisted) }
     }
 
     /// Every address that the name has now, in the families that can be dialled; the search list of `resolv.conf` is not followed,
     /// since the name that was judged must be the name that is asked for.
-    async fn resolve(&self, name: &str) -> Result<Vec<IpAddr>, Reason> {
+    async fn resolve(&self, name: &str) -> Result<Vec<IpAddr>, (Reason, Why)> {
         let asked = tokio::time::Instant::now();
-        let absolute = format!("{name}.");
-        let answers = self.resolver.addresses(&absolute, &self.families, self.resolve_limit).await;
-        let addresses: Vec<IpAddr> = answers
-            .into_iter()
-            .flat_map(|(_, answer)| match answer {
-                Answer::Addresses(addresses) => addresses,
-                Answer::NoData | Answer::NxDomain | Answer::Failed(_) => Vec::new(),
-            })
-            .collect();
+        let mut addresses = Vec::new();
+        let mut failures = Vec::new();
+        for (_, answer) in self.resolver.addresses(name, &self.families).await {
+            match answer {
+                Answer::Addresses(found) => addresses.extend(found),
+                Answer::NoData | Answer::NxDomain => {}
+                Answer::Failed(why) => failures.push(why),
+            }
+        }
         if !addresses.is_empty() {
             return Ok(addresses);
         }
         // the resolver gives up by itself; its last question's time-out and the whole one's fall together
-        let timed_out = asked.elapsed() >= self.resolve_limit.mul_f64(0.9);
-        Err(if timed_out { Reason::ResolveTimeout } else { Reason::Resolve })
+        let timed_out = asked.elapsed() >= self.resolver.limit().mul_f64(0.9);
+        let reason = if timed_out { Reason::ResolveTimeout } else { Reason::Resolve };
+        Err((reason, Why::Unresolved(failures.pop())))
     }
 
     /// Judges every address of a destination, `named` where `allow_to` has its name. One that is refused refuses them all. The first rule that matches decides:
@@ -240,38 +247,33 @@ impl Policy {
     /// 5. vetted.
     ///
     /// # Errors
-    /// The address that was refused.
-    pub fn vet(&self, addresses: &[IpAddr], to: &HostPort, named: bool) -> Result<Vec<Vetted>, IpAddr> {
-        addresses.iter().map(|ip| self.vet_one(*ip, to.port, named).ok_or(*ip)).collect()
+    /// The rule, with the address that it refuses.
+    pub fn vet(&self, addresses: &[IpAddr], to: &HostPort, named: bool) -> Result<Vec<Vetted>, Why> {
+        addresses.iter().map(|ip| self.vet_one(*ip, to.port, named)).collect()
     }
 
-    fn vet_one(&self, ip: IpAddr, port: u16, named: bool) -> Option<Vetted> {
+    fn vet_one(&self, ip: IpAddr, port: u16, named: bool) -> Result<Vetted, Why> {
         let forms = address::forms(ip);
         let address = SocketAddr::new(fold_mapped(ip), port);
         // 1.
-        if self.deny_to.iter().any(|rule| forms.iter().any(|form| rule.holds(*form))) {
-            return None;
+        if let Some(rule) = self.deny_to.iter().find(|rule| forms.iter().any(|form| rule.holds(*form))) {
+            return Err(Why::AddressDenied(ip, rule.clone()));
         }
         // 2.
         if forms.iter().any(|form| self.own.answers_at(SocketAddr::new(*form, port), of_this_host)) {
-            return None;
+            return Err(Why::Own(address));
         }
         // 3.
-        if address::refused(ip, &self.allow_private).is_some() {
-            return None;
+        if let Some(block) = address::refused(ip, &self.allow_private) {
+            return Err(Why::Special(ip, block));
         }
         // 4.
-        let listed = named || self.allow_to.is_empty() || self.allow_to.iter().any(|rule| rule.holds(address.ip()));
-        // 5.
-        listed.then_some(Vetted(address))
+        if named || self.allow_to.is_empty() || self.allow_to.iter().any(|rule| rule.holds(address.ip())) {
+            // 5.
+            return Ok(Vetted(address));
+        }
+        Err(Why::AddressUnlisted(ip))
     }
-}
-
-/// What `deny_to` and `allow_to` say of a name.
-enum NameRule {
-    Refused,
-    Allowed,
-    Unsaid,
 }
 
 impl Destination {
@@ -329,7 +331,8 @@ pub fn plain_net(net: IpNet) -> Result<IpNet, String> {
 
 impl Reason {
     /// Every reason, in the order of decision.
-    pub const ALL: [Reason; 12] = [
+    pub const ALL: [Reason; 13] = [
+        Reason::ProxyHeader,
         Reason::Source,
         Reason::Parse,
         Reason::Method,
@@ -349,7 +352,7 @@ impl Reason {
         match self {
             Reason::Allow => 200,
             Reason::Parse => 400,
-            Reason::Source | Reason::Method | Reason::Port | Reason::Name | Reason::Address => 403,
+            Reason::ProxyHeader | Reason::Source | Reason::Method | Reason::Port | Reason::Name | Reason::Address => 403,
             Reason::Limit => 503,
             Reason::Resolve | Reason::Connect => 502,
             Reason::ResolveTimeout | Reason::ConnectTimeout => 504,
@@ -360,7 +363,14 @@ impl Reason {
     pub fn decision(self) -> &'static str {
         match self {
             Reason::Allow => "allow",
-            Reason::Source | Reason::Parse | Reason::Method | Reason::Port | Reason::Name | Reason::Address | Reason::Limit => "deny",
+            Reason::ProxyHeader
+            | Reason::Source
+            | Reason::Parse
+            | Reason::Method
+            | Reason::Port
+            | Reason::Name
+            | Reason::Address
+            | Reason::Limit => "deny",
             Reason::Resolve | Reason::ResolveTimeout | Reason::Connect | Reason::ConnectTimeout => "error",
         }
     }
@@ -368,6 +378,7 @@ impl Reason {
     /// The label.
     pub fn label(self) -> &'static str {
         match self {
+            Reason::ProxyHeader => "proxy-header",
             Reason::Source => "source",
             Reason::Parse => "parse",
             Reason::Method => "method",
@@ -400,20 +411,27 @@ impl fmt::Display for Destination {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::net::resolve::Resolver;
 
     fn policy() -> Policy {
         Policy {
             allow_from: vec!["10.0.0.0/8".parse().unwrap()],
             connect_ports: PortSet::parse(["443"]).unwrap(),
+            http_ports: PortSet::default(),
             deny_to: vec![],
             allow_to: vec![],
             allow_private: vec![],
             own: Own::new([]),
-            resolver: Resolver::At("127.0.0.1:1".parse().unwrap()),
+            resolver: cached("127.0.0.1:1".parse().unwrap(), 300),
             families: vec![Family::V4],
-            resolve_limit: Duration::from_millis(300),
         }
+    }
+
+    fn cached(server: SocketAddr, millis: u64) -> Cached {
+        Cached::new(Resolver::At(server), Duration::from_millis(millis), 16)
     }
 
     fn rules(texts: &[&str]) -> Vec<Destination> {
@@ -453,6 +471,35 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn absolute_form_is_served_on_its_own_ports_and_by_the_same_rules() {
+        let mut policy = policy();
+        let get = |to: &str| format!("GET http://{to}/ HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert_eq!(reason(&policy, "10.0.0.1", true, &get("1.1.1.1")).await, Reason::Method, "none by default");
+        policy.http_ports = PortSet::parse(["80", "8080"]).unwrap();
+        policy.deny_to = rules(&[".denied.example"]);
+        let cells = [
+            (get("1.1.1.1"), Reason::Allow),
+            (get("1.1.1.1:8080"), Reason::Allow),
+            (get("1.1.1.1:443"), Reason::Port),
+            ("CONNECT 1.1.1.1:80 HTTP/1.1\r\n\r\n".into(), Reason::Port),
+            (get("a.denied.example"), Reason::Name),
+            (get("A.DENIED.example."), Reason::Name),
+            (get("169.254.169.254"), Reason::Address),
+            (get("[::ffff:10.0.0.1]"), Reason::Address),
+            (get("127.1"), Reason::Parse),
+            (get("user@1.1.1.1"), Reason::Parse),
+            ("GET / HTTP/1.1\r\nHost: 1.1.1.1\r\n\r\n".into(), Reason::Method),
+            ("GET https://1.1.1.1/ HTTP/1.1\r\nHost: x\r\n\r\n".into(), Reason::Method),
+            ("GET ftp://1.1.1.1/ HTTP/1.1\r\nHost: x\r\n\r\n".into(), Reason::Method),
+            ("TRACE http://1.1.1.1/ HTTP/1.1\r\nHost: x\r\n\r\n".into(), Reason::Method),
+            ("get http://1.1.1.1/ HTTP/1.1\r\nHost: x\r\n\r\n".into(), Reason::Method),
+        ];
+        for (head, expected) in cells {
+            assert_eq!(reason(&policy, "10.0.0.1", true, &head).await, expected, "{head}");
+        }
+    }
+
+    #[tokio::test]
     async fn a_stranger_is_refused_before_a_byte_is_read() {
         let never = std::future::poll_fn(|_| -> std::task::Poll<Result<Request, Malformed>> { panic!("the head was polled") });
         let refused = policy().decide("192.0.2.1".parse().unwrap(), true, never).await.unwrap_err();
@@ -463,7 +510,7 @@ mod tests {
     fn vet(policy: &Policy, addresses: &[&str], named: bool) -> Result<Vec<String>, String> {
         let ips: Vec<IpAddr> = addresses.iter().map(|a| a.parse().unwrap()).collect();
         let vetted = policy.vet(&ips, &"a.example:443".parse().unwrap(), named);
-        vetted.map(|v| v.iter().map(|v| v.address().to_string()).collect()).map_err(|ip| ip.to_string())
+        vetted.map(|v| v.iter().map(|v| v.address().to_string()).collect()).map_err(|why| why.to_string())
     }
 
     #[test]
@@ -471,57 +518,107 @@ mod tests {
         let policy = policy();
         assert_eq!(vet(&policy, &["1.1.1.1", "8.8.8.8"], false).unwrap(), ["1.1.1.1:443", "8.8.8.8:443"]);
         for bad in ["10.0.0.1", "::ffff:10.0.0.1", "64:ff9b::a9fe:a9fe", "fd00:ec2::254", "::1"] {
-            assert_eq!(vet(&policy, &["1.1.1.1", bad], false), Err(bad.parse::<IpAddr>().unwrap().to_string()), "{bad}");
+            let why = vet(&policy, &["1.1.1.1", bad], false).unwrap_err();
+            assert!(why.starts_with(&format!("{} ", bad.parse::<IpAddr>().unwrap())), "{bad}: {why}");
             assert!(vet(&policy, &[bad, "1.1.1.1"], false).is_err(), "{bad}");
         }
         assert_eq!(vet(&policy, &["::ffff:1.1.1.1"], false).unwrap(), ["1.1.1.1:443"]);
     }
 
-    /// A DNS server that gives each name's addresses, flips `flip.test` after its first answer, and counts the questions.
-    async fn dns() -> (Resolver, std::sync::Arc<std::sync::atomic::AtomicUsize>) {
-        let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let at = socket.local_addr().unwrap();
+    const HUNDRED: [&str; 100] = ["1.1.1.1"; 100];
+    const ROTTEN: [&str; 100] = {
+        let mut all = HUNDRED;
+        all[99] = "169.254.169.254";
+        all
+    };
+
+    /// What a DNS server answers that was asked `before` times already: each name's addresses; `flip.test` has another after the first time.
+    fn answer(query: &[u8], before: usize) -> Vec<u8> {
+        let end = 12 + query[12..].iter().position(|b| *b == 0).unwrap() + 5;
+        let v6 = query[end - 3] == 28;
+        let name = String::from_utf8_lossy(&query[13..end - 5]).to_lowercase();
+        let name = name.split('\u{4}').next().unwrap();
+        let addresses: &[&str] = match (name, v6) {
+            ("public" | "kept", false) => &["1.1.1.1", "8.8.8.8"],
+            ("public", true) => &["2606:4700::1111"],
+            ("mixed", false) => &["1.1.1.1", "10.0.0.1"],
+            ("family", false) | ("mapped", false) => &["1.1.1.1"],
+            ("family", true) => &["fd00:ec2::254"],
+            ("mapped", true) => &["::ffff:169.254.169.254"],
+            ("flip", false) if before == 0 => &["1.1.1.1"],
+            ("flip", false) => &["127.0.0.1"],
+            ("many", false) => &HUNDRED,
+            ("rotten", false) => &ROTTEN,
+            _ => &[],
+        };
+        let mut records = Vec::new();
+        let mut count = addresses.len() as u8;
+        if name == "alias" {
+            // alias.test is inside.test, which is 10.0.0.7
+            let inside = b"\x06inside\x04test\0";
+            records.extend_from_slice(&[0xc0, 12, 0, 5, 0, 1, 0, 0, 0, 60, 0, inside.len() as u8]);
+            records.extend_from_slice(inside);
+            let at = (end + 12) as u8;
+            records.extend_from_slice(&[0xc0, at, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 10, 0, 0, 7]);
+            count = 2;
+        }
+        let lasts = if name == "kept" { 60 } else { 0 };
+        for ip in addresses {
+            let data = match ip.parse::<IpAddr>().unwrap() {
+                IpAddr::V4(v4) => v4.octets().to_vec(),
+                IpAddr::V6(v6) => v6.octets().to_vec(),
+            };
+            records.extend_from_slice(&[0xc0, 12, 0, query[end - 3], 0, 1, 0, 0, 0, lasts, 0, data.len() as u8]);
+            records.extend_from_slice(&data);
+        }
+        let mut whole = query[..end].to_vec();
+        whole[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, count, 0, 0, 0, 0]);
+        whole.extend_from_slice(&records);
+        whole
+    }
+
+    /// A DNS server that counts the questions; what does not fit a datagram comes by TCP.
+    async fn dns() -> (Cached, std::sync::Arc<std::sync::atomic::AtomicUsize>) {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let tcp = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = tcp.local_addr().unwrap();
+        let udp = tokio::net::UdpSocket::bind(at).await.unwrap();
         let asked = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
         let count = asked.clone();
         tokio::spawn(async move {
             let mut query = [0; 512];
             loop {
-                let (length, from) = socket.recv_from(&mut query).await.unwrap();
-                let before = count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-                let end = 12 + query[12..length].iter().position(|b| *b == 0).unwrap() + 5;
-                let v6 = query[end - 3] == 28;
-                let name = String::from_utf8_lossy(&query[13..end - 5]).to_lowercase();
-                let addresses: &[&str] = match (name.split('\u{4}').next().unwrap(), v6) {
-                    ("public", false) => &["1.1.1.1", "8.8.8.8"],
-                    ("public", true) => &["2606:4700::1111"],
-                    ("mixed", false) => &["1.1.1.1", "10.0.0.1"],
-                    ("family", false) | ("mapped", false) => &["1.1.1.1"],
-                    ("family", true) => &["fd00:ec2::254"],
-                    ("mapped", true) => &["::ffff:169.254.169.254"],
-                    ("flip", false) if before == 0 => &["1.1.1.1"],
-                    ("flip", false) => &["127.0.0.1"],
-                    _ => &[],
-                };
-                let mut answer = query[..end].to_vec();
-                answer[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, addresses.len() as u8, 0, 0, 0, 0]);
-                for ip in addresses {
-                    let data = match ip.parse::<IpAddr>().unwrap() {
-                        IpAddr::V4(v4) => v4.octets().to_vec(),
-                        IpAddr::V6(v6) => v6.octets().to_vec(),
-                    };
-                    answer.extend_from_slice(&[0xc0, 12, 0, query[end - 3], 0, 1, 0, 0, 0, 0, 0, data.len() as u8]);
-                    answer.extend_from_slice(&data);
+                let (length, from) = udp.recv_from(&mut query).await.unwrap();
+                let mut answer = answer(&query[..length], count.fetch_add(1, std::sync::atomic::Ordering::SeqCst));
+                if answer.len() > 512 {
+                    answer.truncate(12 + query[12..length].iter().position(|b| *b == 0).unwrap() + 5);
+                    answer[2] |= 0x02;
+                    answer[7] = 0;
                 }
-                socket.send_to(&answer, from).await.unwrap();
+                udp.send_to(&answer, from).await.unwrap();
             }
         });
-        (Resolver::At(at), asked)
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = tcp.accept().await.unwrap();
+                tokio::spawn(async move {
+                    while let Ok(length) = stream.read_u16().await {
+                        let mut query = vec![0; length.into()];
+                        stream.read_exact(&mut query).await.unwrap();
+                        let answer = answer(&query, 0);
+                        stream.write_u16(answer.len() as u16).await.unwrap();
+                        stream.write_all(&answer).await.unwrap();
+                    }
+                });
+            }
+        });
+        (cached(at, 5000), asked)
     }
 
     #[tokio::test]
     async fn one_refused_address_in_dns_refuses_the_name_and_a_name_is_asked_for_once() {
         let (resolver, asked) = dns().await;
-        let policy = Policy { resolver, families: Family::BOTH.to_vec(), resolve_limit: Duration::from_secs(5), ..policy() };
+        let policy = Policy { resolver, families: Family::BOTH.to_vec(), ..policy() };
         let ask =
             async |policy: &Policy, host: &str| reason(policy, "10.0.0.1", true, &format!("CONNECT {host}:443 HTTP/1.1\r\n\r\n")).await;
         for (host, expected) in [
@@ -530,6 +627,9 @@ mod tests {
             ("family.test", Reason::Address),
             ("mapped.test", Reason::Address),
             ("empty.test", Reason::Resolve),
+            ("many.test", Reason::Allow),
+            ("rotten.test", Reason::Address),
+            ("alias.test", Reason::Address),
         ] {
             assert_eq!(ask(&policy, host).await, expected, "{host}");
         }
@@ -549,9 +649,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_answer_is_kept_as_long_as_it_says_and_many_who_want_a_name_ask_once() {
+        let (resolver, asked) = dns().await;
+        let policy = Policy { resolver, ..policy() };
+        let count = || asked.load(std::sync::atomic::Ordering::SeqCst);
+        let head = |name: &str| format!("CONNECT {name}:443 HTTP/1.1\r\n\r\n");
+        let (kept, short) = (head("kept.test"), head("public.test"));
+        let reasons = futures_util::future::join_all((0..20).map(|_| reason(&policy, "10.0.0.1", true, &kept))).await;
+        assert!(reasons.iter().all(|r| *r == Reason::Allow));
+        assert_eq!(count(), 1, "twenty at once");
+        assert_eq!(reason(&policy, "10.0.0.1", true, &kept).await, Reason::Allow);
+        assert_eq!(count(), 1, "later");
+        for asked_before in 1..3 {
+            assert_eq!(count(), asked_before);
+            assert_eq!(reason(&policy, "10.0.0.1", true, &short).await, Reason::Allow, "a TTL of 0 is not kept");
+        }
+        assert_eq!(count(), 3);
+    }
+
+    #[tokio::test]
     async fn a_resolver_that_is_silent_is_a_timeout() {
         let mute = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let policy = Policy { resolver: Resolver::At(mute.local_addr().unwrap()), ..policy() };
+        let policy = Policy { resolver: cached(mute.local_addr().unwrap(), 300), ..policy() };
         assert_eq!(reason(&policy, "10.0.0.1", true, "CONNECT a.test:443 HTTP/1.1\r\n\r\n").await, Reason::ResolveTimeout);
     }
 

@@ -2,14 +2,18 @@
 
 use std::time::Duration;
 
+use http::uri::PathAndQuery;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use crate::target::HostPort;
+use crate::proxy::proxy_header;
+use crate::target::{HostPort, Url};
 
 /// The most header lines a head may have.
 pub const MAX_HEADERS: usize = 64;
 /// How much of what a client sent is kept for the log; longer is cut.
 const KEPT: usize = 256;
+/// Bytes that are enough to know a PROXY header from a request.
+const SIGNATURE: usize = 6;
 /// How much is read at once.
 const CHUNK: usize = 4096;
 
@@ -33,9 +37,27 @@ pub struct Request {
 pub enum Method {
     /// CONNECT and its authority (RFC 9110 section 9.3.6).
     Connect(HostPort),
+    /// A method that can be forwarded, with a target in absolute form (RFC 9112 section 3.2.2).
+    Forward(Box<Forward>),
     /// Any other; methods are case-sensitive (RFC 9110 section 9.1), so `connect` is one of these.
     Other(String),
 }
+
+/// A request to be forwarded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forward {
+    /// One of [`FORWARDED`].
+    pub method: &'static str,
+    /// Where to: the authority of the target, port 80 where it names none. What `Host` says counts for nothing.
+    pub to: HostPort,
+    /// The rest of the target.
+    pub path: PathAndQuery,
+    /// The whole head as it came, for who reads the body behind it.
+    pub head: Vec<u8>,
+}
+
+/// The methods that are forwarded. TRACE would show a client's headers to a page; others are seldom asked for by anybody who means well.
+pub const FORWARDED: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
 /// Why there is no request.
 #[derive(Debug)]
@@ -46,6 +68,8 @@ pub struct Malformed {
     pub begin: Vec<u8>,
     /// Whether the client closed without a word, as a load balancer's health check does.
     pub silent: bool,
+    /// Whether it begins as a PROXY header does, where none may be.
+    pub stray_header: bool,
 }
 
 /// Reads one head of at most `max_head` bytes within `limit`.
@@ -61,7 +85,8 @@ pub async fn read(from: &mut (impl AsyncRead + Unpin), max_head: usize, limit: D
         Err(_) => (format!("the request head was not whole within {limit:?}"), false),
     };
     let silent = seen.is_empty() && in_time;
-    Err(Malformed { why, begin: loggable(&seen), silent })
+    let stray_header = seen.len() >= SIGNATURE && proxy_header::may_begin(&seen);
+    Err(Malformed { why, begin: loggable(&seen), silent, stray_header })
 }
 
 async fn read_whole(from: &mut (impl AsyncRead + Unpin), max_head: usize, seen: &mut Vec<u8>) -> Result<Request, String> {
@@ -104,18 +129,35 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Request>, String> {
     if named("host").nth(1).is_some() {
         return Err("the head has more than one Host (RFC 9112 section 3.2)".into());
     }
-    let kind = match method {
-        "CONNECT" => {
-            if named("transfer-encoding").next().is_some() {
-                return Err("a CONNECT has no body, so no Transfer-Encoding".into());
-            }
-            // some clients say that there is no body (WinHTTP); once is enough
-            if !matches!(named("content-length").collect::<Vec<_>>().as_slice(), [] | [b"0"]) {
-                return Err("a CONNECT has no body, so no Content-Length".into());
-            }
-            Method::Connect(target.parse()?)
+    let lengths: Vec<&[u8]> = named("content-length").collect();
+    let codings: Vec<&[u8]> = named("transfer-encoding").collect();
+    let kind = if method == "CONNECT" {
+        if !codings.is_empty() {
+            return Err("a CONNECT has no body, so no Transfer-Encoding".into());
         }
-        other => Method::Other(other.chars().take(KEPT).collect()),
+        // some clients say that there is no body (WinHTTP); once is enough
+        if !matches!(lengths.as_slice(), [] | [b"0"]) {
+            return Err("a CONNECT has no body, so no Content-Length".into());
+        }
+        Method::Connect(target.parse()?)
+    } else {
+        framing(&lengths, &codings, minor)?;
+        match (FORWARDED.into_iter().find(|known| *known == method), absolute(target)?) {
+            (Some(method), Some((to, path))) => {
+                if method == "OPTIONS" && named("max-forwards").any(|value| value == b"0") {
+                    return Err("Max-Forwards is 0, and this proxy answers no OPTIONS itself (RFC 9110 section 7.6.2)".into());
+                }
+                if minor > 0 && named("host").next().is_none() {
+                    return Err("the head has no Host (RFC 9112 section 3.2)".into());
+                }
+                if named("expect").any(|value| !value.eq_ignore_ascii_case(b"100-continue")) {
+                    return Err("the head expects something else than 100-continue (RFC 9110 section 10.1.1)".into());
+                }
+                let head = bytes.get(..length).unwrap_or_default().to_vec();
+                Method::Forward(Box::new(Forward { method, to, path, head }))
+            }
+            (_, _) => Method::Other(method.chars().take(KEPT).collect()),
+        }
     };
     let mut user_agent = named("user-agent").next().unwrap_or_default().to_vec();
     user_agent.truncate(KEPT);
@@ -123,8 +165,38 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Request>, String> {
     Ok(Some(Request { method: kind, target: loggable(target.as_bytes()), user_agent, minor, early }))
 }
 
+/// Refuses every framing that two readers may read differently (RFC 9112 section 6.3): whoever sends one means to be misread.
+fn framing(lengths: &[&[u8]], codings: &[&[u8]], minor: u8) -> Result<(), String> {
+    match (lengths, codings) {
+        ([], []) => Ok(()),
+        ([length], []) => {
+            let plain = !length.is_empty() && length.iter().all(u8::is_ascii_digit);
+            let number = std::str::from_utf8(length).ok().filter(|_| plain).and_then(|text| text.parse::<u64>().ok());
+            number.map(|_| ()).ok_or_else(|| "Content-Length is not a plain number".into())
+        }
+        ([], [coding]) if minor == 0 => {
+            Err(format!("Transfer-Encoding {:?} in HTTP/1.0 (RFC 9112 section 6.1)", String::from_utf8_lossy(coding)))
+        }
+        ([], [coding]) if coding.eq_ignore_ascii_case(b"chunked") => Ok(()),
+        ([], _) => Err("Transfer-Encoding is something else than one \"chunked\"".into()),
+        (_, []) => Err("the head has more than one Content-Length".into()),
+        (_, _) => Err("the head has both Content-Length and Transfer-Encoding".into()),
+    }
+}
+
+/// The parts of a target in absolute form with the scheme `http`, read as the monitor reads its own; nothing, where it is of another form
+/// or scheme.
+fn absolute(target: &str) -> Result<Option<(HostPort, PathAndQuery)>, String> {
+    if !target.get(..7).is_some_and(|begin| begin.eq_ignore_ascii_case("http://")) {
+        return Ok(None);
+    }
+    let Url { authority, path, .. } = target.parse()?;
+    let path = PathAndQuery::try_from(path).map_err(|e| format!("the target's path is not one: {e}"))?;
+    Ok(Some((authority, path)))
+}
+
 /// The first line of `bytes`, as far as it may stand in a log: no header (which may carry credentials), no query, no user and password.
-fn loggable(bytes: &[u8]) -> Vec<u8> {
+pub(super) fn loggable(bytes: &[u8]) -> Vec<u8> {
     let line = bytes.split(|b| matches!(b, b'\r' | b'\n')).find(|line| !line.is_empty()).unwrap_or_default();
     let line = line.split(|b| *b == b'?').next().unwrap_or_default();
     let Some(at) = line.iter().rposition(|b| *b == b'@') else {
@@ -144,7 +216,7 @@ mod tests {
         let head = format!("CONNECT {authority} HTTP/1.1\r\n\r\n");
         match parse(head.as_bytes())?.ok_or("partial")?.method {
             Method::Connect(to) => Ok(to.to_string()),
-            Method::Other(other) => Err(other),
+            other => Err(format!("{other:?}")),
         }
     }
 
@@ -253,6 +325,130 @@ mod tests {
         ];
         for head in bad {
             assert!(parse(head.as_bytes()).is_err(), "{head:?}");
+        }
+    }
+
+    /// What a head in absolute form is read as: method, destination and path.
+    fn forwarded(head: &str) -> Result<String, String> {
+        match parse(head.as_bytes())?.ok_or("partial")?.method {
+            Method::Forward(forward) => Ok(format!("{} {} {}", forward.method, forward.to, forward.path)),
+            other => Err(format!("{other:?}")),
+        }
+    }
+
+    #[test]
+    fn absolute_form_both_sides_of_the_border() {
+        let good = [
+            ("GET http://a.example/ HTTP/1.1\r\nHost: b\r\n\r\n", "GET a.example:80 /"),
+            ("GET HTTP://A.example.:8080/p%2fq?x=/../ HTTP/1.1\r\nHost:\r\n\r\n", "GET a.example:8080 /p%2fq?x=/../"),
+            ("HEAD http://[::1]:81?x HTTP/1.1\r\nHost: b\r\n\r\n", "HEAD [::1]:81 /?x"),
+            ("POST http://a.example HTTP/1.0\r\nContent-Length: 5\r\n\r\n", "POST a.example:80 /"),
+            ("PUT http://a.example/ HTTP/1.1\r\nHost: b\r\nTransfer-Encoding: Chunked\r\n\r\n", "PUT a.example:80 /"),
+            ("POST http://a.example/ HTTP/1.1\r\nHost: b\r\nExpect: 100-Continue\r\n\r\n", "POST a.example:80 /"),
+        ];
+        for (head, read) in good {
+            assert_eq!(forwarded(head).as_deref(), Ok(read), "{head:?}");
+        }
+        for target in [
+            "/",
+            "*",
+            "a.example:80",
+            "https://a.example/",
+            "ftp://a.example/",
+            "//a.example/",
+            "http:/a.example/",
+            "http://",
+            "http:///",
+            "http://:80/",
+            "http://a.example:/",
+            "http://a.example:0/",
+            "http://a.example:080/",
+            "http://a.example:65616/",
+            "http://a.example:80:80/",
+            "http://u@a.example/",
+            "http://u:p@a.example/",
+            "http://127.1/",
+            "http://0x7f000001/",
+            "http://2130706433/",
+            "http://127.0.0.1./",
+            "http://[127.0.0.1]/",
+            "http://[fe80::1%25eth0]/",
+            "http://a.example\\@b/",
+            "http://a.example/#x",
+            "http://a..example/",
+            "http://\u{ff11}27.0.0.1/",
+            "http://a.example/\u{e9}",
+        ] {
+            let head = format!("GET {target} HTTP/1.1\r\nHost: b\r\n\r\n");
+            assert!(forwarded(&head).is_err(), "{target} was read as {:?}", forwarded(&head));
+        }
+        for method in ["TRACE", "TRACK", "PROPFIND", "get", "PURGE"] {
+            assert!(forwarded(&format!("{method} http://a.example/ HTTP/1.1\r\nHost: b\r\n\r\n")).is_err(), "{method}");
+        }
+    }
+
+    #[test]
+    fn framing_that_two_readers_may_read_differently_is_refused() {
+        let with = |fields: &str| format!("POST http://a.example/ HTTP/1.1\r\nHost: a.example\r\n{fields}\r\n");
+        for good in ["", "Content-Length: 0\r\n", "Content-Length: 007\r\n", "content-length: 5\r\n", "Transfer-Encoding: chunked\r\n"] {
+            assert!(forwarded(&with(good)).is_ok(), "{good:?}: {:?}", forwarded(&with(good)));
+        }
+        for bad in [
+            "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+            "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
+            "Content-Length: 5\r\nContent-Length: 5\r\n",
+            "Content-Length: 5\r\nContent-Length: 6\r\n",
+            "Content-Length: 5, 5\r\n",
+            "Content-Length: +5\r\n",
+            "Content-Length: -5\r\n",
+            "Content-Length: 0x5\r\n",
+            "Content-Length: 5 5\r\n",
+            "Content-Length: \r\n",
+            "Content-Length: 18446744073709551616\r\n",
+            "Transfer-Encoding: identity\r\n",
+            "Transfer-Encoding: xchunked\r\n",
+            "Transfer-Encoding: gzip, chunked\r\n",
+            "Transfer-Encoding: chunked, chunked\r\n",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+            "Transfer-Encoding: \x0bchunked\r\n",
+            "Transfer-Encoding : chunked\r\n",
+            " Transfer-Encoding: chunked\r\n",
+            "X: y\r\n Transfer-Encoding: chunked\r\n",
+            "Transfer-Encoding\t: chunked\r\n",
+            "Host: b.example\r\n",
+            "Expect: 200-ok\r\n",
+        ] {
+            assert!(forwarded(&with(bad)).is_err(), "{bad:?}");
+        }
+        assert!(forwarded("POST http://a.example/ HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n").is_err());
+        assert!(forwarded("GET http://a.example/ HTTP/1.1\r\n\r\n").is_err(), "no Host");
+        for (method, hops, read) in [("OPTIONS", "0", false), ("OPTIONS", "1", true), ("GET", "0", true)] {
+            let head = format!("{method} http://a.example/ HTTP/1.1\r\nHost: b\r\nMax-Forwards: {hops}\r\n\r\n");
+            assert_eq!(forwarded(&head).is_ok(), read, "{method} {hops}");
+        }
+        assert!(forwarded("GET http://a.example/ HTTP/1.0\r\n\r\n").is_ok());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_it_panic_and_a_head_is_read_once(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300)) {
+            let _ = parse(&bytes);
+        }
+
+        #[test]
+        fn what_is_read_as_an_authority_is_written_as_it_is_dialled(
+            host in "[a-zA-Z0-9.%@:\\[\\]\\-_/\\\\]{0,20}", port in "[0-9+x-]{0,6}",
+        ) {
+            if let Ok(read) = connect(&format!("{host}:{port}")) {
+                // another reader of the same line sees the same destination
+                let theirs: http::uri::Authority = format!("{host}:{port}").parse().unwrap();
+                proptest::prop_assert_eq!(theirs.port_u16().map(|p| read.ends_with(&format!(":{p}"))), Some(true), "{}", read);
+                let ours = read.rsplit_once(':').unwrap().0;
+                if !ours.starts_with('[') && theirs.host() != ours {
+                    proptest::prop_assert_eq!(theirs.host().trim_end_matches('.').to_ascii_lowercase(), ours);
+                }
+                proptest::prop_assert_eq!(connect(&read), Ok(read.clone()), "{}", read);
+            }
         }
     }
 

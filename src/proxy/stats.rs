@@ -2,8 +2,10 @@
 
 use ipnet::IpNet;
 use prometheus::core::Collector;
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::proto::Metric;
+use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
+use crate::proxy::budget::Totals;
 use crate::proxy::policy::Reason;
 
 /// Seconds; none is a whole number, since exporters print those in two ways.
@@ -18,6 +20,10 @@ pub struct Stats {
     pub tunnels: IntGauge,
     /// Client connections that are open, whatever their stage.
     pub connections: IntGauge,
+    /// 1 once it leaves.
+    pub draining: IntGauge,
+    /// The part of the egress budget that was sent within its time; 0 where there is none.
+    pub budget_ratio: Gauge,
     bytes: IntCounterVec,
     /// How long destinations took to accept, name resolution not counted.
     pub connect_duration: Histogram,
@@ -56,6 +62,8 @@ impl Stats {
             )?,
             tunnels: IntGauge::new("mustnot_proxy_tunnels", "Tunnels that stand.")?,
             connections: IntGauge::new("mustnot_proxy_connections", "Client connections that are open.")?,
+            draining: IntGauge::new("mustnot_proxy_draining", "Whether the proxy is being stopped.")?,
+            budget_ratio: Gauge::new("mustnot_proxy_budget_ratio", "Bytes sent within the time of egress_budget, as a part of it.")?,
             bytes: IntCounterVec::new(
                 Opts::new("mustnot_proxy_bytes_total", "Bytes relayed, sent to or received from destinations."),
                 &["direction", "source"],
@@ -69,11 +77,16 @@ impl Stats {
         for reason in Reason::ALL {
             stats.requests.get_metric_with_label_values(&["CONNECT", reason.decision(), reason.label()])?;
         }
-        for source in allow_from {
-            stats.sent(*source);
-            stats.received(*source);
-        }
+        stats.know(allow_from);
         Ok(stats)
+    }
+
+    /// Makes the series of each `allow_from` exist.
+    pub fn know(&self, allow_from: &[IpNet]) {
+        for source in allow_from {
+            self.sent(*source);
+            self.received(*source);
+        }
     }
 
     /// Adds the metrics to a registry.
@@ -81,10 +94,12 @@ impl Stats {
     /// # Errors
     /// A name that is already registered.
     pub fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
-        let all: [Box<dyn Collector>; 6] = [
+        let all: [Box<dyn Collector>; 8] = [
             Box::new(self.requests.clone()),
             Box::new(self.tunnels.clone()),
             Box::new(self.connections.clone()),
+            Box::new(self.draining.clone()),
+            Box::new(self.budget_ratio.clone()),
             Box::new(self.bytes.clone()),
             Box::new(self.connect_duration.clone()),
             Box::new(self.log_lines_lost.clone()),
@@ -110,6 +125,17 @@ impl Stats {
     /// The bytes received from destinations for clients of one `allow_from` entry.
     pub fn received(&self, source: IpNet) -> IntCounter {
         self.bytes.with_label_values(&["received", &source.to_string()])
+    }
+
+    /// The bytes sent to destinations so far, by the `allow_from` entry.
+    pub fn sent_by_source(&self) -> Totals {
+        let series = self.bytes.collect();
+        let series = series.iter().flat_map(|family| family.get_metric());
+        let label = |metric: &Metric, name: &str| metric.get_label().iter().find(|l| l.name() == name).map(|l| l.value().to_owned());
+        series
+            .filter(|metric| label(metric, "direction").as_deref() == Some("sent"))
+            .filter_map(|metric| Some((label(metric, "source")?, metric.get_counter().get_value() as u64)))
+            .collect()
     }
 }
 
@@ -143,10 +169,15 @@ mod tests {
             "mustnot_proxy_bytes_total{direction=\"received\",source=\"10.0.0.0/8\"} 0",
             "mustnot_proxy_tunnels 0",
             "mustnot_proxy_connections 0",
+            "mustnot_proxy_draining 0",
+            "mustnot_proxy_budget_ratio 0",
             "mustnot_proxy_connect_duration_seconds_count 0",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\n{text}");
         }
+        stats.sent("10.0.0.0/8".parse().unwrap()).inc_by(7);
+        stats.received("10.0.0.0/8".parse().unwrap()).inc_by(9);
+        assert_eq!(stats.sent_by_source(), Totals::from([("10.0.0.0/8".into(), 7)]));
         assert!(BUCKETS.iter().all(|b| b.fract() != 0.0));
     }
 }

@@ -60,9 +60,14 @@ pub struct Tunnels {
 }
 
 impl Tunnels {
-    /// No tunnels yet; each may last as long as `limits` say.
+    /// No tunnels yet. How often their clock ticks follows from the limits that most of them will have.
     pub fn new(limits: Limits) -> Tunnels {
         Tunnels { wheel: Wheel::new(limits), pipes: Pipes::default() }
+    }
+
+    /// A place on their clock, for what lasts no longer than `limits` say.
+    pub(super) fn place(&self, limits: Limits) -> Place<'_> {
+        self.wheel.place(limits)
     }
 
     /// Keeps their clock until nobody else has them, or `cut` is true or its sender gone: then all end.
@@ -105,7 +110,8 @@ impl Meter {
         self.moved.load(Ordering::Relaxed)
     }
 
-    fn add(&self, bytes: usize) {
+    /// Counts bytes.
+    pub(super) fn add(&self, bytes: usize) {
         self.moved.fetch_add(bytes as u64, Ordering::Relaxed);
         self.counter.inc_by(bytes as u64);
     }
@@ -114,8 +120,15 @@ impl Meter {
 /// Relays until both sides have ended, one of them fails, a limit is reached or the proxy stops. `early` goes to `server` first.
 ///
 /// What ends in failure or by force is reset on both legs, so that neither side takes it for the end of the data.
-pub async fn relay(tunnels: &Tunnels, client: &TcpStream, server: &TcpStream, early: Vec<u8>, (sent, received): (&Meter, &Meter)) -> End {
-    let place = tunnels.wheel.place();
+pub async fn relay(
+    tunnels: &Tunnels,
+    limits: Limits,
+    client: &TcpStream,
+    server: &TcpStream,
+    early: Vec<u8>,
+    (sent, received): (&Meter, &Meter),
+) -> End {
+    let place = tunnels.place(limits);
     let way = |from, to, meter, held| Way { from, to, meter, place: &place, pipes: &tunnels.pipes, held, bulk: false, ended: false };
     let mut up = way(client, server, sent, Held::bytes(early));
     let mut down = way(server, client, received, Held::Nothing);
@@ -344,9 +357,11 @@ mod tests {
         (one.unwrap(), other.unwrap().0)
     }
 
+    const LONG: Duration = Duration::from_secs(600);
+    const LIMITS: Limits = Limits { idle: LONG, half_open: LONG, lifetime: LONG };
+
     fn tunnels() -> Arc<Tunnels> {
-        let long = Duration::from_secs(600);
-        Arc::new(Tunnels::new(Limits { idle: long, half_open: long, lifetime: long }))
+        Arc::new(Tunnels::new(LIMITS))
     }
 
     /// A tunnel between the two that are given back, and its end.
@@ -355,7 +370,7 @@ mod tests {
         let tunnels = tunnels.clone();
         let running = tokio::spawn(async move {
             let meter = || Meter::new(IntCounter::new("bytes", "bytes").unwrap());
-            relay(&tunnels, &near, &far, Vec::new(), (&meter(), &meter())).await
+            relay(&tunnels, LIMITS, &near, &far, Vec::new(), (&meter(), &meter())).await
         });
         (client, server, running)
     }

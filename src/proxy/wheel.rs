@@ -1,5 +1,6 @@
 //! The wheel: one coarse clock for all tunnels, that tells each when to end. A tunnel that moves bytes stores a flag, and reads no clock.
 
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
@@ -28,7 +29,7 @@ pub struct Limits {
     pub lifetime: Duration,
 }
 
-/// All tunnels that stand, and their limits. No limit strikes early; each strikes at most two ticks late: bytes are stamped at the first tick
+/// All tunnels that stand, each with its limits. No limit strikes early; each strikes at most two ticks late: bytes are stamped at the first tick
 /// after them, and the limit is seen at the first tick after it.
 #[derive(Debug)]
 pub struct Wheel {
@@ -45,6 +46,7 @@ struct Places {
 
 #[derive(Debug)]
 struct Watched {
+    limits: Limits,
     pulse: Arc<Pulse>,
     began: Instant,
     /// When it was first seen that the last bytes had moved.
@@ -69,7 +71,7 @@ pub struct Place<'a> {
 }
 
 impl Wheel {
-    /// A wheel without tunnels. It must be turned, once a [`Wheel::tick`].
+    /// A wheel without tunnels, for such as mostly have these limits. It must be turned, once a [`Wheel::tick`].
     pub fn new(limits: Limits) -> Wheel {
         Wheel { limits, places: Mutex::default() }
     }
@@ -80,15 +82,15 @@ impl Wheel {
         (idle.min(half_open).min(lifetime) / FINENESS).clamp(FINEST, COARSEST)
     }
 
-    /// Takes a tunnel in, which begins now.
-    pub fn place(&self) -> Place<'_> {
+    /// Takes a tunnel in, which begins now and may last as long as `limits` say.
+    pub fn place(&self, limits: Limits) -> Place<'_> {
         let pulse = Arc::new(Pulse::default());
         let began = Instant::now();
         let mut places = self.places();
         if places.stopped {
             pulse.tell(End::Shutdown);
         }
-        let watched = Some(Watched { pulse: pulse.clone(), began, last: began });
+        let watched = Some(Watched { limits, pulse: pulse.clone(), began, last: began });
         let reused = places.free.pop();
         let at = reused.unwrap_or(places.taken.len());
         match reused.and_then(|at| places.taken.get_mut(at)) {
@@ -107,7 +109,7 @@ impl Wheel {
                 // read anew, since the bytes may have moved after `now`
                 watched.last = Instant::now();
             }
-            if let Some(end) = self.limits.over(watched, now) {
+            if let Some(end) = watched.limits.over(watched, now) {
                 watched.pulse.tell(end);
             }
         }
@@ -155,6 +157,11 @@ impl Place<'_> {
     pub fn half_closed(&self) -> bool {
         self.beat();
         self.pulse.half_closed.swap(true, Ordering::Relaxed)
+    }
+
+    /// Waits until the tunnel is to end, and says why.
+    pub async fn over(&self) -> End {
+        poll_fn(|context| self.poll_over(context)).await
     }
 
     /// Why the tunnel is to end, once it is.
@@ -221,7 +228,7 @@ mod tests {
             ((60, 300, 86_400), true, (61, End::Idle)),
         ] {
             let wheel = wheel(limits.0, limits.1, limits.2);
-            let place = wheel.place();
+            let place = wheel.place(wheel.limits);
             if half {
                 place.half_closed();
             }
@@ -232,7 +239,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn bytes_put_idle_off_and_never_the_lifetime() {
         let wheel = wheel(10, 5, 60);
-        let place = wheel.place();
+        let place = wheel.place(wheel.limits);
         for second in 1..60 {
             place.beat();
             advance(SECOND).await;
@@ -247,7 +254,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_limit_never_strikes_early_though_the_wheel_turns_late() {
         let wheel = wheel(10, 5, 600);
-        let place = wheel.place();
+        let place = wheel.place(wheel.limits);
         advance(SECOND * 9).await;
         place.beat();
         // the runtime was busy, and the wheel stood still
@@ -262,12 +269,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_stop_reaches_every_tunnel_and_those_to_come_and_places_are_used_again() {
         let wheel = wheel(300, 60, 86_400);
-        let (first, second) = (wheel.place(), wheel.place());
+        let (first, second) = (wheel.place(wheel.limits), wheel.place(wheel.limits));
         drop(first);
-        let third = wheel.place();
+        let third = wheel.place(wheel.limits);
         assert_eq!(wheel.places().taken.len(), 2);
         wheel.stop();
-        let late = wheel.place();
+        let late = wheel.place(wheel.limits);
         for place in [&second, &third, &late] {
             assert_eq!(told(place), Some(End::Shutdown));
         }

@@ -14,7 +14,7 @@ use mustnot::witness::{Proof, ProofSet};
 use proptest::prelude::*;
 
 /// How many bad files there are: a file that the test does not find is a test that does not run.
-const BAD_FILES: usize = 161;
+const BAD_FILES: usize = 165;
 
 fn data(folder: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(folder)
@@ -49,6 +49,44 @@ fn toml_files(folder: &str) -> Vec<PathBuf> {
 }
 
 /// Each `bad/NAME.toml` must be refused with exactly the lines of `bad/NAME.txt`. `BLESS=1` writes them anew, to be read.
+/// By its health port the proxy says that it stands behind a load balancer; who can be let in by mistake then are those inside.
+#[test]
+fn a_balancer_that_may_hide_its_clients_is_hinted_at() {
+    let hints = |proxy: &str| {
+        let text = format!("vantage = \"v\"\n[proxy]\nlisten = \"127.0.0.1:0\"\n{proxy}\n");
+        from_text("f", &text, Path::new(""), &|_| None, Keys::Read).unwrap().hints
+    };
+    let health = "health_listen = \"0.0.0.0:3129\"\n";
+    let [hint] = &hints(&format!("{health}allow_from = [\"1.1.1.1\", \"10.0.0.0/16\"]")).try_into().unwrap();
+    assert!(
+        hint.starts_with("f:4:17: proxy.health_listen: is for a load balancer, and 10.0.0.0/16 of allow_from may be its address"),
+        "{hint}"
+    );
+    for proxy in [
+        "allow_from = \"10.0.0.0/16\"".to_string(),
+        format!("{health}allow_from = \"1.1.1.1\""),
+        format!("{health}allow_from = \"10.0.0.0/16\"\nproxy_protocol_from = \"10.0.1.0/24\""),
+    ] {
+        assert_eq!(hints(&proxy), [""; 0], "{proxy}");
+    }
+}
+
+/// Tunnels have as long as all else, unless it is said otherwise; and the lead is a part of it.
+#[test]
+fn the_time_to_drain_follows_the_grace() {
+    let of = |top: &str, proxy: &str| {
+        let text = format!("vantage = \"v\"\n{top}\n[proxy]\nlisten = \"127.0.0.1:0\"\n{proxy}\n");
+        let proxy = from_text("f", &text, Path::new(""), &|_| None, Keys::Read).unwrap().plan.proxy.unwrap();
+        (proxy.drain.as_secs(), proxy.drain_lead.as_millis())
+    };
+    assert_eq!(of("", ""), (25, 5000));
+    assert_eq!(of("shutdown_grace = \"2s\"", ""), (2, 400));
+    assert_eq!(of("shutdown_grace = \"100s\"", ""), (100, 5000));
+    assert_eq!(of("shutdown_grace = \"2s\"", "drain = \"40s\""), (40, 5000));
+    assert_eq!(of("", "drain = \"40s\"\ndrain_lead = \"40s\""), (40, 40000));
+    assert_eq!(of("", "drain = \"0s\"\ndrain_lead = \"0s\""), (0, 0));
+}
+
 #[test]
 fn every_bad_file_gets_its_exact_messages() {
     let files = toml_files("bad");
@@ -144,6 +182,8 @@ fn the_office_vantage() {
     assert_eq!(proxy.egress[0].to_string(), "127.0.0.10");
     assert!(proxy.connect_ports.contains(9891) && proxy.connect_ports.contains(8005) && !proxy.connect_ports.contains(8011));
     assert_eq!((proxy.idle_timeout, proxy.max_connections, proxy.max_head), (secs(120), Some(500), 8192));
+    assert_eq!((proxy.drain, proxy.drain_lead, proxy.egress_budget.unwrap().bytes), (secs(100), secs(20), 2_500_000_000));
+    assert_eq!((proxy.proxy_protocol_from.len(), proxy.health_listen.as_slice()), (2, ["127.0.0.1:3129".parse().unwrap()].as_slice()));
     let page = plan.admin_page.as_ref().unwrap();
     assert_eq!((page.listen.to_string(), page.door.unwrap().to_string()), ("127.0.0.1:9892".into(), "127.0.0.1:9893".into()));
     assert!(plan.state_dir.as_deref().is_some_and(|dir| dir.is_absolute() && dir.ends_with("state")), "it starts where the file lies");

@@ -110,7 +110,7 @@ admin-closed (inverted: it must be kept out, critical)
   attempts    2 at each address, each of at most 4s, begun 1s apart; fewer if one gets in. 9s at worst
   at most     2 connections an address and run; 64 addresses, so 128 a run; and where something answers without proof of who it is, one to the decoy (192.0.2.1)
   accepts     refused, prohibited, unreachable and timeout
-              silence counts only where at least 3 SYNs (of TCP) left this host in each attempt
+              silence counts only where at least 3 SYNs left this host in each attempt
   witness     internet (tcp one.one.one.one:443): must get through within 8s before and 8s after; can give vantage and port
   witness     admin-alive (peer https://office.example.com/monitor): must get through within 8s before and 8s after; can give vantage, port and target
   requires    vantage (this place was online, by that family and source) and target (the target was alive at that very address)
@@ -128,6 +128,29 @@ admin-closed (inverted: it must be kept out, critical)
 }
 
 #[test]
+fn what_is_sent_has_its_own_word_and_what_asks_a_server_its_own_verdicts() {
+    let shut = |kind: &str, target: &str, more: &str| {
+        format!("[[check]]\nname = \"{kind}\"\nkind = \"{kind}\"\ntarget = \"{target}\"\nexpect = \"blocked\"\nwitness = [\"w\"]\n{more}\n")
+    };
+    let text = [
+        "vantage = \"here\"\n[[check]]\nname = \"w\"\nkind = \"icmp\"\ntarget = \"192.0.2.1\"\nsource = \"127.0.0.1\"\nexpect = \"open\"\n"
+            .to_string(),
+        shut("icmp", "192.0.2.7", "require = []"),
+        shut("promql", "http://prometheus.example:9090", "query = \"up\"\nrequire = []"),
+    ]
+    .concat();
+    let plan = plan_of(&text);
+    assert!(explained(&plan, "icmp").contains("at least 3 echoes left this host in each attempt"), "{}", explained(&plan, "icmp"));
+    let promql = explained(&plan, "promql");
+    assert!(
+        promql
+            .contains("violated    an attempt ends in query-true, whatever the witnesses say; it stays so until a run holds. Nothing else"),
+        "{promql}"
+    );
+    assert!(promql.contains("unproven    there was no answer, or it says neither yes nor no; or the attempts disagree"), "{promql}");
+}
+
+#[test]
 fn a_suite_counts_its_connections() {
     let text = explained(&plan_of(FILE), "suite");
     // OP-01, OP-02 and OP-09 for each of two beacons, OP-01 and OP-02 as a browser, and OP-07 in two forms; each with a question to a log, and all of it three times.
@@ -137,6 +160,23 @@ fn a_suite_counts_its_connections() {
     assert!(text.contains("requires    no proof: a block counts even where this place itself was cut off"), "{text}");
     assert!(text.contains("; gateway-error and mute decide nothing"), "{text}");
     assert!(text.contains("silence never counts, since no witness is named"), "{text}");
+}
+
+#[test]
+fn silence_is_of_what_is_sent() {
+    let check = |kind: &str, target: &str, more: &str| {
+        let text = format!(
+            "vantage = \"x\"\n[[check]]\nname = \"w\"\nkind = \"tcp\"\ntarget = \"192.0.2.7:443\"\nexpect = \"open\"\n\
+             [[check]]\nname = \"c\"\nkind = \"{kind}\"\ntarget = \"{target}\"\nexpect = \"blocked\"\nwitness = [\"w\"]\n{more}"
+        );
+        explained(&plan_of(&text), "c")
+    };
+    let udp = check("udp", "192.0.2.8:53", "payload = \"dns\"\n");
+    assert!(udp.contains("at least 3 datagrams left this host in each attempt, and with the proof target: "), "{udp}");
+    assert!(udp.contains("and it has vantage; where there is only silence, the proof target too\n"), "{udp}");
+    assert!(udp.contains("one to the decoy (") && !udp.contains("SYN"), "{udp}");
+    let icmp = check("icmp", "192.0.2.8", "");
+    assert!(icmp.contains("at least 3 echoes left this host in each attempt\n") && !icmp.contains("the proof target"), "{icmp}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use mustnot::clock::Moment;
 use mustnot::history::Board;
 use mustnot::metrics::Metrics;
 use mustnot::observation::{Outcome, Stage};
-use mustnot::record::{About, DenialChanged, Record};
+use mustnot::record::{About, DenialChanged, Record, Seen};
 use mustnot::verdict::{Cause, Verdict};
 use mustnot::web::{State, Web};
 use serde_json::Value;
@@ -90,7 +90,6 @@ fn a_run_is_counted_and_shown() {
     let mut slow = seen(holds(), Outcome::Refused);
     slow.attempts = 3;
     slow.evidence.certificate_expires = Some(1_800_000_000);
-    slow.evidence.via_overhead_ms = Some(250.0);
     let mut mixed = seen(holds(), Outcome::Refused);
     mixed.attempts = 2;
     mixed.attempt_outcomes = vec![Outcome::Refused, Outcome::Timeout];
@@ -116,7 +115,6 @@ fn a_run_is_counted_and_shown() {
     assert_eq!(of_a(&text, "mustnot_check_last_run_timestamp_seconds", ""), Some(1_767_323_045.678));
     assert_eq!(of_a(&text, "mustnot_check_last_holds_timestamp_seconds", ""), Some(1_767_323_045.678));
     assert_eq!(of_a(&text, "mustnot_tls_certificate_expiry_timestamp_seconds", ""), Some(1_790_000_000.0));
-    assert_eq!(of_a(&text, "mustnot_via_overhead_seconds", ""), Some(0.25));
     assert_eq!(value(&text, r#"mustnot_witness_up{witness="internet",vantage="internet"}"#), Some(1.0));
     assert_eq!(value(&text, r#"mustnot_scheduler_lag_seconds_count{vantage="internet"}"#), Some(1.0));
     assert_eq!(value(&text, r#"mustnot_probes_in_flight{vantage="internet"}"#), Some(1.0));
@@ -212,6 +210,31 @@ fn others_register_metrics_of_their_own() {
 }
 
 #[test]
+fn what_the_proxy_costs_is_told_against_the_direct_way_to_the_same_target() {
+    let elsewhere = About { target: "other.example.com:443".into(), ..about("c") };
+    let board = board([about("a"), about("b"), elsewhere.clone()]);
+    let metrics = metrics(&board);
+    let proxy = "203.0.113.8:3128".parse().ok();
+    let answer = |elapsed_ms: f64, by_proxy: Option<SocketAddr>, stage: Stage| {
+        let mut answer = seen(holds(), Outcome::Status(403));
+        (answer.stage, answer.elapsed_ms, answer.evidence.via) = (stage, elapsed_ms, by_proxy);
+        answer
+    };
+    let run = |about: About, observations: Vec<Seen>| Record { observations, ..record(about, holds(), Outcome::Refused) };
+    let overhead = || of_a(&metrics.text().unwrap(), "mustnot_via_overhead_seconds", "");
+    board.publish(0, run(about("a"), vec![answer(90.0, proxy, Stage::Http), answer(70.0, proxy, Stage::Http)]));
+    assert_eq!(overhead(), None, "no direct way is known");
+    board.publish(2, run(elsewhere, vec![answer(10.0, None, Stage::Http)]));
+    assert_eq!(overhead(), None, "another target says nothing");
+    board.publish(1, run(about("b"), vec![answer(30.0, None, Stage::Tcp)]));
+    assert_eq!(overhead(), None, "a handshake is no answer");
+    board.publish(1, run(about("b"), vec![answer(50.0, None, Stage::Http), answer(45.0, None, Stage::Http)]));
+    assert_eq!(overhead(), Some(0.025));
+    let text = metrics.text().unwrap();
+    assert_eq!(text.matches("mustnot_via_overhead_seconds{").count(), 1, "none for the direct way:\n{text}");
+}
+
+#[test]
 fn promtool_finds_nothing_to_say() {
     let board = board([about("a"), about("b")]);
     let metrics = metrics(&board);
@@ -219,7 +242,7 @@ fn promtool_finds_nothing_to_say() {
     run.observations.iter_mut().for_each(|o| {
         o.technique = Some("OP-01");
         o.evidence.certificate_expires = Some(1_800_000_000);
-        o.evidence.via_overhead_ms = Some(2.5);
+        o.evidence.via_grant_ms = Some(2.5);
     });
     metrics.observe(&run);
     board.publish(0, run);

@@ -54,6 +54,8 @@ fn every_combination_is_accepted_as_it_stands_and_with_its_examples() {
         Key::load_or_create(&alone.path().join("beacon.key")).unwrap();
         let examples = from_text("f", &whole, alone.path(), &|_| None, Keys::Read).unwrap_or_else(|p| panic!("{flags:?}\n{p}\n{whole}"));
         assert!(examples.plan.checks.len() >= 5, "{flags:?}");
+        let hasty: Vec<_> = examples.hints.iter().filter(|hint| hint.contains("longer than its interval")).collect();
+        assert!(hasty.is_empty(), "{flags:?}: {hasty:?}");
         let faults_of_examples = faults(&schema, &whole);
         assert!(faults_of_examples.is_empty(), "{faults_of_examples:?}\n{whole}");
     }

@@ -9,8 +9,8 @@ use mustnot::expectation::{Accept, Expectation, MIN_SENT};
 use mustnot::history::Board;
 use mustnot::memory::Memory;
 use mustnot::observation::{
-    Attempt, Authentication, Class, Evidence, Family, Marker, Observation, Outcome, PeerEvidence, Reached, Stage, Subject, Transport,
-    doubt_denials, excuse_mute, note_shut_out,
+    Attempt, Authentication, Class, Evidence, Family, Marker, Observation, Outcome, PeerEvidence, QueryEvidence, Reached, Stage, Subject,
+    Transport, doubt_denials, excuse_mute, note_shut_out,
 };
 use mustnot::record::{Exposure, Record};
 use mustnot::schedule::Schedule;
@@ -308,6 +308,23 @@ fn the_deciding_attempt_is_the_settled_else_open_else_local_else_last() {
 }
 
 #[test]
+fn a_query_that_once_saw_only_what_was_long_ago_decides_nothing() {
+    let told = |stale| Attempt {
+        outcome: Outcome::QueryFalse,
+        stage: Stage::Http,
+        evidence: Evidence { query: Some(QueryEvidence { stale, ..QueryEvidence::default() }), ..Evidence::default() },
+        started: at(0.0),
+        ended: at(1.0),
+    };
+    let blocked = one(&[Outcome::QueryFalse]);
+    let claim = || Claim { expectation: &blocked, require: ProofSet::NONE, attempts: 3 };
+    for (stale, verdict) in [([false; 3], "holds"), ([true, false, false], "unproven"), ([false, false, true], "unproven")] {
+        let observed = Observation::of(block().subject, stale.map(told).to_vec(), None, wall(0));
+        assert_eq!(judge(observed, claim(), vec![]).verdict.token(), verdict, "{stale:?}");
+    }
+}
+
+#[test]
 fn settled_is_what_nothing_can_change() {
     let blocked = one(&[Outcome::Refused]);
     let open = one(&[Outcome::Connected]);
@@ -423,15 +440,28 @@ fn a_variant_is_an_exposure_only_by_the_page_itself() {
         Timeout,
     ] {
         assert_eq!(token(variant(&[outcome; 3], Marker::Absent)), "holds", "{outcome}");
-        assert_eq!(token(variant(&[outcome; 3], Marker::Unseen)), "holds", "{outcome}");
-        for undecided in [Marker::Cut, Marker::Everywhere, Marker::Shunned] {
+        // Who let us in, and was not asked, has kept nothing from us.
+        let unseen = if outcome.class() == Class::Open { "unproven" } else { "holds" };
+        assert_eq!(token(variant(&[outcome; 3], Marker::Unseen)), unseen, "{outcome}");
+        for undecided in [Marker::Cut, Marker::Everywhere, Marker::Shunned, Marker::Unheard] {
             assert_eq!(token(variant(&[outcome; 3], undecided)), "unproven", "{outcome} {undecided:?}");
         }
         assert_eq!(token(variant(&[outcome], Marker::Found)), "violated", "{outcome}: one attempt settles it");
         assert_eq!(token(variant(&[outcome; 2], Marker::Absent)), "unproven", "{outcome}: two attempts are too few");
     }
-    for undecided in [Mute, BadHttp, Status(429), LocalError, Internal] {
+    for undecided in [Mute, BadHttp, LocalError, Internal] {
         assert_eq!(token(variant(&[Status(403), undecided, Status(403)], Marker::Absent)), "unproven", "{undecided}");
+    }
+    // One attempt that was not heard spoils the rest, whichever it was.
+    let attempt = |outcome, marker| {
+        let evidence = Evidence { marker: Some(marker), ..Evidence::default() };
+        Attempt { outcome, stage: Stage::Http, evidence, started: at(20.0), ended: at(21.0) }
+    };
+    for unheard in [Closed, Reset, Status(429), TlsUntrusted] {
+        let denied = || attempt(Status(403), Marker::Absent);
+        let attempts = vec![denied(), attempt(unheard, Marker::Unheard), denied()];
+        let subject = variant(&[Status(403)], Marker::Absent).subject;
+        assert_eq!(token(Observation::of(subject, attempts, None, wall(0))), "unproven", "{unheard}");
     }
     // Whoever answers for everybody shows no page.
     assert_eq!(token(variant(&[LocalError], Marker::Found)), "unproven");
@@ -1272,5 +1302,130 @@ fn what_was_shown_of_another_claim_under_the_same_name_is_not_shown_of_this_one(
         board.publish(0, Record { began: Moment::now(), ..held("shut") });
         let _next = engine.followed_by(plan(expect, timeout));
         assert_eq!(board.read(Moment::now())[0].record.cause, cause, "{expect}");
+    }
+}
+
+#[test]
+fn a_check_claims_the_same_only_where_every_key_of_its_kind_says_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    let certificate = || rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
+    let (one, other) = (certificate(), certificate());
+    for (name, text) in [("ca.pem", one.cert.pem()), ("own.pem", one.cert.pem()), ("own.key", one.signing_key.serialize_pem())] {
+        write(name, &text);
+    }
+    write("password", "one");
+    write("beacon.key", &"a".repeat(64));
+    let check = |lines: &str| {
+        let text = format!(
+            "vantage = \"here\"\n[beacon]\nkey_file = \"beacon.key\"\n[[check]]\nname = \"same\"\n{}\n[[check]]\nname = \"w\"\nkind = \"tcp\"\ntarget = \"192.0.2.9:443\"\nexpect = \"open\"\n",
+            lines.replace("; ", "\n")
+        );
+        let plan = mustnot::plan::from_text("f", &text, folder.path(), &|_| None, mustnot::plan::Keys::Read);
+        let plan = plan.unwrap_or_else(|e| panic!("{text}\n{e:?}")).plan;
+        plan.checks.into_iter().find(|check| check.name == "same").unwrap()
+    };
+    let shut = "expect = \"blocked\"; witness = []; require = []";
+    let tls = [
+        "server_name = \"b.example\"",
+        "ca_file = \"ca.pem\"",
+        "alpn = [\"http/1.1\"]",
+        "min_version = \"1.3\"",
+        "max_version = \"1.2\"",
+        "client_cert_file = \"own.pem\"; client_key_file = \"own.key\"",
+    ];
+    let web = |more: &[&'static str]| [&tls[..], more].concat();
+    let login = "user = \"u\"; password_file = \"password\"";
+    let kinds = [
+        (
+            "kind = \"tcp\"; target = \"a.example:443\"; SHUT",
+            vec!["families = [\"ipv4\"]", "resolver = \"192.0.2.53:53\"", "source = \"127.0.0.1\""],
+        ),
+        ("kind = \"tls\"; target = \"a.example:443\"; SHUT", web(&["client_certs = [\"none\"]", "max_version = \"1.1\""])),
+        ("kind = \"tls\"; target = \"a.example:443\"; SHUT; client_certs = [\"none\", \"self-signed\"]", web(&[])[..5].to_vec()),
+        ("kind = \"tls\"; target = \"a.example:443\"; expect = \"open\"", vec!["certificate_sha256 = \"SHA\""]),
+        (
+            "kind = \"http\"; target = \"https://a.example/x\"; SHUT",
+            web(&[
+                "method = \"POST\"",
+                "headers = { X-A = \"1\" }",
+                "body_contains = \"x\"",
+                "deny_location = [\"https://sso.example/\"]",
+                "via = \"http://192.0.2.7:3128\"",
+                "client_certs = [\"none\"]",
+            ]),
+        ),
+        (
+            "kind = \"http\"; target = \"http://a.example/x\"; SHUT; via = \"http://192.0.2.7:3128\"",
+            vec!["via_user = \"u\"; via_password_file = \"password\""],
+        ),
+        ("kind = \"http\"; target = \"http://a.example/x\"; SHUT; headers = { X-A = \"2\" }", vec!["http_version = \"2\""]),
+        (
+            "kind = \"http\"; target = \"http://a.example/x\"; expect = \"open\"",
+            vec![
+                "follow_redirects = true",
+                "via = \"http://192.0.2.7:3128\"",
+                "via = \"http://192.0.2.7:3128\"; via_method = \"absolute\"",
+            ],
+        ),
+        ("kind = \"udp\"; target = \"192.0.2.7:53\"; expect = \"open\"", vec!["payload = \"ntp\"", "payload = \"hex:00\""]),
+        (
+            "kind = \"dns\"; target = \"a.example\"; expect = \"open\"",
+            vec!["server = \"192.0.2.53:53\"", "record = \"AAAA\"", "answers = [\"192.0.2.7\"]"],
+        ),
+        ("kind = \"ports\"; target = \"192.0.2.7\"; ports = \"1-100\"; SHUT", vec!["except = 5", "open = 6", "rate = 7"]),
+        (
+            "kind = \"egress-ip\"; target = \"http://b.example:443/\"; expect = { ip = [\"203.0.113.10\"] }",
+            vec!["via = \"http://192.0.2.7:3128\""],
+        ),
+        ("kind = \"peer\"; target = \"https://b.example/\"; check = \"c\"; expect = \"open\"", web(&["max_age = \"30s\"", login])),
+        ("kind = \"promql\"; target = \"https://b.example/\"; query = \"up\"; expect = \"open\"", web(&["max_age = \"30s\"", login])),
+        (
+            "kind = \"open-proxy\"; target = \"a.example:3128\"; beacon = [\"http://b.example:443/\"]; SHUT",
+            vec!["techniques = [\"OP-01\"]", "spoof = [\"203.0.113.10\"]", "allowed_destination = \"c.example:443\""],
+        ),
+    ];
+    for (base, keys) in &kinds {
+        let base = base.replace("SHUT", shut);
+        let old = check(&base);
+        assert!(old.claims_the_same(&check(&format!("{base}; description = \"said otherwise\"; severity = \"info\""))), "{base}");
+        let mut others: Vec<_> =
+            keys.iter().map(|key| (*key, check(&format!("{base}; {}", key.replace("SHA", &"ab".repeat(32)))))).collect();
+        others.push(("", old));
+        for (at, (key, one)) in others.iter().enumerate() {
+            for (other_key, other) in &others[at + 1..] {
+                assert!(!one.claims_the_same(other) && !other.claims_the_same(one), "{base}: {key:?} and {other_key:?}");
+            }
+        }
+    }
+    // The values of keys that must be there, a query for instance, and what is in a file that is named.
+    let pairs = [
+        ("kind = \"promql\"; target = \"https://b.example/\"; query = \"up\"; expect = \"open\"", "\"up\"", "\"down\""),
+        ("kind = \"peer\"; target = \"https://b.example/\"; check = \"c\"; expect = \"open\"", "\"c\"", "\"d\""),
+        ("kind = \"http\"; target = \"http://a.example/x\"; expect = \"open\"; headers = { X-A = \"2\" }", "\"2\"", "\"3\""),
+        ("kind = \"ports\"; target = \"192.0.2.7\"; ports = 1; expect = \"blocked\"; witness = [\"w\"]", "ports = 1", "ports = 2"),
+        (
+            "kind = \"open-proxy\"; target = \"a.example:3128\"; beacon = [\"http://b.example:443/\"]; expect = \"blocked\"; witness = [\"w\"]",
+            "b.example",
+            "c.example",
+        ),
+    ];
+    for (base, from, to) in pairs {
+        assert!(!check(base).claims_the_same(&check(&base.replace(from, to))), "{base}: {from} and {to}");
+    }
+    let files = [
+        ("kind = \"tls\"; target = \"a.example:443\"; expect = \"open\"; ca_file = \"ca.pem\"", "ca.pem", other.cert.pem()),
+        (
+            "kind = \"peer\"; target = \"http://b.example/\"; check = \"c\"; expect = \"open\"; user = \"u\"; password_file = \"password\"",
+            "password",
+            "two".into(),
+        ),
+        ("kind = \"egress-ip\"; target = \"http://b.example:443/\"; expect = { ip = [\"203.0.113.10\"] }", "beacon.key", "b".repeat(64)),
+    ];
+    for (base, file, text) in files {
+        let old = check(base);
+        assert!(old.claims_the_same(&check(base)), "{base}");
+        write(file, &text);
+        assert!(!old.claims_the_same(&check(base)), "{base}: another {file}");
     }
 }

@@ -2,6 +2,8 @@
 #[cfg(test)]
 mod beacon;
 #[cfg(test)]
+mod complaints;
+#[cfg(test)]
 mod config;
 #[cfg(test)]
 mod console;
@@ -24,9 +26,19 @@ mod formats;
 #[cfg(test)]
 mod house;
 #[cfg(test)]
+mod forward;
+#[cfg(test)]
 mod init;
 #[cfg(test)]
 mod proxy;
+#[cfg(test)]
+mod proxy_explain;
+#[cfg(test)]
+mod proxy_header;
+#[cfg(test)]
+mod proxy_life;
+#[cfg(test)]
+mod reload;
 #[cfg(test)]
 mod report;
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mustnot::proxy::{LogFormat, LogTarget, Proxy, Reason, Settings, Stats};
+use mustnot::proxy::{Handle, LogFormat, LogTarget, Proxy, Reason, Settings, Stats};
 use mustnot::target::PortSet;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -14,13 +14,16 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 /// Longer than anything here takes, so that a fault is a failure and not a hang.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 const GRACE: Duration = Duration::from_secs(5);
 
 /// A proxy that runs.
-pub(crate) struct World {
-    pub(crate) at: SocketAddr,
-    pub(crate) stats: Arc<Stats>,
+pub struct World {
+    pub at: SocketAddr,
+    pub health: Option<SocketAddr>,
+    pub stats: Arc<Stats>,
+    pub handle: Handle,
+    pub settings: Settings,
     log: PathBuf,
     stop: watch::Sender<bool>,
     running: JoinHandle<()>,
@@ -29,11 +32,11 @@ pub(crate) struct World {
 
 impl World {
     /// Open to 127.0.0.1, for loopback, on all ports; then `change`.
-    pub(crate) async fn start(change: impl FnOnce(&mut Settings)) -> World {
+    pub async fn start(change: impl FnOnce(&mut Settings)) -> World {
         World::with_grace(GRACE, change).await
     }
 
-    pub(crate) async fn with_grace(grace: Duration, change: impl FnOnce(&mut Settings)) -> World {
+    pub async fn with_grace(grace: Duration, change: impl FnOnce(&mut Settings)) -> World {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("access.log");
         let mut settings = Settings::new();
@@ -42,48 +45,55 @@ impl World {
         settings.allow_private = vec!["127.0.0.0/8".parse().unwrap()];
         settings.connect_ports = PortSet::parse(["1-65535"]).unwrap();
         settings.access_log = LogTarget::File(log.clone());
+        settings.drain = grace;
         change(&mut settings);
-        let proxy = Proxy::bind(settings).await.unwrap();
+        let proxy = Proxy::bind(settings.clone()).await.unwrap();
         let (stop, stopped) = watch::channel(false);
         let at = *proxy.addresses().first().unwrap();
-        let stats = proxy.stats();
-        World { at, stats, log, stop, running: tokio::spawn(proxy.run(stopped, grace)), _dir: dir }
+        let health = proxy.health_addresses().first().copied();
+        let (stats, handle) = (proxy.stats(), proxy.handle());
+        World { at, health, stats, handle, settings, log, stop, running: tokio::spawn(proxy.run(stopped)), _dir: dir }
     }
 
-    async fn dial_from(&self, source: &str) -> TcpStream {
+    pub async fn dial_from(&self, source: &str) -> TcpStream {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind(SocketAddr::new(source.parse::<IpAddr>().unwrap(), 0)).unwrap();
         socket.connect(self.at).await.unwrap()
     }
 
-    pub(crate) async fn dial(&self) -> TcpStream {
+    pub async fn dial(&self) -> TcpStream {
         self.dial_from("127.0.0.1").await
     }
 
     /// Sends `bytes`, and reads what comes until the proxy closes.
-    async fn ask(&self, bytes: impl AsRef<[u8]>) -> String {
+    pub async fn ask(&self, bytes: impl AsRef<[u8]>) -> String {
         let mut client = self.dial().await;
         client.write_all(bytes.as_ref()).await.unwrap();
         read_to_end(&mut client).await
     }
 
-    async fn connect(&self, to: impl std::fmt::Display) -> String {
+    pub async fn connect(&self, to: impl std::fmt::Display) -> String {
         self.ask(format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n\r\n")).await
     }
 
-    pub(crate) async fn tunnel(&self, to: SocketAddr) -> TcpStream {
+    pub async fn tunnel(&self, to: SocketAddr) -> TcpStream {
         open_tunnel(self.dial().await, to, b"").await
     }
 
+    /// Tells it to stop.
+    pub fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+
     /// Stops it, and gives its access log.
-    pub(crate) async fn end(self) -> Vec<String> {
+    pub async fn end(self) -> Vec<String> {
         self.stop.send_replace(true);
         timeout(PATIENCE, self.running).await.expect("the proxy stops").unwrap();
         std::fs::read_to_string(&self.log).unwrap().lines().map(String::from).collect()
     }
 }
 
-pub(crate) async fn open_tunnel(mut client: TcpStream, to: SocketAddr, early: &[u8]) -> TcpStream {
+pub async fn open_tunnel(mut client: TcpStream, to: SocketAddr, early: &[u8]) -> TcpStream {
     let mut request = format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\nUser-Agent: test/1\r\n\r\n").into_bytes();
     request.extend_from_slice(early);
     client.write_all(&request).await.unwrap();
@@ -91,7 +101,7 @@ pub(crate) async fn open_tunnel(mut client: TcpStream, to: SocketAddr, early: &[
     client
 }
 
-pub(crate) async fn read_head(stream: &mut TcpStream) -> String {
+pub async fn read_head(stream: &mut TcpStream) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let read = timeout(PATIENCE, stream.read_u8()).await.expect("an answer in time");
@@ -103,33 +113,33 @@ pub(crate) async fn read_head(stream: &mut TcpStream) -> String {
     String::from_utf8(head).unwrap()
 }
 
-pub(crate) async fn read_to_end(stream: &mut TcpStream) -> String {
+pub async fn read_to_end(stream: &mut TcpStream) -> String {
     let mut all = Vec::new();
     timeout(PATIENCE, stream.read_to_end(&mut all)).await.expect("an end in time").expect("an end without a reset");
     String::from_utf8(all).unwrap()
 }
 
-pub(crate) async fn read_exact(stream: &mut TcpStream, count: usize) -> Vec<u8> {
+pub async fn read_exact(stream: &mut TcpStream, count: usize) -> Vec<u8> {
     let mut bytes = vec![0; count];
     timeout(PATIENCE, stream.read_exact(&mut bytes)).await.expect("bytes in time").unwrap();
     bytes
 }
 
-pub(crate) async fn server() -> (TcpListener, SocketAddr) {
+pub async fn server() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
     (listener, at)
 }
 
 /// Both ends of a tunnel, and who the server saw.
-pub(crate) async fn ends(world: &World) -> (TcpStream, TcpStream, SocketAddr) {
+pub async fn ends(world: &World) -> (TcpStream, TcpStream, SocketAddr) {
     let (listener, at) = server().await;
     let (client, accepted) = tokio::join!(world.tunnel(at), listener.accept());
     let (server, peer) = accepted.unwrap();
     (client, server, peer)
 }
 
-pub(crate) async fn until(what: &str, mut is: impl FnMut() -> bool) {
+pub async fn until(what: &str, mut is: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !is() {
         assert!(begun.elapsed() < PATIENCE, "{what}");
@@ -138,7 +148,7 @@ pub(crate) async fn until(what: &str, mut is: impl FnMut() -> bool) {
 }
 
 #[track_caller]
-fn assert_refused(response: &str, status: u16, reason: &str) {
+pub fn assert_refused(response: &str, status: u16, reason: &str) {
     let (head, body) = response.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no response: {response:?}"));
     assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{response}");
     assert!(head.contains(&format!("\r\nX-Mustnot-Reason: {reason}\r\n")), "{response}");
@@ -706,33 +716,4 @@ async fn curl_tunnels_and_reads_refusals() {
         log.iter().any(|l| l.contains(" CONNECT 169.254.169.254:80 ") && l.contains("\"curl/") && l.ends_with("reason=address")),
         "{log:?}"
     );
-}
-
-/// Runs in a process of its own, since the limit is the whole process's.
-#[test]
-fn accepting_survives_a_lack_of_file_descriptors() {
-    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
-    let output = child.args(["proxy::without_file_descriptors", "--exact", "--ignored", "--nocapture"]).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && text.contains("1 passed"), "{text}{}", String::from_utf8_lossy(&output.stderr));
-}
-
-#[tokio::test]
-#[ignore = "takes all file descriptors of its process; accepting_survives_a_lack_of_file_descriptors runs it in its own"]
-async fn without_file_descriptors() {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-    setrlimit(Resource::RLIMIT_NOFILE, 64, hard).unwrap();
-    let world = World::start(|_| {}).await;
-    let client = TcpSocket::new_v4().unwrap();
-    let mut hoard = Vec::new();
-    while let Ok(file) = std::fs::File::open("/dev/null") {
-        hoard.push(file);
-    }
-    let mut client = client.connect(world.at).await.unwrap();
-    client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
-    let waiting = timeout(Duration::from_millis(300), client.readable()).await;
-    assert!(waiting.is_err(), "nothing can be accepted");
-    drop(hoard);
-    assert_refused(&read_to_end(&mut client).await, 403, "method");
 }

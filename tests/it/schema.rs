@@ -38,6 +38,7 @@ const UNSEEN: &[(&str, &str)] = &[
     ("ports-target-with-port", "a port, or the end of an address"),
     ("ports-too-many", "two values, multiplied"),
     ("promql-target", "what other checks do"),
+    ("proxy-lead-beyond-drain", "two values do not go together"),
     ("require-port", "what other checks do"),
     ("require-target", "what other checks do"),
     ("require-vantage-other-source", "what other checks do"),

@@ -131,6 +131,8 @@ fn what_cannot_be_echoed_from_here_is_local() {
         let run = start_gate_as(&lab, Host::Stranger, &config("stranger", &(internet() + &body)), front).finish(&lab);
         for (name, _) in names {
             run.expect(name, "unproven", "local", "local-error");
+            let told = run.check(name)["reason"].as_str().unwrap();
+            assert!(!told.contains(":0"), "an echo has no port: {told}");
         }
         run.expect_code(3);
     }

@@ -127,7 +127,7 @@ fn one_open_port_among_thousands_of_every_denial_is_found() {
         assert_eq!(counted(seen), expected.map(|(outcome, n)| (outcome.to_owned(), n)).into(), "{method}");
         assert_eq!((coverage(seen), methods(seen)), ([16_000, 16_000, 15_800], vec![method]));
         let reason = seen["reason"].as_str().unwrap();
-        assert!(reason.contains("let us in by port 4567 (7,999 ports are not), and 1 more addresses have such, too"), "{reason}");
+        assert!(reason.contains("let us in by port 4567 (7,999 other ports did not) and so did 1 more address, seen from"), "{reason}");
         assert!(seen["reproduce"].as_str().unwrap().starts_with("nc -vz -w 3"), "{seen:#}");
         assert_eq!(seen["proofs"], json!(["vantage"]));
         run.expect_code(1);
@@ -168,6 +168,25 @@ fn a_port_that_opens_during_the_sweep_is_found() {
         let run = gate.finish(&lab);
         run.expect("slow", "violated", "open", "connected");
         assert_eq!(open(run.check("slow")), ["203.0.113.7:2990"]);
+    }
+}
+
+#[test]
+fn a_soft_error_ends_no_handshake() {
+    let Some(lab) = Lab::new() else { return };
+    lab.listen(Host::Private, "wavers", ADMIN4, 1234, "hold");
+    for (_, under) in [("syn", &[][..]), ("connect", &UNPRIVILEGED)] {
+        // Three SYNs of four find no way: whoever goes on asking gets in, as any client does.
+        let rejected = "tcp dport 1234 tcp flags & (syn | ack) == syn numgen inc mod 4 < 3 reject with icmpx type host-unreachable";
+        lab.acl_with(&["tcp dport 443 accept", rejected, "tcp dport 1234 accept"], Denial::Reset);
+        let text = config("stranger", &sweep("wavers", ADMIN4, "\"1200-1299\"", "open = [443]"));
+        let run = start_gate_under(&lab, Host::Stranger, &text, under).finish(&lab);
+        run.expect("wavers", "violated", "open", "connected");
+    }
+    lab.acl_with(&["tcp dport 443 accept", "tcp dport 1234 reject with icmpx type host-unreachable"], Denial::Reset);
+    for (method, run) in both(&lab, &sweep("unreachable", ADMIN4, "\"1234-1235\"", "open = [443]")) {
+        run.expect("unreachable", "holds", "as-expected", "*");
+        assert_eq!(counted(run.check("unreachable")), BTreeMap::from([("refused".into(), 1), ("unreachable".into(), 1)]), "{method}");
     }
 }
 
@@ -288,6 +307,19 @@ fn eyes_that_are_closed_see_no_silence() {
     let run = running.finish(&lab);
     run.expect("closed", "unproven", "local", "local-error");
     assert_eq!(methods(run.check("closed")), ["syn"]);
+    // The same, and of two ports that must be open the one that answered our SYNs goes away: the other one still tells.
+    lab.nft(Host::Stranger, "flush chain inet own input\n");
+    lab.listen(Host::Private, "other", ADMIN4, 1443, "hold");
+    lab.acl_with(&["tcp dport 443 accept", "tcp dport 1443 accept"], Denial::Drop);
+    let two = check("closed", "ports", ADMIN4, "ports = \"1100-1399\"\nopen = [443, 1443]\nexpect = \"blocked\"\nrate = 150");
+    let running = start_gate_under(&lab, Host::Stranger, &config("stranger", &two), &under);
+    std::thread::sleep(Duration::from_secs(8));
+    blind_to_our_own_syns(&lab);
+    lab.acl_with(&["tcp dport 1443 accept"], Denial::Drop);
+    let run = running.finish(&lab);
+    run.expect("closed", "unproven", "local", "local-error");
+    assert_eq!(methods(run.check("closed")), ["syn"]);
+    lab.acl_with(&open, Denial::Drop);
     // It was closed before: then they are not used at all.
     let run = gate("\"1000-1099\"", 20_000).finish(&lab);
     run.expect("closed", "violated", "open", "connected");
@@ -362,6 +394,11 @@ fn a_sweep_that_is_cut_short_says_how_much_is_missing() {
     let text = config("stranger", &check("slow", "ports", ADMIN4, "ports = \"1000-9000\"\nopen = [443]\nexpect = \"blocked\"\nrate = 500"));
     let run = start_gate_with(&lab, Host::Stranger, &text, &[], &["--deadline", "12s"]).finish(&lab);
     run.expect("slow", "unproven", "coverage", "*");
+    let reason = run.check("slow")["reason"].as_str().unwrap();
+    assert!(reason.contains(" ports of 203.0.113.7 were looked at to the end from stranger ("), "{reason}");
+    assert!(!reason.contains("443"), "the canary is well, and not what is amiss: {reason}");
+    assert_eq!(run.observation("slow", "203.0.113.7:443")["verdict"], "holds");
+    assert!(!run.check("slow")["reproduce"].as_str().unwrap().ends_with(" 443"), "{:#}", run.check("slow"));
     let [planned, attempted, _] = coverage(run.check("slow"));
     assert!(planned == 8001 && attempted > 0 && attempted < planned, "{attempted} of {planned}");
 }

@@ -101,6 +101,11 @@ fn promql(name: &str, query: &str, rest: &str) -> String {
     check(name, "promql", SERVER, &format!("query = '{query}'\nexpect = \"open\"\nattempts = 1\n{rest}"))
 }
 
+/// A check that the query must not be true.
+fn inverted(name: &str, server: &str, query: &str, witness: &str, rest: &str) -> String {
+    check(name, "promql", server, &format!("query = \"{query}\"\nexpect = \"blocked\"\nwitness = [\"{witness}\"]\n{rest}"))
+}
+
 fn blocked(name: &str, target: &str, witness: &str, require: &str) -> String {
     check(name, "tcp", target, &format!("expect = \"blocked\"\nwitness = [\"internet\", {witness:?}]\nrequire = {require}"))
 }
@@ -173,7 +178,14 @@ fn prometheus_proves_what_another_monitor_reached_while_it_is_fresh() {
         c.body += &blocked(name, &admin, &format!("q-{name}"), vantage);
         c.expected.push((name.into(), fails.0, fails.1));
     }
+    // What must not be is, where one of several series says so; what is no number says nothing.
+    for name in ["mixed", "zero", "not_a_number"] {
+        c.body += &inverted(&format!("no-{name}"), SERVER, name, "q-one", "");
+    }
     let run = c.judge(&lab);
+    run.expect("no-mixed", "violated", "open", "query-true");
+    run.expect("no-zero", "holds", "as-expected", "query-false");
+    run.expect("no-not_a_number", "unproven", "other-denial", "mismatch");
     run.expect_proofs("reached", &["port", "target", "vantage"]);
     run.expect("q-zero", "violated", "not-open", "query-false");
     run.expect("q-empty", "violated", "not-open", "query-false");
@@ -209,7 +221,7 @@ fn a_target_that_is_gone_is_stale_and_one_that_wavers_did_not_hold() {
     let _server = prometheus(&lab);
     wait(&lab, "waits", "there", |answer| answer.starts_with("[{"));
     let stamp = ((server_time(&lab) - 30.0) * 1000.0).round();
-    fs::write(lab.dir().join("page.txt"), format!("old 1 {stamp}\nwavers 0\nwaits 1\n")).unwrap();
+    fs::write(lab.dir().join("page.txt"), format!("old 1 {stamp}\nold_zero 0 {stamp}\nwavers 0\nwaits 1\n")).unwrap();
     wait(&lab, "wavers", "there", |answer| answer.starts_with("[{"));
     wait(&lab, "old", "there", |answer| answer.contains("\"1\""));
     fs::write(lab.dir().join("page.txt"), "wavers 1\nwaits 1\n").unwrap();
@@ -221,22 +233,18 @@ fn a_target_that_is_gone_is_stale_and_one_that_wavers_did_not_hold() {
     c.case("old", "old", "max_age = \"20s\"", &admin, vantage, fails);
     c.case("old-enough", "old", "max_age = \"250s\"", &admin, vantage, ("holds", "as-expected"));
     // An inverted check: what was last seen is not what it accepts, and it is too old to say that it is not.
-    let inverted = |name: &str, query: &str, rest: &str| {
-        check(name, "promql", SERVER, &format!("query = \"{query}\"\nexpect = \"blocked\"\nwitness = [\"q-alive\"]\n{rest}"))
-    };
     c.body += &promql("q-alive", "up{job=\"page\"}", "");
-    c.body += &inverted("inverted-old", "old", "max_age = \"20s\"");
-    c.body += &inverted("inverted-true", "waits", "");
-    c.body += &inverted("inverted-empty", "nobody_has_this", "");
-    c.body += &check(
-        "inverted-unanswered",
-        "promql",
-        &format!("http://{OFFICE4}:9299"),
-        "query = \"waits\"\nexpect = \"blocked\"\nwitness = [\"q-alive\"]",
-    );
+    c.body += &inverted("inverted-old", SERVER, "old", "q-alive", "max_age = \"20s\"");
+    c.body += &inverted("inverted-old-zero", SERVER, "old_zero", "q-alive", "max_age = \"20s\"");
+    c.body += &inverted("inverted-zero", SERVER, "old_zero", "q-alive", "max_age = \"250s\"");
+    c.body += &inverted("inverted-true", SERVER, "waits", "q-alive", "");
+    c.body += &inverted("inverted-empty", SERVER, "nobody_has_this", "q-alive", "");
+    c.body += &inverted("inverted-unanswered", &format!("http://{OFFICE4}:9299"), "waits", "q-alive", "");
     let run = c.judge(&lab);
     run.expect("q-old", "violated", "not-open", "query-false");
     run.expect("inverted-old", "unproven", "other-denial", "query-false");
+    run.expect("inverted-old-zero", "unproven", "other-denial", "query-false");
+    run.expect("inverted-zero", "holds", "as-expected", "query-false");
     run.expect("inverted-true", "violated", "open", "query-true");
     run.expect("inverted-empty", "holds", "as-expected", "query-false");
     run.expect("inverted-unanswered", "unproven", "other-denial", "refused");
@@ -255,4 +263,68 @@ fn a_target_that_is_gone_is_stale_and_one_that_wavers_did_not_hold() {
     let mut c = Cases { body: String::new(), expected: Vec::new() };
     c.case("gone", "waits", "max_age = \"250s\"", &admin, vantage, fails);
     c.judge(&lab);
+}
+
+/// A server that is no Prometheus, or half of one: what it answers is the first part of the path.
+const IMPOSTOR: &str = r#"
+import http.server, json, socketserver, sys, time
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        what = self.path.split('/')[1]
+        kind = 'matrix' if '%5B' in self.path else 'vector'
+        now = time.time()
+        sample = {'metric': {'__name__': 'a'}, 'values': [[now - 1, '1']]} if kind == 'matrix' else {'metric': {'__name__': 'a'}, 'value': [now, '1']}
+        good = lambda result, **more: json.dumps({'status': 'success', 'data': {'resultType': kind, 'result': result}, **more})
+        pages = {
+            'page': (200, '<html>welcome</html>'), 'nothing': (204, ''), 'login': (302, ''), 'denied': (403, 'no'), 'broken': (503, ''),
+            'error': (200, json.dumps({'status': 'error', 'error': 'not today'})), 'drip': (200, None), 'never': (200, good([])),
+            'half-empty': (200, good([], warnings=['store 2 is silent'])), 'half-true': (200, good([sample], warnings=['store 2 is silent'])),
+        }
+        status, body = pages[what]
+        self.send_response(status)
+        if what == 'login':
+            self.send_header('Location', '/page')
+        self.send_header('Content-Length', str(len(body)) if body is not None else '1000')
+        self.end_headers()
+        for byte in (body.encode() if body is not None else b' ' * 1000):
+            self.wfile.write(bytes([byte]))
+            if body is None:
+                self.wfile.flush()
+                time.sleep(0.1)
+class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
+    daemon_threads = True
+    request_queue_size = 64
+Server((sys.argv[1], 9300), Answer).serve_forever()
+"#;
+
+#[test]
+fn what_is_no_result_of_prometheus_neither_proves_nor_violates() {
+    let Some(lab) = Lab::new() else { return };
+    let _impostor = Process::spawn(&lab, Host::Allowed, "impostor", &[crate::service::python(), "-c", IMPOSTOR, OFFICE4], false);
+    let ready = until(Duration::from_secs(30), || {
+        let answer = lab.hub(Host::Allowed).ask(&json!({ "do": "get", "host": OFFICE4, "port": 9300, "path": "/page" }));
+        answer["body"].as_str().is_some_and(|body| body.contains("welcome")).then_some(())
+    });
+    assert!(ready.is_some(), "the impostor did not start: {}", lab.log("impostor"));
+    let mut body = internet();
+    for name in ["page", "nothing", "login", "denied", "broken", "error", "drip", "never", "half-empty", "half-true"] {
+        body += &inverted(name, &format!("http://{OFFICE4}:9300/{name}"), "a", "internet", "timeout = \"3s\"");
+    }
+    let run = gate(&lab, Host::Stranger, &config("stranger", &body));
+    for (name, outcome) in [
+        ("page", "mismatch"),
+        ("nothing", "status:204"),
+        ("login", "status:302"),
+        ("denied", "status:403"),
+        ("broken", "status:503"),
+        ("error", "mismatch"),
+        ("drip", "*"),
+        ("half-empty", "mismatch"),
+    ] {
+        run.expect(name, "unproven", "other-denial", outcome);
+    }
+    run.expect("never", "holds", "as-expected", "query-false");
+    run.expect("half-true", "violated", "open", "query-true");
+    let told = run.check("half-empty")["reason"].as_str().unwrap();
+    assert!(told.contains("may not be whole: store 2 is silent"), "{told}");
 }

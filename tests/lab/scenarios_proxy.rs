@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use crate::run::{Monitor, blocked, check, config, gate, internet, observed, office, peer, write_config};
+use crate::run::{BINARY, Monitor, blocked, check, config, gate, internet, observed, office, peer, write_config};
 use crate::service::{Process, Squid, until};
-use crate::world::{ADMIN4, BEACON4, EGRESS4, Host, Lab, OTHER_EGRESS4, PROXY4, SECOND_ADMIN4};
+use crate::world::{ADMIN4, BEACON4, EGRESS4, Host, Lab, OTHER_EGRESS4, PROXY4, PROXY6, SECOND_ADMIN4};
 
 const VIA: &str = "via = \"http://proxy.lab.test:3128\"\n";
 
@@ -62,6 +62,12 @@ fn the_allowed_way_works_and_leaves_from_the_fixed_address() {
     assert!(run.check("egress-ip").to_string().contains(EGRESS4), "{:#}", run.check("egress-ip"));
     run.expect_code(0);
 
+    // This Squid tunnels, and fetches nothing for anybody: that it says itself, and not the site.
+    let absolute = format!("{VIA}via_method = \"absolute\"\nexpect = \"open\"\n");
+    let run = gate(&lab, Host::Allowed, &keyed("office", &check("absolute", "http", "http://site.lab.test/", &absolute)));
+    run.expect("absolute", "violated", "not-open", "denied");
+    assert!(observed(run.check("absolute")).iter().all(|o| o["stage"] == "proxy"), "{:#}", run.check("absolute"));
+
     lab.egress(OTHER_EGRESS4);
     let run = gate(&lab, Host::Allowed, &text);
     run.expect("egress-ip", "violated", "not-open", "egress-other");
@@ -96,6 +102,54 @@ fn the_allowed_way_works_and_leaves_from_the_fixed_address() {
     }
     run.expect("witnessed", "violated", "not-open", "timeout");
     run.expect_code(1);
+}
+
+/// Our own proxy in the place of the Squid; `rest` is more of its section.
+fn embedded(lab: &Lab, allow_from: &str, rest: &str) -> Process {
+    let text = format!(
+        "vantage = \"proxy\"\n[proxy]\nlisten = [\"{PROXY4}:3128\", \"[{PROXY6}]:3128\"]\nallow_from = {allow_from}\n\
+         allow_private = [\"203.0.113.0/24\", \"198.51.100.0/24\", \"fd00::/8\", \"2001:db8::/32\"]\n{rest}"
+    );
+    let config = write_config(lab, "proxy.toml", &text);
+    let mut process = Process::spawn(lab, Host::Private, "embedded", &[BINARY, "proxy", "--config", config.to_str().unwrap()], false);
+    let hub = lab.hub(Host::Private);
+    let ready = until(crate::run::SOON, || {
+        assert!(process.ended().is_none(), "the proxy ended: {}", lab.log("embedded"));
+        [PROXY4, PROXY6].iter().all(|at| hub.connect(at, 3128, 0.2).outcome == "connected").then_some(())
+    });
+    assert!(ready.is_some(), "the proxy did not get ready: {}", lab.log("embedded"));
+    process
+}
+
+#[test]
+fn the_embedded_proxy_takes_squids_place_and_is_audited_by_the_same_file() {
+    let Some(lab) = Lab::new() else { return };
+    let _beacon = beacon(&lab);
+    let office = "[\"198.51.100.10/32\", \"fd00:10::10/128\"]";
+    let inside = keyed("office", &office_checks(&lab));
+    let outside = |rest: &str| keyed("stranger", &(internet() + &open_proxy("not-open", "[\"internet\"]", rest)));
+    let whole = "techniques = \"standard\"\ninterval = \"10m\"";
+    let tunnels = "connect_ports = [443, 9891]\n";
+    let both = format!("{tunnels}http_ports = [80, 443, 9891]\n");
+    for (rest, suite) in [(tunnels, ""), (&both, whole)] {
+        let _proxy = embedded(&lab, office, rest);
+        let run = gate(&lab, Host::Allowed, &inside);
+        for name in ["egress-ip", "site-via", "admin-via"] {
+            run.expect(name, "holds", "as-expected", "*");
+        }
+        run.expect_code(0);
+        let run = gate(&lab, Host::Stranger, &outside(suite));
+        run.expect("not-open", "holds", "as-expected", "*");
+        run.expect_code(0);
+    }
+    let everybody = "[\"0.0.0.0/0\", \"::/0\"]";
+    for (rest, technique) in [(tunnels, "OP-01"), ("connect_ports = []\nhttp_ports = [443, 9891]\n", "OP-02")] {
+        let _proxy = embedded(&lab, everybody, rest);
+        let run = gate(&lab, Host::Stranger, &outside(""));
+        run.expect("not-open", "violated", "open", "*");
+        let relayed: Vec<_> = observed(run.check("not-open")).into_iter().filter(|o| o["outcome"] == "relayed").collect();
+        assert!(relayed.iter().any(|o| o["evidence"]["technique"] == technique), "{rest}: {relayed:#?}");
+    }
 }
 
 #[test]

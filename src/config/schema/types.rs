@@ -26,8 +26,6 @@ pub enum Type {
     Number(usize, Option<usize>),
     /// True or false.
     Switch,
-    /// A list.
-    List(&'static Type),
     /// A list in which nothing stands twice.
     Set(&'static Type),
     /// The same, and not empty.
@@ -40,8 +38,6 @@ pub enum Type {
     OneAFamily(&'static Type),
     /// A port, a string of ports and ranges, or a list of both.
     Ports,
-    /// A list that has to be empty in this version.
-    Nothing,
     /// A table of strings whose names are like the first and none of the second; at most so many.
     Strings(&'static str, &'static [&'static str], Option<usize>),
 }
@@ -126,6 +122,7 @@ const VIA: Type = Type::Like(concat!("http://", host!(), ":", port!(), "/?"));
 const USER: Type = Type::Like(r"[^:\x00-\x1f\x7f]+");
 const METHOD: Type = Type::Like("(?!CONNECT$)[A-Z_-]+");
 const FILE: Type = Type::Text;
+const BUDGET: Type = Type::Like(r"[0-9]{1,12}(?:\.[0-9]{1,12})?(?:B|kB|MB|GB|TB|KiB|MiB|GiB|TiB)/[mhd]");
 
 /// The top level's own keys.
 pub const TOP: &[Row] = &[
@@ -158,8 +155,9 @@ pub const PROXY: &[Row] = &[
     ("listen", Type::OneOrFilledList(&LISTEN)),
     ("egress", Type::OneAFamily(&ADDRESS)),
     ("allow_from", Type::OneOrList(&NETWORK)),
+    ("proxy_protocol_from", Type::OneOrList(&NETWORK)),
     ("connect_ports", Type::Ports),
-    ("http_ports", Type::Nothing),
+    ("http_ports", Type::Ports),
     ("allow_private", Type::OneOrList(&NETWORK)),
     ("deny_to", Type::OneOrList(&Type::Text)),
     ("allow_to", Type::OneOrList(&Type::Text)),
@@ -173,6 +171,10 @@ pub const PROXY: &[Row] = &[
     ("max_head", Type::Number(1024, Some(1_048_576))),
     ("access_log", FILE),
     ("access_log_format", Type::Word(|| vec!["squid", "combined", "json"])),
+    ("egress_budget", BUDGET),
+    ("drain", Type::Duration(Least::Zero)),
+    ("drain_lead", Type::Duration(Least::Zero)),
+    ("health_listen", Type::OneOrList(&LISTEN)),
 ];
 /// Keys of every check that may stand in `[defaults]`.
 pub const COMMON: &[Row] = &[
@@ -193,6 +195,7 @@ pub const COMMON: &[Row] = &[
 /// Keys of some kinds of check only.
 pub const OWN: &[Row] = &[
     ("via", VIA),
+    ("via_method", Type::Word(|| vec!["connect", "absolute"])),
     ("via_user", USER),
     ("via_password_file", FILE),
     ("method", METHOD),
@@ -203,7 +206,7 @@ pub const OWN: &[Row] = &[
     ("ca_file", FILE),
     ("client_cert_file", FILE),
     ("client_key_file", FILE),
-    ("alpn", Type::List(&Type::Text)),
+    ("alpn", Type::FilledSet(&Type::Text)),
     ("min_version", Type::Word(|| vec!["1.2", "1.3"])),
     ("max_version", Type::Word(|| vec!["1.0", "1.1", "1.2", "1.3"])),
     ("check", Type::Name("_-")),
@@ -261,6 +264,7 @@ pub const REQUIRED: &[(&str, &[&str])] = &[
 ];
 /// What makes no sense without the others, in every table.
 pub const TOGETHER: &[(&str, &[&str])] = &[
+    ("via_method", &["via"]),
     ("via_user", &["via", "via_password_file"]),
     ("via_password_file", &["via", "via_user"]),
     ("client_cert_file", &["client_key_file"]),
@@ -312,7 +316,6 @@ impl Type {
             Type::Number(least, None) => json!({ "type": "integer", "minimum": least }),
             Type::Number(least, Some(most)) => json!({ "type": "integer", "minimum": least, "maximum": most }),
             Type::Switch => json!({ "type": "boolean" }),
-            Type::List(item) => json!({ "type": "array", "items": item.schema() }),
             Type::Set(item) => json!({ "type": "array", "items": item.schema(), "uniqueItems": true }),
             Type::FilledSet(item) => json!({ "type": "array", "items": item.schema(), "uniqueItems": true, "minItems": 1 }),
             Type::OneOrList(item) => one_or(item, json!({ "type": "array", "items": item.schema() })),
@@ -322,7 +325,6 @@ impl Type {
                 let entry = json!({ "anyOf": [{ "type": "integer", "minimum": 1, "maximum": 65535 }, like(PORTS)] });
                 json!({ "anyOf": [entry, { "type": "array", "items": entry }] })
             }
-            Type::Nothing => json!({ "type": "array", "maxItems": 0 }),
             Type::Strings(name, reserved, most) => {
                 let reserved: Vec<String> = reserved.iter().map(|word| case_blind(word)).collect();
                 let names = format!("^(?!(?:{})$){name}$", reserved.join("|"));

@@ -202,11 +202,7 @@ impl Sweeper<'_> {
 impl Pending {
     /// What became of it, where that is known.
     fn look(&mut self, own: &[IpAddr]) -> Option<Outcome> {
-        if let Ok(Some(error)) = self.socket.take_error() {
-            self.evidence.errno = Some(failure::name(&error));
-            self.error = Some(error);
-        }
-        connect::drain_error_queue(&self.socket, self.to, |ip| own.contains(&ip), &mut self.evidence);
+        self.hear(own);
         let refused = self.error.as_ref().is_some_and(|e| e.raw_os_error() == Some(libc::ECONNREFUSED));
         if refused && self.evidence.icmp.is_empty() {
             // No more calls for what is by far the most frequent: an RST, and nothing in the queue.
@@ -217,10 +213,25 @@ impl Pending {
             Err(outcome) => return Some(outcome),
         };
         match info.state {
-            CLOSE => Some(connect::closed(self.to, self.error.as_ref(), info, &mut self.evidence)),
+            CLOSE => {
+                if self.error.is_none() {
+                    // It fell between the two looks, and only now SO_ERROR tells a RST to our SYN from one after the handshake.
+                    self.hear(own);
+                }
+                Some(connect::closed(self.to, self.error.as_ref(), info, &mut self.evidence))
+            }
             SYN_SENT | SYN_RECV => None,
             _ => Some(Outcome::Connected),
         }
+    }
+
+    /// Takes in what is wrong: `SO_ERROR` first, since the error queue would consume it.
+    fn hear(&mut self, own: &[IpAddr]) {
+        if let Ok(Some(error)) = self.socket.take_error() {
+            self.evidence.errno = Some(failure::name(&error));
+            self.error = Some(error);
+        }
+        connect::drain_error_queue(&self.socket, self.to, |ip| own.contains(&ip), &mut self.evidence);
     }
 
     fn give_up(&mut self) -> Outcome {

@@ -8,6 +8,7 @@
 //! - A packet filter in the kernel (bpf(4) as in socket(7), SO_ATTACH_FILTER) lets only answers to those ports through.
 //! - What is lost is sent again: three SYNs an attempt. And nothing is believed that was seen with closed eyes: a port that a
 //!   real connect found open must answer our SYN too, before the first slice and after each.
+//! - What does not end a handshake of the kernel's ends none of ours: after a soft ICMP error the next SYN may get through.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
@@ -231,6 +232,7 @@ impl Wire {
             again: [VecDeque::new(), VecDeque::new()],
             waits,
             overdue: VecDeque::new(),
+            soft: HashMap::new(),
             grace,
             own: own_addresses(),
             wire: &self,
@@ -250,6 +252,13 @@ fn hold(domain: Domain, source: Option<IpAddr>) -> Option<Socket> {
 /// Whether it acknowledges our SYN and nothing else, and says yes or no (RFC 9293 section 3.10.7.3).
 fn is_answer(reply: &Reply, cookie: u32) -> bool {
     reply.flags & ACK != 0 && reply.flags & (SYN | RST) != 0 && reply.acknowledged == cookie.wrapping_add(1)
+}
+
+/// An error that Linux does not take for the end of a handshake (since 6.9: 3/0 and 3/1, ICMPv6 1/0): the way may come back while
+/// the SYN is sent again (RFC 1122 section 4.2.3.9, RFC 6069).
+fn is_soft(notice: &Notice) -> bool {
+    let (kind, codes) = if notice.to.is_ipv6() { (1, 0..=0) } else { (3, 0..=1) };
+    notice.kind == kind && codes.contains(&notice.code)
 }
 
 fn step(code: u32, jt: u8, jf: u8, k: u32) -> SockFilter {
@@ -325,6 +334,8 @@ struct Sweeper<'a> {
     waits: [Duration; 2],
     /// Who was sent his last SYN, and is waited for until then.
     overdue: VecDeque<(Instant, Try)>,
+    /// The last soft ICMP error of an attempt, by its number: its answer, where no other comes.
+    soft: HashMap<usize, Notice>,
     grace: Duration,
     own: Vec<IpAddr>,
 }
@@ -470,7 +481,16 @@ impl Sweeper<'_> {
         if notice.sequence != self.wire.cookie(from, notice.to) || self.sent(one) == 0 {
             return;
         }
-        let ours = notice.sender.is_loopback() || notice.sender == from.ip() || self.own.contains(&notice.sender);
+        if is_soft(notice) && !self.ledger.is_over(one) {
+            self.soft.insert(self.ledger.number(one), *notice);
+            return;
+        }
+        self.end_by(one, from.ip(), notice);
+    }
+
+    /// An ICMP error is the answer.
+    fn end_by(&mut self, one: Try, from: IpAddr, notice: &Notice) {
+        let ours = notice.sender.is_loopback() || notice.sender == from || self.own.contains(&notice.sender);
         let icmp = Icmp { kind: notice.kind, code: notice.code, sender: Some(notice.sender), ours, soft: false };
         let outcome = failure::of_icmp(&icmp, self.wire.v6);
         let detail = ours.then(|| {
@@ -486,9 +506,16 @@ impl Sweeper<'_> {
 
     fn give_up(&mut self, now: Instant) {
         while let Some((_, one)) = self.overdue.pop_front_if(|(due, _)| *due <= now) {
-            if !self.ledger.is_over(one) {
-                let evidence = Evidence { syns_sent: Some(self.sent(one)), ..Evidence::default() };
-                self.ledger.end(one, Outcome::Timeout, &evidence);
+            let soft = self.soft.remove(&self.ledger.number(one));
+            if self.ledger.is_over(one) {
+                continue;
+            }
+            match soft.and_then(|notice| Some((self.attempt(notice.port, notice.to)?.1, notice))) {
+                Some((from, notice)) => self.end_by(one, from.ip(), &notice),
+                None => {
+                    let evidence = Evidence { syns_sent: Some(self.sent(one)), ..Evidence::default() };
+                    self.ledger.end(one, Outcome::Timeout, &evidence);
+                }
             }
         }
     }
@@ -507,11 +534,11 @@ impl Sweeper<'_> {
         if stopped.load(Ordering::Relaxed) {
             return;
         }
-        // Where a real connect fails too, the control is gone and not our eyes: its own witnesses will know.
-        let blind = connects(self.control, self.job.source, self.job.timeout);
-        let why =
-            format!("SYNs of our own find {} closed, and a connect finds it open: something on this side keeps them back", self.control);
-        self.ledger.vouch(since, blind.then_some(why.as_str()));
+        // Where no connect gets through either, the controls are gone and not our eyes: their own witnesses will know.
+        let controls: Vec<SocketAddr> = self.job.controls.iter().filter(|to| to.is_ipv6() == family).copied().collect();
+        let why = connects(&controls, self.job.source, self.job.timeout)
+            .map(|open| format!("SYNs of our own find {open} closed, and a connect finds it open: something on this side keeps them back"));
+        self.ledger.vouch(since, why.as_deref());
     }
 
     /// How long nothing will happen of itself.
@@ -524,11 +551,23 @@ impl Sweeper<'_> {
     }
 }
 
-/// Whether a real connect gets through.
-fn connects(to: SocketAddr, source: Option<IpAddr>, within: Duration) -> bool {
-    let Ok(socket) = connect::start(to, source) else { return false };
-    let wait = u16::try_from(within.as_millis()).unwrap_or(u16::MAX);
-    let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)];
-    let _ = poll(&mut fds, PollTimeout::from(wait));
-    socket.take_error().is_ok_and(|error| error.is_none()) && socket.peer_addr().is_ok()
+/// The first of them that a real connect gets through to, each having as long.
+fn connects(to: &[SocketAddr], source: Option<IpAddr>, within: Duration) -> Option<SocketAddr> {
+    let until = Instant::now() + within;
+    let mut waiting: Vec<(SocketAddr, Socket)> = to.iter().filter_map(|to| Some((*to, connect::start(*to, source).ok()?))).collect();
+    while !waiting.is_empty() {
+        let left = until.saturating_duration_since(Instant::now());
+        let mut fds: Vec<PollFd<'_>> = waiting.iter().map(|(_, socket)| PollFd::new(socket.as_fd(), PollFlags::POLLOUT)).collect();
+        let _ = poll(&mut fds, PollTimeout::from(u16::try_from(left.as_micros().div_ceil(1000)).unwrap_or(u16::MAX)));
+        let over: Vec<bool> = fds.iter().map(|fd| fd.any().unwrap_or(true)).collect();
+        let mut over = over.into_iter();
+        let is_open = |socket: &Socket| socket.take_error().is_ok_and(|error| error.is_none()) && socket.peer_addr().is_ok();
+        // Who has answered is open, or out.
+        let (answered, silent): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|_| over.next().unwrap_or(true));
+        if let Some((open, _)) = answered.into_iter().find(|(_, socket)| is_open(socket)) {
+            return Some(open);
+        }
+        waiting = if left.is_zero() { Vec::new() } else { silent };
+    }
+    None
 }

@@ -28,7 +28,7 @@ const OF_CERTIFICATES: [&str; 9] = [
 ];
 
 /// Somebody who tries one TLS version, and has no certificate or one that nobody signed.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Stranger {
     /// The only version that is offered.
     pub version: Version,

@@ -15,7 +15,7 @@ use crate::net::resolve::Resolver;
 use crate::net::tls::{self, Version};
 use crate::observation::Family;
 use crate::plan::Check;
-use crate::probe::{self, Kind, Manner, Payload, Probe, RecordType, Technique};
+use crate::probe::{self, Kind, Manner, Payload, Probe, RecordType, Takes, Technique};
 use crate::secret::Secret;
 use crate::severity::Severity;
 use crate::target::{Host, HostPort, Scheme, Url};
@@ -187,7 +187,7 @@ impl Builder<'_> {
                 Some(Probe::EgressIp(probe::EgressIp { url, via: via?, expected, key: key? }))
             }
             Own::Peer(peer) => self.peer(peer, place).map(Probe::Peer),
-            Own::PromQl(query) => self.promql(query, place).map(Probe::PromQl),
+            Own::PromQl(query) => self.promql(query, place, inverted).map(Probe::PromQl),
             Own::OpenProxy(suite) => self.open_proxy(suite, place).map(Probe::OpenProxy),
             Own::Dns(dns) => self.dns(dns, written, inverted).map(Probe::Dns),
             Own::Udp { target, payload } => self.udp(target.as_ref()?, payload.as_ref(), place).map(Probe::Udp),
@@ -292,6 +292,21 @@ impl Builder<'_> {
         {
             self.context.wrong(&version.place, "is for http, and over https it is agreed; write alpn = [\"h2\"] or alpn = [\"http/1.1\"]");
         }
+        if let (Some(method), Some(_)) = (http.via.absolute.as_ref().filter(|method| method.value), &http.via.proxy) {
+            let tls = http.target.as_ref().is_some_and(|url| url.value.scheme == Scheme::Https);
+            let message = match inverted {
+                Some(true) => {
+                    "a refusal by the proxy could not be told from the target's own; write via_method = \"connect\", or leave it out"
+                }
+                _ if tls => "no proxy fetches https for others; write an http target, or via_method = \"connect\"",
+                _ if http.follow_redirects.as_ref().is_some_and(|f| f.value) => "follows no redirect; leave out follow_redirects",
+                _ if http.http_version.as_ref().is_some_and(|v| v.value) => "is HTTP/1.1; leave out http_version",
+                _ => "",
+            };
+            if !message.is_empty() {
+                self.context.wrong(&method.place, message);
+            }
+        }
         if let (Some(deny), Some(_), Some(true)) = (&http.deny_location, &http.via.proxy, inverted) {
             let message = "a denial by the proxy in via could not be told from the target's own; leave out one of the two";
             self.context.wrong(&deny.place, message);
@@ -343,7 +358,7 @@ impl Builder<'_> {
         })
     }
 
-    fn promql(&self, written: &config::PromQl, place: &Place) -> Option<probe::PromQl> {
+    fn promql(&self, written: &config::PromQl, place: &Place, inverted: Option<bool>) -> Option<probe::PromQl> {
         self.vet_web_tls(written.target.as_ref(), &written.tls, &[HTTP_1_1]);
         let auth = self.credentials((&written.user, "user"), (&written.password_file, "password_file"));
         let tls = self.tls(&written.tls, place, false);
@@ -354,6 +369,8 @@ impl Builder<'_> {
             auth: auth?,
             tls: tls?,
             vantage: self.vantage.to_string(),
+            // Of what must not be, one is too many; of what must be, each is missed.
+            takes: if inverted == Some(true) { Takes::One } else { Takes::All },
         })
     }
 
@@ -459,14 +476,20 @@ impl Builder<'_> {
     #[expect(clippy::option_option, reason = "outside: is it right, inside: is there one")]
     fn via(&self, via: &Via) -> Option<Option<probe::Via>> {
         if via.proxy.is_none()
-            && let Some(alone) = via.user.as_ref().or(via.password_file.as_ref())
-            && !self.context.has_problem_at(&sibling(&alone.place, "via"))
+            && let Some(alone) = [&via.user, &via.password_file]
+                .into_iter()
+                .flatten()
+                .map(|a| &a.place)
+                .chain(via.absolute.as_ref().map(|a| &a.place))
+                .next()
+            && !self.context.has_problem_at(&sibling(alone, "via"))
         {
-            self.context.wrong(&alone.place, "is for the proxy in via, and there is none; write via or leave this out");
+            self.context.wrong(alone, "is for the proxy in via, and there is none; write via or leave this out");
             return None;
         }
         let auth = self.credentials((&via.user, "via_user"), (&via.password_file, "via_password_file"))?;
-        Some(via.proxy.as_ref().map(|proxy| probe::Via { proxy: proxy.value.clone(), auth }))
+        let absolute = via.absolute.as_ref().is_some_and(|method| method.value);
+        Some(via.proxy.as_ref().map(|proxy| probe::Via { proxy: proxy.value.clone(), auth, absolute }))
     }
 
     /// A user name and the password from its file; the outer `None` where something is wrong.

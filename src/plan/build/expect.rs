@@ -104,7 +104,7 @@ fn about(own: &Own, expectation: Expectation) -> Expectation {
     let tls = match own {
         Own::Tls { tls, .. } => tls,
         Own::Http(http) => &http.tls,
-        Own::PromQl(_) => return expectation.decided_by_answers(),
+        Own::PromQl(_) => return expectation.decided_by_answers(Outcome::QueryTrue),
         _ => return expectation,
     };
     match (&tls.client_certs, &tls.max_version) {

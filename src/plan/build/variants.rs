@@ -1,6 +1,6 @@
 //! `variants` of an http check: whether they make sense, and which they are.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -32,8 +32,10 @@ impl Builder<'_> {
         let variants = Variant::of(url, &spoof, |name| picks.value.iter().any(|pick| is_picked(&pick.value, name)));
         self.vet_picks(picks, url, &spoof);
         if let (Some(marker), Some(_)) = (&http.body_contains, &http.variants) {
-            let in_url = url.to_string().to_ascii_lowercase().contains(&marker.value.to_ascii_lowercase());
-            if in_url || variants.iter().any(|v| v.sends(&marker.value)) {
+            let holds = |text: &str| text.to_ascii_lowercase().contains(&marker.value.to_ascii_lowercase());
+            let somewhere = SocketAddr::from(([192, 0, 2, 1], url.authority.port));
+            let own = http.headers.iter().any(|(_, value)| holds(value.expose()));
+            if own || holds(&url.to_string()) || variants.iter().any(|v| v.sends(&marker.value, somewhere)) {
                 let message = "stands in the requests themselves, so a page that repeats them would have it too; write a text that only the denied page has";
                 self.context.wrong(&marker.place, message);
             }

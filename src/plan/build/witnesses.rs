@@ -28,7 +28,7 @@ pub(super) fn resolve(drafts: &[Draft<'_>], defaults: &Common, context: &Context
 
 /// For a proxy that a witness relays through with CONNECT, `not-understood` is no denial of CONNECT (SPEC section 8).
 pub(super) fn controls(checks: &mut [Check]) {
-    let relayed: Vec<Option<HostPort>> = checks.iter().map(|c| c.probe.via().map(|via| via.proxy.clone())).collect();
+    let relayed: Vec<Option<HostPort>> = checks.iter().map(|c| c.probe.tunnel().map(|via| via.proxy.clone())).collect();
     for check in checks {
         let through = |w: usize| relayed.get(w).and_then(Option::as_ref);
         let suite = matches!(check.probe, Probe::OpenProxy(_));
@@ -215,7 +215,7 @@ fn reaches_the_same(witness: &Check, check: &Check) -> bool {
         Probe::Ports(ports) => hop.host.ip().is_some_and(|ip| ports.hosts.contains(ip)) || could_be_one(hop, check.probe.target()),
         _ => could_be_one(hop, check.probe.target()),
     };
-    let tunnelled = witness.probe.via().is_some() && there(witness.probe.target());
+    let tunnelled = witness.probe.tunnel().is_some() && there(witness.probe.target());
     let from_elsewhere = witness.source != check.source && (there(witness.probe.first_hop()) || may_be_led(witness));
     is_same_question(witness, check) && (tunnelled || from_elsewhere || has_the_certificate(witness, check))
 }

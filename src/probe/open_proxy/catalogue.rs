@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use ipnet::IpNet;
 
 use super::OpenProxy;
-use super::socks::{self, To};
+use super::socks::{self, Login, To};
 use crate::observation::Evidence;
 use crate::probe::USER_AGENT;
 use crate::target::{Host, HostPort, Url};
@@ -156,7 +156,7 @@ pub(super) enum Talk {
     /// The proxy's own pages.
     Manager(String),
     /// SOCKS5 (RFC 1928).
-    Socks5 { command: u8, password: bool, to: To },
+    Socks5 { command: u8, login: Option<Login>, to: To },
     /// SOCKS4 and 4a.
     Socks4(To),
     /// HTTP/2 (RFC 9113), from the first byte or after an upgrade.
@@ -270,11 +270,13 @@ pub(super) fn forms_to(suite: &OpenProxy, technique: Technique, at: SocketAddr, 
         ],
         "OP-18" => To::both(&main.authority)
             .into_iter()
-            .map(|to| ours(to.label(), Talk::Socks5 { command: socks::CONNECT, password: false, to }))
+            .map(|to| ours(to.label(), Talk::Socks5 { command: socks::CONNECT, login: None, to }))
             .collect(),
         "OP-19" => {
-            let empty = |to| ours("empty user and password", Talk::Socks5 { command: socks::CONNECT, password: true, to });
-            let socks = To::both(&main.authority).into_iter().take(1).map(empty);
+            let logins = [("empty user and password", Login::Empty), ("socks5 any password", Login::Anybody)];
+            let socks = To::both(&main.authority).into_iter().take(1).flat_map(|to| {
+                logins.map(|(name, login)| ours(name, Talk::Socks5 { command: socks::CONNECT, login: Some(login), to: to.clone() }))
+            });
             socks.chain(both("any password", &format!("Proxy-Authorization: Basic {ANYBODY}\r\n"))).collect()
         }
         "OP-20" => To::both(&main.authority)
@@ -286,8 +288,8 @@ pub(super) fn forms_to(suite: &OpenProxy, technique: Technique, at: SocketAddr, 
             let to = || To::Ip(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
             let bind = To::both(&main.authority).into_iter().next().unwrap_or_else(to);
             vec![
-                ours("udp associate", Talk::Socks5 { command: socks::UDP_ASSOCIATE, password: false, to: to() }),
-                ours("bind", Talk::Socks5 { command: socks::BIND, password: false, to: bind }),
+                ours("udp associate", Talk::Socks5 { command: socks::UDP_ASSOCIATE, login: None, to: to() }),
+                ours("bind", Talk::Socks5 { command: socks::BIND, login: None, to: bind }),
             ]
         }
         "OP-23" => suite.forged().flat_map(|a| prefixed(both(&format!("v1 {a}"), ""), &proxy_v1(a, at))).collect(),

@@ -71,8 +71,29 @@ impl To {
 }
 
 /// The greeting: without a password; where one is to be tried, with one alone.
-pub(super) fn greeting(password: bool) -> &'static [u8] {
-    if password { &[5, 1, 2] } else { &[5, 2, 0, 2] }
+pub(super) fn greeting(login: Option<Login>) -> &'static [u8] {
+    if login.is_some() { &[5, 1, 2] } else { &[5, 2, 0, 2] }
+}
+
+/// A user and a password that are nobody's: no password is ever guessed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Login {
+    /// Empty ones.
+    Empty,
+    /// Fresh random ones.
+    Anybody,
+}
+
+impl Login {
+    /// The request to be let in (RFC 1929 section 2).
+    pub(super) fn written(self) -> Vec<u8> {
+        let (user, password) = match self {
+            Login::Empty => Default::default(),
+            Login::Anybody => super::nobody(),
+        };
+        let with_length = |text: &str| [&[u8::try_from(text.len()).unwrap_or(u8::MAX)][..], text.as_bytes()].concat();
+        [vec![1], with_length(&user), with_length(&password)].concat()
+    }
 }
 
 /// A SOCKS5 request.
@@ -96,7 +117,7 @@ pub(super) fn request4(to: &To) -> Vec<u8> {
 /// What the refusal means.
 pub(super) async fn ask5<S>(
     stream: &mut S,
-    (command, password, to): (u8, bool, &To),
+    (command, login, to): (u8, Option<Login>, &To),
     deadline: Instant,
     evidence: &mut Evidence,
 ) -> Result<Vec<u8>, Outcome>
@@ -104,18 +125,17 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut read = Vec::new();
-    let _ = http::send(stream, greeting(password), deadline).await;
-    match take(stream, &mut read, chosen, deadline, evidence).await? {
-        Chosen::Nothing => {}
-        // Empty ones: no password is ever guessed.
-        Chosen::Password if password => {
-            let _ = http::send(stream, &[1, 0, 0], deadline).await;
+    let _ = http::send(stream, greeting(login), deadline).await;
+    match (take(stream, &mut read, chosen, deadline, evidence).await?, login) {
+        (Chosen::Nothing, _) => {}
+        (Chosen::Password, Some(login)) => {
+            let _ = http::send(stream, &login.written(), deadline).await;
             if !take(stream, &mut read, let_in, deadline, evidence).await? {
                 return Err(Outcome::Denied);
             }
         }
-        Chosen::Password | Chosen::None => return Err(Outcome::Denied),
-        Chosen::Other => return Err(Outcome::NotUnderstood),
+        (Chosen::Password | Chosen::None, _) => return Err(Outcome::Denied),
+        (Chosen::Other, _) => return Err(Outcome::NotUnderstood),
     }
     let _ = http::send(stream, &request5(command, to), deadline).await;
     // Who lets us in and then says nothing may be trying: that is no waiting for the end of a greeting.
@@ -272,14 +292,14 @@ mod tests {
     use super::*;
 
     /// What the server says, message by message; what is asked for, with a password or not; what comes of it.
-    type Cell<'a> = (&'a [&'a [u8]], u8, bool, Result<Vec<u8>, Outcome>);
+    type Cell<'a> = (&'a [&'a [u8]], u8, Option<Login>, Result<Vec<u8>, Outcome>);
 
     fn to() -> To {
         To::Ip("192.0.2.7:443".parse().unwrap())
     }
 
     /// A server that answers each message with the next of these.
-    async fn answered(answers: &[&[u8]], command: u8, password: bool) -> (Result<Vec<u8>, Outcome>, Vec<u8>) {
+    async fn answered(answers: &[&[u8]], command: u8, login: Option<Login>) -> (Result<Vec<u8>, Outcome>, Vec<u8>) {
         let (mut ours, mut theirs) = duplex(4096);
         let answers: Vec<Vec<u8>> = answers.iter().map(|a| a.to_vec()).collect();
         let server = tokio::spawn(async move {
@@ -293,7 +313,7 @@ mod tests {
             heard
         });
         let deadline = Instant::now() + Duration::from_secs(5);
-        let said = ask5(&mut ours, (command, password, &to()), deadline, &mut Evidence::default()).await;
+        let said = ask5(&mut ours, (command, login, &to()), deadline, &mut Evidence::default()).await;
         (said, server.await.unwrap())
     }
 
@@ -302,29 +322,31 @@ mod tests {
         let ok: &[u8] = &[5, 0];
         let reply = |code: u8| [5, code, 0, 1, 0, 0, 0, 0, 0, 9];
         let cells: &[Cell<'_>] = &[
-            (&[ok, &reply(0)], CONNECT, false, Ok(vec![])),
-            (&[ok, &reply(1)], CONNECT, false, Err(Outcome::GatewayError)),
-            (&[ok, &reply(2)], CONNECT, false, Err(Outcome::Denied)),
-            (&[ok, &reply(3)], CONNECT, false, Err(Outcome::AclPassed)),
-            (&[ok, &reply(6)], CONNECT, false, Err(Outcome::AclPassed)),
-            (&[ok, &reply(7)], CONNECT, false, Err(Outcome::NotUnderstood)),
-            (&[ok, &reply(9)], CONNECT, false, Err(Outcome::NotRelayed)),
-            (&[ok, &[5, 2]], CONNECT, false, Err(Outcome::NotRelayed)),
-            (&[&[5, 0xff]], CONNECT, false, Err(Outcome::Denied)),
-            (&[&[5, 2]], CONNECT, false, Err(Outcome::Denied)),
-            (&[&[5, 1]], CONNECT, false, Err(Outcome::NotUnderstood)),
-            (&[&[5, 2], &[1, 0], &reply(0)], CONNECT, true, Ok(vec![])),
-            (&[&[5, 2], &[1, 1]], CONNECT, true, Err(Outcome::Denied)),
-            (&[b"HTTP/1.1 400 Bad Request\r\n\r\n"], CONNECT, false, Err(Outcome::NotUnderstood)),
-            (&[b"SSH-2.0-x\r\n"], CONNECT, false, Err(Outcome::NotRelayed)),
-            (&[ok, &reply(0)], UDP_ASSOCIATE, false, Ok(vec![])),
-            (&[ok, &[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]], UDP_ASSOCIATE, false, Err(Outcome::NotRelayed)),
-            (&[ok, &[5, 0, 0, 1, 0, 0, 0, 0, 0, 9, 9]], UDP_ASSOCIATE, false, Err(Outcome::NotRelayed)),
+            (&[ok, &reply(0)], CONNECT, None, Ok(vec![])),
+            (&[ok, &reply(1)], CONNECT, None, Err(Outcome::GatewayError)),
+            (&[ok, &reply(2)], CONNECT, None, Err(Outcome::Denied)),
+            (&[ok, &reply(3)], CONNECT, None, Err(Outcome::AclPassed)),
+            (&[ok, &reply(6)], CONNECT, None, Err(Outcome::AclPassed)),
+            (&[ok, &reply(7)], CONNECT, None, Err(Outcome::NotUnderstood)),
+            (&[ok, &reply(9)], CONNECT, None, Err(Outcome::NotRelayed)),
+            (&[ok, &[5, 2]], CONNECT, None, Err(Outcome::NotRelayed)),
+            (&[&[5, 0xff]], CONNECT, None, Err(Outcome::Denied)),
+            (&[&[5, 2]], CONNECT, None, Err(Outcome::Denied)),
+            (&[&[5, 1]], CONNECT, None, Err(Outcome::NotUnderstood)),
+            (&[&[5, 2], &[1, 0], &reply(0)], CONNECT, Some(Login::Empty), Ok(vec![])),
+            (&[&[5, 2], &[1, 0], &reply(0)], CONNECT, Some(Login::Anybody), Ok(vec![])),
+            (&[&[5, 2], &[1, 1]], CONNECT, Some(Login::Anybody), Err(Outcome::Denied)),
+            (&[&[5, 2], &[1, 1]], CONNECT, Some(Login::Empty), Err(Outcome::Denied)),
+            (&[b"HTTP/1.1 400 Bad Request\r\n\r\n"], CONNECT, None, Err(Outcome::NotUnderstood)),
+            (&[b"SSH-2.0-x\r\n"], CONNECT, None, Err(Outcome::NotRelayed)),
+            (&[ok, &reply(0)], UDP_ASSOCIATE, None, Ok(vec![])),
+            (&[ok, &[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]], UDP_ASSOCIATE, None, Err(Outcome::NotRelayed)),
+            (&[ok, &[5, 0, 0, 1, 0, 0, 0, 0, 0, 9, 9]], UDP_ASSOCIATE, None, Err(Outcome::NotRelayed)),
         ];
-        for (answers, command, password, expected) in cells {
-            let (said, heard) = answered(answers, *command, *password).await;
+        for (answers, command, login, expected) in cells {
+            let (said, heard) = answered(answers, *command, *login).await;
             assert_eq!(said, *expected, "{answers:?}");
-            assert!(heard.starts_with(greeting(*password)), "{heard:?}");
+            assert!(heard.starts_with(greeting(*login)), "{heard:?}");
         }
     }
 
@@ -332,6 +354,10 @@ mod tests {
     fn requests_are_as_the_documents_write_them() {
         assert_eq!(request5(CONNECT, &to()), [5, 1, 0, 1, 192, 0, 2, 7, 1, 187]);
         assert_eq!(request5(BIND, &To::Name("b.example".into(), 80)), b"\x05\x02\x00\x03\x09b.example\x00\x50");
+        assert_eq!(Login::Empty.written(), [1, 0, 0]);
+        let (one, other) = (Login::Anybody.written(), Login::Anybody.written());
+        assert!(one != other && one.len() == 1 + 1 + 16 + 1 + 16, "{one:?}");
+        assert_eq!((one[0], one[1], one[18]), (1, 16, 16));
         assert_eq!(request4(&to()), b"\x04\x01\x01\xbb\xc0\x00\x02\x07mustnot\0");
         assert_eq!(request4(&To::Name("b.example".into(), 80)), b"\x04\x01\x00\x50\x00\x00\x00\x01mustnot\0b.example\0");
     }
@@ -362,7 +388,7 @@ mod tests {
                 theirs.write_all(&read).await.unwrap();
                 theirs.shutdown().await.unwrap();
                 let deadline = Instant::now() + Duration::from_secs(5);
-                ask5(&mut ours, (CONNECT, false, &to()), deadline, &mut Evidence::default()).await
+                ask5(&mut ours, (CONNECT, None, &to()), deadline, &mut Evidence::default()).await
             });
             prop_assert!(said.is_err() || read.starts_with(&[5, 0, 5, 0]));
         }

@@ -129,7 +129,7 @@ async fn every_technique_has_its_forms_and_each_form_a_name_and_a_line() {
         }
     }
     // What docs/techniques.md says of the costs.
-    assert_eq!(count, [114, 136, 157]);
+    assert_eq!(count, [115, 137, 158]);
 }
 
 #[test]
@@ -421,7 +421,7 @@ async fn who_asks_for_a_password_and_takes_any_is_seen() {
     })
     .await;
     let outcomes: Vec<_> = tried(suite(at, vec![url.clone()], &["OP-19"], &key), SOON).await.into_iter().map(|(_, a)| a.outcome).collect();
-    assert_eq!(outcomes[1..], [Outcome::Relayed, Outcome::Relayed]);
+    assert_eq!(outcomes[1..], [Outcome::Denied, Outcome::Relayed, Outcome::Relayed]);
     let seen = seen.lock().unwrap();
     assert!(seen.len() == 2 && seen.iter().all(|pair| pair.split(':').all(|half| half.len() == 16)), "{seen:?}");
 }
@@ -545,5 +545,41 @@ async fn who_goes_by_the_server_name_is_known_by_the_destinations_certificate() 
         let mut suite = suite(server(move |_| says(answer)).await, Vec::new(), &["OP-07"], &key);
         suite.allowed_destination = Some("allowed.example:443".parse().unwrap());
         assert_eq!(tried(suite, SOON).await[1].1.outcome, outcome, "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_relay_by_names_is_never_told_its_own() {
+    let key = Key::ephemeral().unwrap();
+    let (url, _stop) = beacon("127.0.0.1", &key);
+    let by_name = |at: SocketAddr, techniques: &[&str]| {
+        let mut suite = suite(at, vec![url.clone()], techniques, &key);
+        suite.target = format!("localhost:{}", at.port()).parse().unwrap();
+        suite.allowed_destination = Some("allowed.example:443".parse().unwrap());
+        suite
+    };
+    // Who closes, or says handshake_failure, may be one.
+    for answer in ["", "\u{15}\u{3}\u{3}\0\u{2}\u{2}\u{28}"] {
+        let heard = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let hears = Arc::clone(&heard);
+        let at = server(move |hello| {
+            hears.lock().unwrap().push(hello.to_string());
+            says(answer)
+        })
+        .await;
+        for (subject, attempt) in again(&Probe::OpenProxy(by_name(at, &["OP-17", "OP-07"])), at, SOON).await {
+            let by_tls = subject.technique == Some("OP-17") || subject.variant.is_some();
+            assert!(!by_tls || attempt.outcome == Outcome::Denied, "{answer:?} {:?}: {:?}", subject.variant, attempt);
+        }
+        let heard = heard.lock().unwrap();
+        assert!(heard.len() >= 5 && heard.iter().any(|hello| hello.contains("allowed.example")), "{heard:?}");
+        assert!(!heard.iter().any(|hello| hello.contains("localhost")), "{heard:?}");
+    }
+    // Who ends TLS himself, and has no certificate for who names nobody, is named.
+    let made = rcgen::generate_simple_self_signed(["localhost".to_string()]).unwrap();
+    let ends_tls = tls_server(&made, Some("localhost")).await;
+    for (subject, attempt) in again(&Probe::OpenProxy(by_name(ends_tls, &["OP-17"])), ends_tls, SOON).await {
+        assert!(attempt.evidence.tls_version.is_some(), "{:?}: {:?}", subject.variant, attempt.evidence);
+        assert_eq!((attempt.evidence.authenticated, attempt.evidence.tls_alert), (None, None));
     }
 }

@@ -7,12 +7,13 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::{Door, HostLine, ProxyHeader, Sni, Variant, Wire};
-use crate::net::h2;
+use crate::net::h2::{self, Heard};
 use crate::net::http::{self, Body, Head, Upgraded};
 use crate::net::tls::{Client, watch_for_refusal};
 use crate::observation::{Class, Evidence, Marker, Outcome, Stage};
 use crate::probe::fetch::{Fetch, Speak};
 use crate::probe::http::{Http, MAX_PAGE, contains};
+use crate::probe::tls::{ask_again, may_be_our_taste};
 use crate::probe::{Aim, Approach, Ended, USER_AGENT, dial};
 use crate::target::{Scheme, Url};
 
@@ -22,27 +23,35 @@ const HTTP_1_1: &str = "http/1.1";
 const NO_SUCH_PAGE: &str = "/mustnot-asks-for-no-such-page";
 /// The source port that a forged PROXY header names.
 const FORGED_PORT: u16 = 50000;
-/// The SETTINGS of an upgrade to HTTP/2, empty (RFC 7540 section 3.2.1).
-const NO_SETTINGS: &str = "";
+/// The SETTINGS of an upgrade to HTTP/2 (RFC 7540 section 3.2.1): MAX_CONCURRENT_STREAMS 100, INITIAL_WINDOW_SIZE 65535. Not empty,
+/// since some take an empty header for none.
+const SETTINGS: &str = "AAMAAABkAAQAAP__";
+/// How often HTTP/2 is tried anew within one attempt where the server says that it has not looked at the request.
+pub(super) const TRIES: usize = 3;
 /// The first twelve bytes of a PROXY header, version 2.
 const PROXY_V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
 impl Variant {
     /// Asks once, and looks for the marker in what comes back.
     pub(in crate::probe) async fn attempt(&self, http: &Http, approach: &Approach, deadline: Instant, evidence: &mut Evidence) -> Ended {
-        evidence.marker = Some(Marker::Unseen);
         evidence.request = Some(format!("{} {} {}", self.method, self.target, self.wire.version()));
         evidence.request_head = Some(self.shown(http, approach.to));
-        let (head, body) = match self.ask(http, approach, deadline, evidence).await {
+        let (head, body) = match self.ask_until_heard(http, approach, deadline, evidence).await {
             Ok(answered) => answered,
-            Err(ended) => return ended,
+            Err(ended) => {
+                if matches!(ended.0, Outcome::Mute | Outcome::BadHttp) {
+                    evidence.marker = Some(Marker::Unheard);
+                }
+                return ended;
+            }
         };
         let outcome = Outcome::Status(head.status);
         let marker = http.body_contains.as_deref().unwrap_or_default();
         evidence.marker = Some(match contains(&body, marker.as_bytes()) {
             true if self.is_everywhere(http, marker, approach).await => Marker::Everywhere,
             true => Marker::Found,
-            false if (body.whole && !is_encoded(&head)) || outcome.class() == Class::Closed => Marker::Absent,
+            false if self.is_of_something_in_front(head.status, &http.url) => Marker::Unheard,
+            false if body.whole && !is_encoded(&head) => Marker::Absent,
             false => Marker::Cut,
         });
         evidence.detail = match evidence.marker {
@@ -54,9 +63,38 @@ impl Variant {
                 Some("its body is encoded, though nobody asked for that, and cannot be looked through".into())
             }
             Some(Marker::Cut) => Some(format!("body_contains is not in the first {} bytes, and more was to come", body.len())),
+            Some(Marker::Unheard) => Some("so says a limit of rates, or a server in front of the page: who has it did not answer".into()),
             _ => None,
         };
         (outcome, Stage::Http)
+    }
+
+    /// Asks, and again by a fresh connection where the server says that it has not looked at the request: HTTP/2 invites to that
+    /// (RFC 9113 section 8.7). Some end every connection that they have upgraded so, some times.
+    async fn ask_until_heard(
+        &self,
+        http: &Http,
+        approach: &Approach,
+        deadline: Instant,
+        evidence: &mut Evidence,
+    ) -> Result<(Head, Body), Ended> {
+        let fresh = Evidence { marker: Some(Marker::Unseen), ..evidence.clone() };
+        let mut tries = 1;
+        loop {
+            *evidence = fresh.clone();
+            let answered = self.ask(http, approach, deadline, evidence).await;
+            let unheard = matches!(answered, Err((_, Stage::Http))) && evidence.marker == Some(Marker::Unheard);
+            if !unheard || tries == TRIES || Instant::now() >= deadline {
+                return answered;
+            }
+            tries += 1;
+        }
+    }
+
+    /// Statuses of those who stand before the page and did not get to it: a limit of rates (RFC 6585 section 4; nginx says 503), a gateway
+    /// whose server does not answer (RFC 9110 section 15.6), which has let us in. But 503 is also said of a name that nobody serves.
+    fn is_of_something_in_front(&self, status: u16, url: &Url) -> bool {
+        matches!(status, 429 | 502 | 504) || (status == 503 && !self.names_another_host(url))
     }
 
     /// Whether pages that are nobody's secret have the marker as well: then it shows nothing.
@@ -86,7 +124,7 @@ impl Variant {
         }
         match self.scheme(&http.url) {
             Scheme::Http => self.ask_over(stream, Vec::new(), http, approach.to, deadline, evidence).await,
-            Scheme::Https => self.ask_over_tls(stream, http, approach.to, deadline, evidence).await,
+            Scheme::Https => self.ask_over_tls(stream, http, approach, deadline, evidence).await,
         }
     }
 
@@ -94,22 +132,57 @@ impl Variant {
         &self,
         stream: TcpStream,
         http: &Http,
-        to: SocketAddr,
+        approach: &Approach,
         deadline: Instant,
         evidence: &mut Evidence,
     ) -> Result<(Head, Body), Ended> {
-        let refused = |outcome| (outcome, Stage::Tls);
-        let mut shaken = self.client(http).shake(stream, &http.url.authority.host, deadline, evidence).await.map_err(refused)?;
+        let client = self.client(http);
+        let mut shaken = match client.shake(stream, &http.url.authority.host, deadline, evidence).await {
+            Ok(shaken) => shaken,
+            Err(outcome) => return Err((self.not_shaken(outcome, &client, http, approach, deadline, evidence).await, Stage::Tls)),
+        };
         let mut early = Vec::new();
         if shaken.may_refuse_late {
-            early = watch_for_refusal(&mut shaken, deadline, evidence).await.map_err(refused)?;
+            early = watch_for_refusal(&mut shaken, deadline, evidence).await.map_err(|outcome| (outcome, Stage::Tls))?;
         }
         if self.wire == Wire::Http2 && evidence.alpn.as_deref() != Some(h2::ALPN) {
             // It has no HTTP/2, and so none that could be open.
+            evidence.marker = Some(Marker::Absent);
             evidence.detail = Some("it does not agree on HTTP/2".into());
             return Err((Outcome::Mismatch, Stage::Tls));
         }
-        self.ask_over(shaken.stream, early, http, to, deadline, evidence).await
+        self.ask_over(shaken.stream, early, http, approach.to, deadline, evidence).await
+    }
+
+    /// What a handshake that came to nothing means. Whoever speaks another version or with other ciphers, shows a certificate that is
+    /// not to be trusted, or speaks no TLS, keeps nobody out: he was not asked.
+    async fn not_shaken(
+        &self,
+        outcome: Outcome,
+        client: &Client,
+        http: &Http,
+        approach: &Approach,
+        deadline: Instant,
+        evidence: &mut Evidence,
+    ) -> Outcome {
+        if self.proxy.is_some() && evidence.certificate_sha256.is_none() {
+            // Without the PROXY header the same handshake comes to be, as the plain request shows: this is the answer to it.
+            evidence.marker = Some(Marker::Absent);
+            return outcome;
+        }
+        let mut outcome = outcome;
+        if may_be_our_taste(client, outcome, evidence)
+            && let Ok(stream) = dial(approach, deadline, &mut Evidence::default()).await
+        {
+            outcome = ask_again(client, stream, &http.url.authority.host, outcome, deadline, evidence).await;
+        }
+        // A server of HTTP/2 alone denies the version, which is what some variants are about and the others are not.
+        let by_version = evidence.tls_alert.as_deref() == Some("no_application_protocol") && !self.name.starts_with("AD-09 ");
+        if by_version || outcome.class() == Class::Open {
+            evidence.marker = Some(Marker::Unheard);
+            evidence.detail.get_or_insert("nothing was asked, so nothing is known of the page there".into());
+        }
+        outcome
     }
 
     /// How to shake hands: as the check does, save for what the variant is about.
@@ -185,7 +258,17 @@ impl Variant {
             stream: number,
             body: MAX_PAGE,
         };
-        h2::exchange(stream, early, request, deadline, evidence).await
+        h2::exchange(stream, early, request, deadline, evidence).await.map_err(|none| {
+            // Who has switched to HTTP/2 has agreed to be asked: that he then ends all of it is no word about the page.
+            let upgraded = self.wire == Wire::Upgrade;
+            let unheard = none.heard == Heard::No || (none.heard == Heard::Unknown && upgraded);
+            if unheard && matches!(none.outcome, Outcome::Closed | Outcome::Reset) {
+                evidence.marker = Some(Marker::Unheard);
+                let how = evidence.detail.take().unwrap_or_else(|| format!("{} after 101", none.outcome));
+                evidence.detail = Some(format!("{how}, before any word on the request, which was made up to {TRIES} times"));
+            }
+            none.outcome
+        })
     }
 
     /// The check's own headers, where they go to whom they are for.
@@ -212,7 +295,7 @@ impl Variant {
 
     fn usual(&self) -> Vec<(&'static str, &'static str)> {
         let connection: &[(&str, &str)] = match self.wire {
-            Wire::Upgrade => &[("Connection", "Upgrade, HTTP2-Settings"), ("Upgrade", "h2c"), ("HTTP2-Settings", NO_SETTINGS)],
+            Wire::Upgrade => &[("Connection", "Upgrade, HTTP2-Settings"), ("Upgrade", "h2c"), ("HTTP2-Settings", SETTINGS)],
             Wire::WebSocket => &[
                 ("Connection", "Upgrade"),
                 ("Upgrade", "websocket"),
@@ -222,6 +305,11 @@ impl Variant {
             Wire::Http11 | Wire::Http10 | Wire::Http2 | Wire::PriorKnowledge => &[("Connection", "close")],
         };
         [("User-Agent", USER_AGENT), ("Accept", "*/*")].into_iter().chain(connection.iter().copied()).collect()
+    }
+
+    /// Whether it sends this text, in capitals or not, so that an answer that repeats the request has it too.
+    pub fn sends(&self, text: &str, to: SocketAddr) -> bool {
+        [self.head(to, &[]), self.target.clone()].iter().any(|sent| sent.to_ascii_lowercase().contains(&text.to_ascii_lowercase()))
     }
 
     /// All that it sends, for a reader, less what the check itself adds.

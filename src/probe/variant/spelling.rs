@@ -47,13 +47,12 @@ impl<'a> Path<'a> {
         self.with(format!("/x/..%2f{}", self.rest()))
     }
 
-    /// `/%61dmin`
+    /// `/%61dmin`: the first letter that is none of an encoded byte.
     pub(super) fn encoded_letter(&self) -> Option<String> {
-        let at = self.path.find(|c: char| c.is_ascii_alphabetic())?;
-        let (before, letter) = self.path.split_at(at);
-        let mut behind = letter.chars();
-        let letter = behind.next()?;
-        self.with(format!("{before}%{:02x}{}", u32::from(letter), behind.as_str()))
+        let encoded = |at: usize| [1, 2].iter().any(|back| at.checked_sub(*back).and_then(|b| self.path.as_bytes().get(b)) == Some(&b'%'));
+        let (at, letter) = self.path.char_indices().find(|(at, c)| c.is_ascii_alphabetic() && !encoded(*at))?;
+        let (before, behind) = (self.path.get(..at)?, self.path.get(at + 1..)?);
+        self.with(format!("{before}%{:02x}{behind}", u32::from(letter)))
     }
 
     /// Something behind the path: `/admin;x`, `/admin%00`, `/admin/.`.
@@ -110,6 +109,7 @@ mod tests {
             assert_eq!(made.as_deref(), Some(expected));
         }
         assert_eq!(root.encoded_letter(), None);
+        assert_eq!(Path::of("/%c3%a4dmin").encoded_letter().as_deref(), Some("/%c3%a4%64min"));
         assert_eq!(root.slash_end(), None);
     }
 }
