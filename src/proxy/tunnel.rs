@@ -366,7 +366,14 @@ mod tests {
 
     /// A tunnel between the two that are given back, and its end.
     async fn stand(tunnels: &Arc<Tunnels>) -> (TcpStream, TcpStream, tokio::task::JoinHandle<End>) {
-        let ((client, near), (far, server)) = (pair().await, pair().await);
+        stand_between(tunnels, pair().await, pair().await)
+    }
+
+    fn stand_between(
+        tunnels: &Arc<Tunnels>,
+        (client, near): (TcpStream, TcpStream),
+        (far, server): (TcpStream, TcpStream),
+    ) -> (TcpStream, TcpStream, tokio::task::JoinHandle<End>) {
         let tunnels = tunnels.clone();
         let running = tokio::spawn(async move {
             let meter = || Meter::new(IntCounter::new("bytes", "bytes").unwrap());
@@ -377,8 +384,12 @@ mod tests {
 
     /// Sends so much from one to the other, and sees that it comes as it was.
     async fn pass(from: &mut TcpStream, to: &mut TcpStream) {
-        let bytes: Vec<u8> = (0..BULK).map(|i| (i % 251) as u8).collect();
-        let mut got = vec![0; BULK];
+        pass_some(from, to, BULK).await;
+    }
+
+    async fn pass_some(from: &mut TcpStream, to: &mut TcpStream, size: usize) {
+        let bytes: Vec<u8> = (0..size).map(|i| (i % 251) as u8).collect();
+        let mut got = vec![0; size];
         let both = async { tokio::try_join!(from.write_all(&bytes), to.read_exact(&mut got)) };
         tokio::time::timeout(PATIENCE, both).await.expect("all arrives").unwrap();
         assert!(got == bytes, "what arrived is what was sent");
@@ -408,6 +419,20 @@ mod tests {
         drop(hoard);
         tunnels.pipes.refuse(&io::Error::from_raw_os_error(libc::ENOSYS));
         pass(&mut server, &mut client).await;
+    }
+
+    #[tokio::test]
+    async fn what_is_held_is_written_on_from_where_it_stood() {
+        for spliced in [false, true] {
+            let tunnels = tunnels();
+            let hoard: Vec<_> = std::iter::from_fn(|| if spliced { None } else { tunnels.pipes.take() }).collect();
+            let (clients, servers) = (pair().await, pair().await);
+            // what is read at once is written in many parts
+            SockRef::from(&servers.0).set_send_buffer_size(16 * 1024).unwrap();
+            let (mut client, mut server, _running) = stand_between(&tunnels, clients, servers);
+            pass_some(&mut client, &mut server, 2 * 1024 * 1024).await;
+            drop(hoard);
+        }
     }
 
     #[tokio::test]
