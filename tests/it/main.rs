@@ -44,6 +44,8 @@ mod report;
 #[cfg(test)]
 mod schema;
 #[cfg(test)]
+mod squid;
+#[cfg(test)]
 mod judge;
 #[cfg(test)]
 mod strangers;
