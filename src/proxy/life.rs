@@ -69,14 +69,17 @@ impl Life {
         self.leaving.borrow().unwrap_or(fresh)
     }
 
-    /// Waits until it leaves and its lead is over.
+    /// Waits until it leaves and its lead is over, or until it is cut.
     pub async fn closing(&self) {
         let mut leaving = self.leaving.subscribe();
         // the sender lives as long as this
         if let Ok(leaving) = leaving.wait_for(Option::is_some).await.map(|leaving| *leaving)
             && let Some(leaving) = leaving
         {
-            sleep_until(leaving.accepts_until).await;
+            tokio::select! {
+                () = sleep_until(leaving.accepts_until) => {}
+                () = self.is_cut() => {}
+            }
         }
     }
 
@@ -150,5 +153,15 @@ mod tests {
         assert_eq!(told.elapsed(), lead);
         life.closing().await;
         assert_eq!(told.elapsed(), lead);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_cut_within_the_lead_waits_for_no_lead() {
+        let life = life();
+        let told = Instant::now();
+        life.leave(Duration::from_secs(5));
+        life.cut();
+        life.closing().await;
+        assert_eq!(told.elapsed(), Duration::ZERO);
     }
 }

@@ -158,6 +158,20 @@ async fn health_is_plain_http_with_a_proxy_header_or_without() {
     assert_refused(&world.connect(at).await, 403, "address");
 }
 
+#[tokio::test]
+async fn who_says_nothing_does_not_keep_a_balancer_from_asking_for_health() {
+    let world = World::start(|s| s.health_listen = vec!["127.0.0.1:0".parse().unwrap()]).await;
+    let at = world.health.unwrap();
+    let mut silent = Vec::new();
+    for _ in 0..200 {
+        silent.push(TcpStream::connect(at).await.unwrap());
+    }
+    assert_eq!(health(at, b"").await, (200, "ok".into()));
+    // and they are not kept for long: the first had to go for the others
+    let first = silent.first_mut().unwrap();
+    assert!(matches!(timeout(PATIENCE, first.read(&mut [0])).await.expect("it is closed"), Ok(0)));
+}
+
 /// SIGTERM with tunnels open: what can finish in time is not cut, what cannot is reset and logged.
 #[tokio::test]
 async fn it_leaves_as_a_load_balancer_needs_it() {
