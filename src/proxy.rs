@@ -16,20 +16,24 @@ pub mod life;
 pub mod limit;
 pub mod log;
 pub mod own;
+pub mod pipes;
 pub mod policy;
 pub mod proxy_header;
 pub mod request;
 pub mod rules;
 pub mod stats;
 pub mod tunnel;
+pub mod wheel;
 pub mod why;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use ipnet::IpNet;
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -45,7 +49,7 @@ pub use policy::{Destination, Reason};
 pub use stats::Stats;
 
 use budget::Ledger;
-use dial::Dialled;
+use dial::{Dialled, Patience};
 use door::Door;
 use life::Life;
 use limit::{Place, Seats};
@@ -53,7 +57,7 @@ use log::{Event, Line, Log};
 use policy::{Heard, Permit, Refused};
 use request::{Method, Request};
 use rules::Rules;
-use tunnel::Meter;
+use tunnel::{End, Meter, Tunnels};
 
 /// How long the last lines of the access log may take at the end.
 const LAST_LINES: Duration = Duration::from_secs(2);
@@ -177,6 +181,9 @@ struct Core {
     stats: Arc<Stats>,
     log: Log,
     life: Arc<Life>,
+    /// It was told that somebody sends PROXY headers who is not believed.
+    stray_told: AtomicBool,
+    tunnels: Arc<Tunnels>,
 }
 
 impl Proxy {
@@ -191,19 +198,26 @@ impl Proxy {
         // what is wrong with them is said before anything is bound
         Rules::new(&settings, &[])?.egress.vet()?;
         let listeners = serve::listen(&settings.listen).map_err(|why| format!("the proxy {why}"))?;
+        let patience = Patience::new(settings.idle_timeout);
+        for listener in &listeners {
+            dial::prepare(SockRef::from(listener), patience).map_err(|e| format!("a listener cannot be set up: {e}"))?;
+        }
         let health = serve::listen(&settings.health_listen).map_err(|why| format!("the proxy's health {why}"))?;
         let addresses = listeners.iter().chain(&health).map(TcpListener::local_addr).collect::<Result<Vec<_>, _>>();
         let addresses = addresses.map_err(|e| format!("a listener has no address: {e}"))?;
         let stats = Arc::new(Stats::new(&settings.allow_from).map_err(|e| e.to_string())?);
         let log = Log::open(&settings.access_log, settings.access_log_format, stats.log_lines_lost.clone())?;
+        let rules = Rules::new(&settings, &addresses)?;
         let core = Core {
-            rules: RwLock::new(Arc::new(Rules::new(&settings, &addresses)?)),
             addresses,
             seats: Arc::new(Seats::new(settings.max_connections, settings.max_per_client)),
             life: Arc::new(Life::new(stats.draining.clone())),
             stats,
             log,
+            tunnels: Arc::new(Tunnels::new(rules.limits)),
+            rules: RwLock::new(Arc::new(rules)),
             settings,
+            stray_told: AtomicBool::new(false),
         };
         Ok(Proxy { listeners, health, core: Arc::new(core) })
     }
@@ -228,10 +242,11 @@ impl Proxy {
         Handle(self.core.clone())
     }
 
-    /// Serves until `stop` is true or its sender is gone; then it leaves, if it does not already, and accepts no more once the lead of
-    /// [`Handle::leave`] is over. Tunnels may go on for `drain` since it left; what is left then is reset.
+    /// Serves until `stop` is true or its sender is gone, and the lead of [`Handle::leave`], if it was told so before, is over. Tunnels
+    /// may go on for `drain` since it left; what is left then is reset.
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
         let core = self.core;
+        core.tunnels.keep(core.life.on_cut());
         let mut beside = JoinSet::new();
         for listener in self.health {
             beside.spawn(health::serve(listener, core.life.clone()));
@@ -242,13 +257,14 @@ impl Proxy {
         let accepting = self.listeners.into_iter().map(|listener| entrance::accept(Door::new(listener), &held));
         let stopped = async {
             let _ = stop.wait_for(|stop| *stop).await;
-            core.life.leave(Duration::ZERO);
+            core.life.stop();
             std::future::pending::<()>().await;
         };
         tokio::select! {
+            biased;
+            () = stopped => {}
             // the listeners are closed when this is done, the connections go on
             _ = futures_util::future::join_all(accepting) => {}
-            () = stopped => {}
         }
         drop(held);
         let deadline = core.life.leave(Duration::ZERO).since + core.rules().drain;
@@ -283,8 +299,8 @@ impl Handle {
         &self.0.settings
     }
 
-    /// Leaves: health turns red, and clients are accepted for `drain_lead` longer, until the load balancer knows. To be followed by
-    /// the `stop` of [`Proxy::run`].
+    /// Leaves: health turns red, and clients are accepted for `drain_lead` at least, until the load balancer knows. To be followed by
+    /// the `stop` of [`Proxy::run`] as soon as nobody in this process needs it any more.
     pub fn leave(&self) {
         let lead = self.0.rules().drain_lead;
         self.0.life.leave(lead);
@@ -350,7 +366,12 @@ async fn attend(mut stream: TcpStream, caller: Caller, place: Place, held: Share
         }
     };
     if let Some((request, permit, dialled)) = opened {
-        core.serve(&mut stream, &caller, request, &permit, dialled, cut).await;
+        // from here on the wheel tells it when the proxy stops
+        drop(cut);
+        match request.method {
+            Method::Forward(_) => Box::pin(core.forward(&mut stream, &caller, request, &permit, dialled)).await,
+            Method::Connect(_) | Method::Other(_) => Box::pin(core.relay(&stream, &caller, request, &permit, dialled)).await,
+        }
     }
 }
 
@@ -393,7 +414,7 @@ impl Core {
 
     async fn dial(&self, rules: &Rules, permit: &Permit) -> Result<Dialled, Reason> {
         let begun = Instant::now();
-        let dialled = dial::dial(&permit.addresses, &rules.egress, rules.connect_timeout).await.inspect_err(|reason| {
+        let dialled = dial::dial(&permit.addresses, &rules.egress, rules.connect_timeout, rules.patience).await.inspect_err(|reason| {
             if *reason == Reason::Limit {
                 self.life.lacks();
             }
@@ -402,42 +423,53 @@ impl Core {
         Ok(dialled)
     }
 
-    /// Relays, or forwards, until it ends.
-    async fn serve(
-        &self,
-        client: &mut TcpStream,
-        caller: &Caller,
+    /// Tells the client that its tunnel stands, and relays until it ends. Not `async` as a whole: what a tunnel begins with must not be part of
+    /// what stands for hours.
+    fn relay<'a>(
+        &'a self,
+        client: &'a TcpStream,
+        caller: &'a Caller,
         mut request: Request,
         permit: &Permit,
         dialled: Dialled,
-        cut: watch::Receiver<bool>,
-    ) {
+    ) -> impl Future<Output = ()> + 'a {
+        let standing = stats::Counted::new(&self.stats.tunnels);
         let early = std::mem::take(&mut request.early);
-        let forwarded = match &mut request.method {
-            Method::Forward(forward) => Some(forward.clone()),
-            Method::Connect(_) | Method::Other(_) => None,
-        };
-        let heard = Heard::Request(Box::new(request));
-        let mut line = self.decided(caller, &heard, Reason::Allow, Some(dialled.peer));
-        let (sent, received) = (Meter::new(self.stats.sent(permit.source)), Meter::new(self.stats.received(permit.source)));
-        let end = match forwarded {
-            Some(request) => {
-                let request = (&*request, early.as_slice());
-                let forwarded = forward::forward(client, dialled.stream, request, (&sent, &received), caller.rules.limits, cut).await;
-                line.status = forwarded.status;
-                forwarded.end
-            }
-            None => {
-                let _standing = stats::Counted::new(&self.stats.tunnels);
-                match establish(client) {
-                    Ok(()) => tunnel::relay(client, &dialled.stream, early, (&sent, &received), caller.rules.limits, cut).await,
-                    Err(_) => {
-                        tunnel::reset(&dialled.stream);
-                        tunnel::End::Reset
-                    }
+        let line = self.decided(caller, &Heard::Request(Box::new(request)), Reason::Allow, Some(dialled.peer));
+        let (sent, received) = self.meters(permit);
+        let server = dialled.stream;
+        async move {
+            let _standing = standing;
+            let end = match establish(client) {
+                Ok(()) => tunnel::relay(&self.tunnels, caller.rules.limits, client, &server, early, (&sent, &received)).await,
+                Err(_) => {
+                    tunnel::reset(&server);
+                    End::Reset
                 }
-            }
-        };
+            };
+            self.ended(caller, line, (&sent, &received), end);
+        }
+    }
+
+    /// Forwards a request in absolute form.
+    async fn forward(&self, client: &mut TcpStream, caller: &Caller, request: Request, permit: &Permit, dialled: Dialled) {
+        let (early, method) = (request.early.clone(), request.method.clone());
+        let mut line = self.decided(caller, &Heard::Request(Box::new(request)), Reason::Allow, Some(dialled.peer));
+        let Method::Forward(asked) = method else { return };
+        let (sent, received) = self.meters(permit);
+        let asked = (&*asked, early.as_slice());
+        let forwarded = forward::forward(&self.tunnels, caller.rules.limits, client, dialled.stream, asked, (&sent, &received)).await;
+        line.status = forwarded.status;
+        self.ended(caller, line, (&sent, &received), forwarded.end);
+    }
+
+    /// For bytes to and from destinations.
+    fn meters(&self, permit: &Permit) -> (Meter, Meter) {
+        (Meter::new(self.stats.sent(permit.source)), Meter::new(self.stats.received(permit.source)))
+    }
+
+    /// Logs the end of what was allowed.
+    fn ended(&self, caller: &Caller, mut line: Line, (sent, received): (&Meter, &Meter), end: End) {
         line.event = Event::Close;
         line.time = Wall::now();
         line.duration = caller.accepted.elapsed();
@@ -470,6 +502,13 @@ impl Core {
             Heard::Nothing => {}
             Heard::Malformed(malformed) => {
                 tracing::debug!(client = %caller.client, why = malformed.why, "a request was not understood");
+                if malformed.stray_header && !self.stray_told.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(
+                        "{} sends a PROXY header and is not in proxy_protocol_from, so it is refused (reason=parse); if it is your load \
+                         balancer, add its subnets there; this is said once",
+                        caller.peer.ip()
+                    );
+                }
                 line.destination.clone_from(&malformed.begin);
             }
             Heard::Request(request) => {
@@ -490,7 +529,6 @@ impl Core {
 
 /// Sends the answer. Nothing was sent before it, so it fits the socket's buffer whole; a connection for which that is not so is broken.
 fn establish(client: &TcpStream) -> io::Result<()> {
-    dial::prepare(client)?;
-    let written = socket2::SockRef::from(client).send(ESTABLISHED)?;
+    let written = SockRef::from(client).send(ESTABLISHED)?;
     if written == ESTABLISHED.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
 }

@@ -80,5 +80,5 @@ async fn decision(policy: &Policy, from: IpAddr, to: &str, head: &[u8]) -> (Stri
 }
 
 fn malformed(why: String) -> Malformed {
-    Malformed { why, begin: Vec::new(), silent: false }
+    Malformed { why, begin: Vec::new(), silent: false, stray_header: false }
 }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::join;
 use tokio::sync::watch;
@@ -22,6 +23,9 @@ use crate::metrics::Metrics;
 use crate::plan::{Keys, Loaded, Plan, Source};
 use crate::state::State;
 use crate::web::{self, Web};
+
+/// How long answers of the web listener may take at the very end.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// Runs until SIGTERM or SIGINT; a second one ends it at once.
 pub async fn run(file: &Path, args: &cli::Run) -> u8 {
@@ -71,7 +75,9 @@ async fn serve(mut plan: Plan, listen: Option<SocketAddr>, file: &Path, source: 
             "  status      http://{address}/\n  metrics     http://{address}/metrics\n  API         http://{address}/api/v1/checks"
         ));
         let state = web::State::new(&plan.vantage, Arc::clone(&board), Arc::clone(&metrics));
-        web_task = Some(tokio::spawn(web.run(state, stop.clone())));
+        // it goes last: how tunnels end is to be seen
+        let (close, closed) = watch::channel(false);
+        web_task = Some((close, tokio::spawn(web.run(state, closed))));
     }
     services.lines.iter().for_each(|line| say(&format!("  {line}")));
     services.heed(&signals);
@@ -95,8 +101,9 @@ async fn serve(mut plan: Plan, listen: Option<SocketAddr>, file: &Path, source: 
     // One grace for all: first the probes, which may need the neighbours, then the neighbours' own tunnels.
     let deadline = asked.await.unwrap_or_else(|_| Instant::now()) + plan.shutdown_grace;
     services.stop_when_told(deadline.saturating_duration_since(Instant::now()), &signals).await;
-    if let Some(task) = web_task {
-        let _ = tokio::time::timeout_at(deadline, task).await;
+    if let Some((close, task)) = web_task {
+        let _ = close.send(true);
+        let _ = tokio::time::timeout(LAST_ANSWERS, task).await;
     }
     say("stopped");
     Ok(())

@@ -64,7 +64,11 @@ async fn pass_on(
                 continue;
             }
         };
-        word.send_modify(|before| *before = if *before == Word::GoOn { told } else { Word::AtOnce });
+        let first = *word.borrow() == Word::GoOn;
+        word.send_replace(if first { told } else { Word::AtOnce });
+        if first {
+            tracing::info!("told to stop: what is under way may end; a second signal ends it at once");
+        }
         stop.send_replace(true);
     }
 }

@@ -176,6 +176,15 @@ fn read_proxy(proxy: &Section<'_, '_>, listeners: &mut Vec<At<SocketAddr>>) -> P
     if let Some(listen) = proxy.one_or_list("health_listen", "\"0.0.0.0:3129\"", parse_listen) {
         settings.health_listen = listen.value.iter().map(|a| a.value).collect();
         listeners.extend(listen.value);
+        let inside = |net: &&IpNet| proxy::address::refused(net.addr(), &[]).is_some();
+        if let (true, Some(net)) = (settings.proxy_protocol_from.is_empty(), settings.allow_from.iter().find(inside)) {
+            let message = format!(
+                "is for a load balancer, and {net} of allow_from may be its address: one that does not keep the client's address (a Network Load \
+                 Balancer with address targets does not by default) would let in everybody; then write proxy_protocol_from, and keep an open-proxy \
+                 check on the balancer"
+            );
+            proxy.context().hint(&listen.place, message);
+        }
     }
     Proxy { settings, drain: proxy.duration("drain", Duration::ZERO), drain_lead: proxy.duration("drain_lead", Duration::ZERO) }
 }

@@ -23,10 +23,26 @@ const STAGGER: Duration = Duration::from_millis(250);
 /// Keepalive: well below the 350 s after which load balancers and NAT gateways forget a connection.
 const KEEPALIVE: TcpKeepalive =
     TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(10)).with_retries(6);
+/// The shortest time that bytes may stay unacknowledged, whatever the idle limit: a route may take that long to come back.
+const SHORTEST_PATIENCE: Duration = Duration::from_secs(60);
+/// From here on the kernel's own patience (`tcp_retries2`, some 15 minutes) is the shorter one, and tells a dead peer from one that pauses.
+const KERNEL_PATIENCE: Duration = Duration::from_secs(15 * 60);
 
 /// The source addresses of outgoing connections, at most one a family.
 #[derive(Debug, Clone)]
 pub struct Egress(Vec<IpAddr>);
+
+/// How long bytes to a peer may stay unacknowledged before the kernel gives it up (`TCP_USER_TIMEOUT`, tcp(7)); `None`: as the kernel thinks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience(Option<Duration>);
+
+impl Patience {
+    /// As long as a tunnel may be idle: to the kernel a peer that reads nothing for a while, its window closed, is one that acknowledges
+    /// nothing, and must not be cut before the idle clock would.
+    pub fn new(idle: Duration) -> Patience {
+        Patience(Some(idle.max(SHORTEST_PATIENCE)).filter(|patience| *patience < KERNEL_PATIENCE))
+    }
+}
 
 /// A connection to a destination.
 #[derive(Debug)]
@@ -83,13 +99,13 @@ impl Egress {
 /// # Errors
 /// [`Reason::ConnectTimeout`] where one that was tried last did not answer in time, [`Reason::Limit`] where this process has no file
 /// descriptor left, else [`Reason::Connect`].
-pub async fn dial(addresses: &[Vetted], egress: &Egress, limit: Duration) -> Result<Dialled, Reason> {
+pub async fn dial(addresses: &[Vetted], egress: &Egress, limit: Duration, patience: Patience) -> Result<Dialled, Reason> {
     let deadline = Instant::now() + limit;
     let mut waiting = by_turns(addresses.iter().filter(|to| egress.source(to.address().ip()).is_ok())).into_iter();
     let mut trying = FuturesUnordered::new();
     let mut failure = Reason::Connect;
     loop {
-        trying.extend(waiting.next().map(|to| connect(to, egress)));
+        trying.extend(waiting.next().map(|to| connect(to, egress, patience)));
         tokio::select! {
             tried = trying.next() => match tried {
                 Some(Ok(dialled)) => return Ok(dialled),
@@ -114,11 +130,11 @@ fn by_turns<'a>(addresses: impl Iterator<Item = &'a Vetted>) -> Vec<Vetted> {
     (0..longer).flat_map(|_| [v6.next(), v4.next()]).flatten().take(MAX_TRIED).collect()
 }
 
-async fn connect(to: Vetted, egress: &Egress) -> Result<Dialled, (Vetted, io::Error)> {
-    connected(to, egress).await.map_err(|error| (to, error))
+async fn connect(to: Vetted, egress: &Egress, patience: Patience) -> Result<Dialled, (Vetted, io::Error)> {
+    connected(to, egress, patience).await.map_err(|error| (to, error))
 }
 
-async fn connected(to: Vetted, egress: &Egress) -> io::Result<Dialled> {
+async fn connected(to: Vetted, egress: &Egress, patience: Patience) -> io::Result<Dialled> {
     let address = to.address();
     let socket = socket_for(address.ip())?;
     if let Ok(Some(source)) = egress.source(address.ip()) {
@@ -127,7 +143,7 @@ async fn connected(to: Vetted, egress: &Egress) -> io::Result<Dialled> {
         socket.bind(SocketAddr::new(source, 0))?;
     }
     let stream = socket.connect(address).await?;
-    prepare(&stream)?;
+    prepare(SockRef::from(&stream), patience)?;
     let peer = stream.peer_addr()?;
     if (peer.ip(), peer.port()) != (address.ip(), address.port()) {
         tracing::warn!(%address, %peer, "another address answered than was dialled; closed");
@@ -147,19 +163,20 @@ fn socket_for(ip: IpAddr) -> io::Result<TcpSocket> {
     }
 }
 
-/// Sets up either leg of a tunnel: no delay for small writes, and keepalive.
+/// Sets up either leg of a tunnel: no delay for small writes, keepalive, and an end of patience. Connections that a listener accepts inherit all
+/// of it on Linux, so the clients' leg is set up once, and at no cost a tunnel.
 ///
 /// # Errors
 /// The kernel's.
-pub fn prepare(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    SockRef::from(stream).set_tcp_keepalive(&KEEPALIVE)
+pub fn prepare(socket: SockRef<'_>, patience: Patience) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&KEEPALIVE)?;
+    if patience.0.is_some() { socket.set_tcp_user_timeout(patience.0) } else { Ok(()) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proxy::policy::Policy;
 
     fn egress(addresses: &[&str]) -> Result<Egress, String> {
         Egress::new(&addresses.iter().map(|a| a.parse().unwrap()).collect::<Vec<_>>())
@@ -178,13 +195,9 @@ mod tests {
         assert!(foreign.ends_with("; write an address of this host"), "{foreign}");
     }
 
-    /// Addresses that the policy let pass.
+    /// Addresses as the policy lets them pass.
     fn vetted(addresses: &[SocketAddr]) -> Vec<Vetted> {
-        let one = |at: &SocketAddr| {
-            let to = crate::target::HostPort { host: crate::target::Host::Ip(at.ip()), port: at.port() };
-            Policy::open_to_loopback().vet(&[at.ip()], &to, false).unwrap()
-        };
-        addresses.iter().flat_map(one).collect()
+        addresses.iter().map(|at| Vetted::for_tests(*at)).collect()
     }
 
     /// A listener whose backlog is full, so that further SYNs get no answer; it lasts as long as what is returned.
@@ -206,9 +219,9 @@ mod tests {
         let live = tokio::net::TcpListener::bind("127.0.0.2:0").await.unwrap();
         let live = live.local_addr().map(|at| (at, live)).unwrap();
         let both = vetted(&[mute, live.0]);
-        let dialled = dial(&both, &egress(&[]).unwrap(), Duration::from_secs(20)).await.unwrap();
+        let dialled = dial(&both, &egress(&[]).unwrap(), Duration::from_secs(20), Patience(None)).await.unwrap();
         assert_eq!(dialled.peer, live.0);
-        let alone = dial(&vetted(&[mute]), &egress(&[]).unwrap(), Duration::from_millis(300)).await;
+        let alone = dial(&vetted(&[mute]), &egress(&[]).unwrap(), Duration::from_millis(300), Patience(None)).await;
         assert_eq!(alone.map(|d| d.peer), Err(Reason::ConnectTimeout));
     }
 
@@ -219,11 +232,11 @@ mod tests {
         drop(gone);
         let live = tokio::net::TcpListener::bind("127.0.0.2:0").await.unwrap();
         let to = live.local_addr().unwrap();
-        let dialled = dial(&vetted(&[refuses, to]), &egress(&[]).unwrap(), Duration::from_secs(20)).await.unwrap();
+        let dialled = dial(&vetted(&[refuses, to]), &egress(&[]).unwrap(), Duration::from_secs(20), Patience(None)).await.unwrap();
         assert_eq!(dialled.peer, to);
-        let none = dial(&vetted(&[refuses, refuses]), &egress(&[]).unwrap(), Duration::from_secs(20)).await;
+        let none = dial(&vetted(&[refuses, refuses]), &egress(&[]).unwrap(), Duration::from_secs(20), Patience(None)).await;
         assert_eq!(none.map(|d| d.peer), Err(Reason::Connect));
-        assert_eq!(dial(&[], &egress(&[]).unwrap(), Duration::from_secs(20)).await.map(|d| d.peer), Err(Reason::Connect));
+        assert_eq!(dial(&[], &egress(&[]).unwrap(), Duration::from_secs(20), Patience(None)).await.map(|d| d.peer), Err(Reason::Connect));
     }
 
     #[test]
@@ -239,5 +252,30 @@ mod tests {
         let v4_only = egress(&["127.0.0.10"]).unwrap();
         assert_eq!(v4_only.source("1.1.1.1".parse().unwrap()), Ok(Some("127.0.0.10".parse().unwrap())));
         assert_eq!(v4_only.source("2606:4700::1".parse().unwrap()), Err(Reason::Connect));
+    }
+
+    #[tokio::test]
+    async fn both_legs_are_set_up() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let patience = Patience::new(Duration::from_secs(300));
+        prepare(SockRef::from(&listener), patience).unwrap();
+        let to = Vetted::for_tests(listener.local_addr().unwrap());
+        let dialled = dial(&[to], &Egress::new(&[]).unwrap(), Duration::from_secs(10), patience).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        for leg in [&dialled.stream, &accepted] {
+            let leg = SockRef::from(leg);
+            assert!(leg.tcp_nodelay().unwrap() && leg.keepalive().unwrap());
+            assert_eq!(leg.tcp_keepalive_time().unwrap(), Duration::from_secs(60));
+            assert_eq!(leg.tcp_keepalive_interval().unwrap(), Duration::from_secs(10));
+            assert_eq!(leg.tcp_keepalive_retries().unwrap(), 6);
+            assert_eq!(leg.tcp_user_timeout().unwrap(), Some(Duration::from_secs(300)));
+        }
+    }
+
+    #[test]
+    fn patience_is_never_shorter_than_idle_and_never_longer_than_the_kernels() {
+        for (idle, patience) in [(0, Some(60)), (60, Some(60)), (61, Some(61)), (899, Some(899)), (900, None), (86_400, None)] {
+            assert_eq!(Patience::new(Duration::from_secs(idle)).0, patience.map(Duration::from_secs), "{idle}");
+        }
     }
 }

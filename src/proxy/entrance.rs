@@ -13,12 +13,13 @@ use super::proxy_header::{self, Header};
 use super::{Caller, Core, Share, answer, attend, stats, tunnel};
 use crate::target::fold_mapped;
 
-/// Accepts until the proxy leaves and its lead is over; then takes in who is in the backlog already, whom closing would reset.
+/// Accepts until the proxy closes; then takes in who is in the backlog already, whom closing would reset.
 pub(super) async fn accept(mut door: Door, held: &Share) {
     let life = &held.core.life;
     loop {
         let entry = tokio::select! {
-            () = life.closing() => break,
+            biased;
+            () = life.closing(held.core.rules().drain) => break,
             entry = door.next(life) => entry,
         };
         match entry {

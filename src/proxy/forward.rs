@@ -19,12 +19,12 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
 
 use crate::proxy::answer;
 use crate::proxy::policy::Reason;
 use crate::proxy::request::{self, Forward, MAX_HEADERS};
-use crate::proxy::tunnel::{self, End, Limits, Meter, Pulse};
+use crate::proxy::tunnel::{self, End, Meter, Tunnels};
+use crate::proxy::wheel::{Limits, Place};
 
 /// What this proxy calls itself to others (RFC 9110 section 7.6.3).
 const VIA: HeaderValue = HeaderValue::from_static("1.1 mustnot");
@@ -62,19 +62,18 @@ pub struct Forwarded {
 ///
 /// What ends in failure or by force is reset on both legs, so that neither side takes it for the end of the data.
 pub async fn forward(
+    tunnels: &Tunnels,
+    limits: Limits,
     client: &mut TcpStream,
     mut server: TcpStream,
     (forward, early): (&Forward, &[u8]),
     (sent, received): (&Meter, &Meter),
-    limits: Limits,
-    mut cut: watch::Receiver<bool>,
 ) -> Forwarded {
-    let pulse = Pulse::new();
+    let place = tunnels.place(limits);
     let status = AtomicU16::new(0);
     let end = tokio::select! {
-        end = exchange(client, Metered { stream: &mut server, sent, received, pulse: &pulse, status: &status }, forward, early) => end,
-        end = pulse.expired(limits) => end,
-        _ = cut.wait_for(|cut| *cut) => End::Shutdown,
+        end = exchange(client, Metered { stream: &mut server, sent, received, place: &place, status: &status }, forward, early) => end,
+        end = place.over() => end,
     };
     match end {
         // what the client sent behind its request must not destroy the answer on its way
@@ -198,7 +197,7 @@ struct Metered<'a> {
     stream: &'a mut TcpStream,
     sent: &'a Meter,
     received: &'a Meter,
-    pulse: &'a Pulse,
+    place: &'a Place<'a>,
     /// The status that the client got; 0 until there is an answer.
     status: &'a AtomicU16,
 }
@@ -209,7 +208,7 @@ impl AsyncRead for Metered<'_> {
         let read = Pin::new(&mut *self.stream).poll_read(cx, buf);
         if buf.filled().len() > before {
             self.received.add(buf.filled().len() - before);
-            self.pulse.beat();
+            self.place.beat();
             if self.status.load(Ordering::Relaxed) == 0 && self.received.total() > LONGEST_HEAD {
                 return Poll::Ready(Err(io::Error::other("the head of the answer has no end")));
             }
@@ -223,7 +222,7 @@ impl AsyncWrite for Metered<'_> {
         let written = Pin::new(&mut *self.stream).poll_write(cx, bytes);
         if let Poll::Ready(Ok(count)) = &written {
             self.sent.add(*count);
-            self.pulse.beat();
+            self.place.beat();
         }
         written
     }

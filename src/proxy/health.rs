@@ -17,7 +17,9 @@ use crate::serve::{self, Opening, Response};
 /// Connections at a time; one more, and the oldest is closed. A load balancer says at once what it wants, so those who say nothing cannot
 /// keep it out, and do not cost much.
 const MOST: usize = 64;
-/// How long a connection may take that has the reserve: nobody else can be told as long as it lasts.
+/// How long a connection may take: it asks for one thing in one piece.
+const LIMIT: Duration = Duration::from_secs(5);
+/// The same for one that has the reserve: nobody else can be told as long as it lasts.
 const HASTE: Duration = Duration::from_secs(1);
 
 /// Answers at this listener until it is dropped.
@@ -34,7 +36,8 @@ pub async fn serve(listener: TcpListener, life: Arc<Life>) {
                     oldest.abort();
                 }
                 let life = Arc::clone(&life);
-                guests.push_back(tokio::spawn(async move { answer(stream, &life).await }).abort_handle());
+                let answer = async move { timeout(LIMIT, answer(stream, &life)).await };
+                guests.push_back(tokio::spawn(answer).abort_handle());
             }
             Entry::Last(stream, _) => {
                 let _ = timeout(HASTE, answer(stream, &life)).await;
@@ -47,12 +50,12 @@ async fn answer(mut stream: TcpStream, life: &Life) {
     // A balancer that speaks the PROXY protocol to its targets may speak it to their health port too, or not. Nothing in it is
     // believed here, so anybody may send one.
     let mut first = [0; 16];
-    let Ok(Ok(count @ 1..)) = timeout(serve::REQUEST_LIMIT, stream.peek(&mut first)).await else { return };
+    let Ok(count @ 1..) = stream.peek(&mut first).await else { return };
     let first = first.get(..count).unwrap_or_default();
-    if proxy_header::may_begin(first) && proxy_header::read(&mut stream, proxy_header::TIMEOUT).await.is_err() {
+    if proxy_header::may_begin(first) && proxy_header::read(&mut stream, LIMIT).await.is_err() {
         return;
     }
-    let opening = serve::read_opening(&mut stream, serve::REQUEST_LIMIT, |_| false).await;
+    let opening = serve::read_opening(&mut stream, LIMIT, |_| false).await;
     let Opening::Request(request) = opening else { return };
     let response = match (request.reads(), request.path(), life.health()) {
         (false, _, _) => Response::text("405 Method Not Allowed", "only GET and HEAD\n".into()),

@@ -14,6 +14,7 @@ const LACK: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Life {
     leaving: watch::Sender<Option<Leaving>>,
+    stopping: watch::Sender<bool>,
     cut: watch::Sender<bool>,
     draining: IntGauge,
     born: Instant,
@@ -46,6 +47,7 @@ impl Life {
     pub fn new(draining: IntGauge) -> Life {
         Life {
             leaving: watch::Sender::new(None),
+            stopping: watch::Sender::new(false),
             cut: watch::Sender::new(false),
             draining,
             born: Instant::now(),
@@ -69,17 +71,26 @@ impl Life {
         self.leaving.borrow().unwrap_or(fresh)
     }
 
-    /// Waits until it leaves and its lead is over, or until it is cut.
-    pub async fn closing(&self) {
-        let mut leaving = self.leaving.subscribe();
+    /// Stops: once the lead is over, nobody is accepted any more. Without a lead that is now.
+    pub fn stop(&self) {
+        self.leave(Duration::ZERO);
+        self.stopping.send_replace(true);
+    }
+
+    /// Waits until nobody is to be accepted any more: it stops and its lead is over, it has been leaving for `drain`, or it is cut. Until it
+    /// stops somebody in this process may still need it.
+    pub async fn closing(&self, drain: Duration) {
+        let leaving = self.leaving.subscribe().wait_for(Option::is_some).await.ok().and_then(|leaving| *leaving);
         // the sender lives as long as this
-        if let Ok(leaving) = leaving.wait_for(Option::is_some).await.map(|leaving| *leaving)
-            && let Some(leaving) = leaving
-        {
-            tokio::select! {
-                () = sleep_until(leaving.accepts_until) => {}
-                () = self.is_cut() => {}
-            }
+        let Some(leaving) = leaving else { return };
+        let stopped = async {
+            let _ = self.stopping.subscribe().wait_for(|stopping| *stopping).await;
+            sleep_until(leaving.accepts_until).await;
+        };
+        tokio::select! {
+            () = stopped => {}
+            () = sleep_until(leaving.since + drain) => {}
+            () = self.is_cut() => {}
         }
     }
 
@@ -140,19 +151,29 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_closes_when_the_first_lead_is_over() {
-        let life = life();
-        assert!(tokio::time::timeout(Duration::from_secs(3600), life.closing()).await.is_err(), "it serves");
+    async fn it_closes_when_it_is_to_stop_and_its_first_lead_is_over() {
+        let (life, drain) = (life(), Duration::from_secs(25));
+        assert!(tokio::time::timeout(drain * 100, life.closing(drain)).await.is_err(), "it serves");
         let lead = Duration::from_secs(5);
         let told = Instant::now();
         life.leave(lead);
         assert_eq!((life.health(), life.draining.get()), (Health::Draining, 1));
         tokio::time::sleep(lead / 5).await;
+        life.stop();
         assert_eq!(life.leave(Duration::ZERO).since, told, "being told again changes nothing");
-        life.closing().await;
+        life.closing(drain).await;
         assert_eq!(told.elapsed(), lead);
-        life.closing().await;
+        life.closing(drain).await;
         assert_eq!(told.elapsed(), lead);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_still_needs_it_has_until_the_drain_is_over() {
+        let (life, drain) = (life(), Duration::from_secs(25));
+        let told = Instant::now();
+        life.leave(Duration::ZERO);
+        life.closing(drain).await;
+        assert_eq!(told.elapsed(), drain);
     }
 
     #[tokio::test(start_paused = true)]
@@ -161,7 +182,7 @@ mod tests {
         let told = Instant::now();
         life.leave(Duration::from_secs(5));
         life.cut();
-        life.closing().await;
+        life.closing(Duration::from_secs(25)).await;
         assert_eq!(told.elapsed(), Duration::ZERO);
     }
 }

@@ -18,6 +18,8 @@ use crate::clock::Wall;
 const QUEUE: usize = 4096;
 /// How much is written at once.
 const BATCH: usize = 64 * 1024;
+/// How long the writer lets lines gather after the first: while it does, a line wakes nobody and costs no system call.
+const GATHER: Duration = Duration::from_millis(20);
 /// How often a full queue is tried again at the end.
 const RETRY: Duration = Duration::from_millis(10);
 
@@ -161,6 +163,9 @@ impl Log {
 fn write_lines(mut writer: Box<dyn Write + Send>, lines: &Receiver<Message>, lost: &IntCounter) {
     let mut batch = String::new();
     while let Ok(first) = lines.recv() {
+        if matches!(first, Message::Line(_)) {
+            std::thread::sleep(GATHER);
+        }
         let mut next = Some(first);
         let mut count = 0;
         let mut waiting = Vec::new();

@@ -184,7 +184,7 @@ pub async fn read(stream: &mut TcpStream, limit: Duration) -> Result<Header, Mal
         Err(_) => (format!("the PROXY header was not whole within {limit:?}"), false),
     };
     let silent = seen.is_empty() && in_time;
-    Err(Malformed { why, begin: loggable(&seen), silent })
+    Err(Malformed { why, begin: loggable(&seen), silent, stray_header: false })
 }
 
 async fn take(stream: &mut TcpStream, seen: &mut Vec<u8>) -> Result<Header, String> {

@@ -5,12 +5,15 @@ use std::time::Duration;
 use http::uri::PathAndQuery;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+use crate::proxy::proxy_header;
 use crate::target::{HostPort, Url};
 
 /// The most header lines a head may have.
 pub const MAX_HEADERS: usize = 64;
 /// How much of what a client sent is kept for the log; longer is cut.
 const KEPT: usize = 256;
+/// Bytes that are enough to know a PROXY header from a request.
+const SIGNATURE: usize = 6;
 /// How much is read at once.
 const CHUNK: usize = 4096;
 
@@ -65,6 +68,8 @@ pub struct Malformed {
     pub begin: Vec<u8>,
     /// Whether the client closed without a word, as a load balancer's health check does.
     pub silent: bool,
+    /// Whether it begins as a PROXY header does, where none may be.
+    pub stray_header: bool,
 }
 
 /// Reads one head of at most `max_head` bytes within `limit`.
@@ -80,7 +85,8 @@ pub async fn read(from: &mut (impl AsyncRead + Unpin), max_head: usize, limit: D
         Err(_) => (format!("the request head was not whole within {limit:?}"), false),
     };
     let silent = seen.is_empty() && in_time;
-    Err(Malformed { why, begin: loggable(&seen), silent })
+    let stray_header = seen.len() >= SIGNATURE && proxy_header::may_begin(&seen);
+    Err(Malformed { why, begin: loggable(&seen), silent, stray_header })
 }
 
 async fn read_whole(from: &mut (impl AsyncRead + Unpin), max_head: usize, seen: &mut Vec<u8>) -> Result<Request, String> {

@@ -6,10 +6,10 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::net::resolve::{Cached, Resolver};
-use crate::proxy::dial::Egress;
+use crate::proxy::dial::{Egress, Patience};
 use crate::proxy::own::Own;
 use crate::proxy::policy::{Policy, plain_net};
-use crate::proxy::tunnel::Limits;
+use crate::proxy::wheel::Limits;
 use crate::proxy::{Settings, budget};
 use crate::target::fold_mapped;
 
@@ -31,6 +31,8 @@ pub struct Rules {
     pub header_timeout: Duration,
     /// How long resolving, and then connecting, may take.
     pub connect_timeout: Duration,
+    /// How long a destination may leave bytes unacknowledged.
+    pub patience: Patience,
     /// The longest request head, in bytes.
     pub max_head: usize,
     /// How long a tunnel may last.
@@ -68,6 +70,7 @@ impl Rules {
             proxy_protocol_from: settings.proxy_protocol_from.clone(),
             header_timeout: settings.header_timeout,
             connect_timeout: settings.connect_timeout.min(FOREVER),
+            patience: Patience::new(settings.idle_timeout),
             max_head: settings.max_head,
             limits: Limits {
                 idle: settings.idle_timeout.min(FOREVER),

@@ -49,6 +49,28 @@ fn toml_files(folder: &str) -> Vec<PathBuf> {
 }
 
 /// Each `bad/NAME.toml` must be refused with exactly the lines of `bad/NAME.txt`. `BLESS=1` writes them anew, to be read.
+/// By its health port the proxy says that it stands behind a load balancer; who can be let in by mistake then are those inside.
+#[test]
+fn a_balancer_that_may_hide_its_clients_is_hinted_at() {
+    let hints = |proxy: &str| {
+        let text = format!("vantage = \"v\"\n[proxy]\nlisten = \"127.0.0.1:0\"\n{proxy}\n");
+        from_text("f", &text, Path::new(""), &|_| None, Keys::Read).unwrap().hints
+    };
+    let health = "health_listen = \"0.0.0.0:3129\"\n";
+    let [hint] = &hints(&format!("{health}allow_from = [\"1.1.1.1\", \"10.0.0.0/16\"]")).try_into().unwrap();
+    assert!(
+        hint.starts_with("f:4:17: proxy.health_listen: is for a load balancer, and 10.0.0.0/16 of allow_from may be its address"),
+        "{hint}"
+    );
+    for proxy in [
+        "allow_from = \"10.0.0.0/16\"".to_string(),
+        format!("{health}allow_from = \"1.1.1.1\""),
+        format!("{health}allow_from = \"10.0.0.0/16\"\nproxy_protocol_from = \"10.0.1.0/24\""),
+    ] {
+        assert_eq!(hints(&proxy), [""; 0], "{proxy}");
+    }
+}
+
 /// Tunnels have as long as all else, unless it is said otherwise; and the lead is a part of it.
 #[test]
 fn the_time_to_drain_follows_the_grace() {

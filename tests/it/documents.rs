@@ -11,6 +11,7 @@ use mustnot::observation::Outcome;
 use mustnot::plan::{Keys, Loaded, from_text};
 use mustnot::probe::{LEFT_OUT, Technique};
 use mustnot::proxy::Stats;
+use mustnot::squid::finding::Id;
 use mustnot::token::Key;
 use mustnot::verdict::Cause;
 
@@ -208,6 +209,25 @@ fn fields(source: &str, name: &str) -> Vec<String> {
 }
 
 #[test]
+fn every_finding_of_proxy_lint_is_documented_and_no_other() {
+    let document = text("docs/proxy-lint.md");
+    let headings: Vec<(&str, &str)> =
+        document.split("\n## ").skip(1).map(|part| (part.lines().next().unwrap(), part.split('`').nth(1).unwrap())).collect();
+    let known: Vec<(&str, &str)> = Id::ALL.iter().map(|id| (id.token(), id.severity().token())).collect();
+    assert_eq!(headings, known);
+}
+
+/// The directives of Squid are one a line, sorted, and those that the laboratory's Squid documents are all among them.
+#[test]
+fn the_directives_of_squid_are_a_sorted_list() {
+    let listed = text("src/squid/directives.txt");
+    assert!(listed.lines().is_sorted() && listed.lines().count() > 400);
+    for known in ["http_access", "to_localhost", "cache_dir", "tls_key_log"] {
+        assert_eq!(listed.lines().any(|line| line == known), known != "to_localhost", "{known}");
+    }
+}
+
+#[test]
 fn every_link_of_the_documents_leads_somewhere() {
     for document in [
         "README.md",
@@ -218,6 +238,8 @@ fn every_link_of_the_documents_leads_somewhere() {
         "docs/metrics.md",
         "docs/report.md",
         "docs/variants.md",
+        "docs/proxy-lint.md",
+        "deploy/squid/README.md",
     ] {
         for target in text(document).split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             let file = target.split('#').next().unwrap();

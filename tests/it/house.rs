@@ -28,7 +28,7 @@ const ARROWS: [(&[&str], &[&str]); 4] = [
         ],
     ),
     (
-        &["proxy"],
+        &["proxy", "squid"],
         &[
             "plan",
             "engine",
@@ -111,6 +111,7 @@ fn every_rule_can_fail() {
     let bad = [
         ("config/written.rs", "use crate::plan::Check;"),
         ("probe/tcp.rs", "use crate::verdict::Verdict;"),
+        ("squid/lint.rs", "use crate::probe::Kind;"),
         ("net.rs", "use crate::proxy;"),
         ("proxy/dial.rs", "    crate::probe::USER_AGENT"),
         ("metrics.rs", "use crate::net::resolve::Resolver;"),

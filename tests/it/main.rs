@@ -44,10 +44,14 @@ mod report;
 #[cfg(test)]
 mod schema;
 #[cfg(test)]
+mod squid;
+#[cfg(test)]
 mod judge;
 #[cfg(test)]
 mod strangers;
 #[cfg(test)]
 mod targets;
+#[cfg(test)]
+mod tunnel;
 #[cfg(test)]
 mod worlds;

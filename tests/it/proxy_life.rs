@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use mustnot::proxy::LogTarget;
+use mustnot::proxy::{LogTarget, Reason};
 use mustnot::target::PortSet;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 
-use crate::proxy::{PATIENCE, World, assert_refused, ends, open_tunnel, read_exact, read_to_end, server, until};
+use crate::proxy::{PATIENCE, World, assert_refused, ends, open_tunnel, read_exact, read_head, read_to_end, server, until};
 
 /// `mustnot proxy` in a process of its own, open to loopback for loopback on all ports.
 pub struct Program {
@@ -84,6 +84,22 @@ impl Program {
     /// The status, and what it says, where it is asked for its health.
     async fn health(&self) -> (u16, String) {
         health(self.health, b"").await
+    }
+
+    /// What the monitor shows there.
+    pub async fn get(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.web.unwrap()).await.unwrap();
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer.split_once("\r\n\r\n").unwrap().1.to_string()
+    }
+
+    /// The value of the series of which this is a part.
+    pub async fn metric(&self, series: &str) -> Option<f64> {
+        let text = self.get("/metrics").await;
+        let names: Vec<&str> = series.split(' ').collect();
+        text.lines().find(|line| !line.starts_with('#') && names.iter().all(|name| line.contains(name)))?.rsplit_once(' ')?.1.parse().ok()
     }
 
     async fn exit_code(&mut self) -> i32 {
@@ -175,8 +191,11 @@ async fn who_says_nothing_does_not_keep_a_balancer_from_asking_for_health() {
 /// SIGTERM with tunnels open: what can finish in time is not cut, what cannot is reset and logged.
 #[tokio::test]
 async fn it_leaves_as_a_load_balancer_needs_it() {
-    let mut program = Program::start("", "drain = \"16s\"\ndrain_lead = \"8s\"");
+    let mut program = Program::start("", "drain = \"16s\"\ndrain_lead = \"8s\"\nheader_timeout = \"5m\"");
     let (listener, at) = server().await;
+    let request = format!("CONNECT {at} HTTP/1.1\r\n\r\n");
+    let mut halfway = TcpStream::connect(program.at).await.unwrap();
+    halfway.write_all(&request.as_bytes()[..20]).await.unwrap();
     let (mut finishes, mut its_server) = program.ends().await;
     let (mut endless, _endless_server) = program.ends().await;
     assert_eq!(program.health().await, (200, "ok".into()));
@@ -196,6 +215,10 @@ async fn it_leaves_as_a_load_balancer_needs_it() {
         sleep(Duration::from_millis(50)).await;
     }
     assert!(told.elapsed() >= Duration::from_secs(7), "it accepted all the lead: {:?}", told.elapsed());
+    // who was amid its request is served
+    halfway.write_all(&request.as_bytes()[20..]).await.unwrap();
+    assert!(read_head(&mut halfway).await.starts_with("HTTP/1.1 200 "));
+    drop((halfway, listener.accept().await.unwrap()));
     // one finishes after it stopped accepting, both halves of it, and so does the one that came in the lead
     for (client, server) in [(&mut finishes, &mut its_server), (&mut { late }, &mut late_server)] {
         client.write_all(b"question").await.unwrap();
@@ -211,9 +234,26 @@ async fn it_leaves_as_a_load_balancer_needs_it() {
     assert_eq!(program.exit_code().await, 0);
     let log = program.log();
     let ended = |reason: &str| log.iter().filter(|l| l.ends_with(&format!("event=close decision=allow reason={reason}"))).count();
-    assert_eq!((ended("closed"), ended("shutdown")), (2, 1), "{log:#?}");
+    assert_eq!((ended("closed"), ended("shutdown")), (3, 1), "{log:#?}");
     let said = said(&program.folder);
     assert!(said.contains("the time to drain is over: what is left is reset"), "{said}");
+}
+
+/// Who watches sees how it ends: the metrics answer as long as a tunnel stands.
+#[tokio::test]
+async fn its_end_is_seen() {
+    let mut program = Program::with("run", "", "drain = \"10m\"\ndrain_lead = \"0s\"", "[web]\nlisten = \"127.0.0.1:0\"");
+    let (client, server) = program.ends().await;
+    assert_eq!(program.metric("mustnot_proxy_draining").await, Some(0.0));
+    program.signal(Signal::SIGTERM);
+    let told = Instant::now();
+    while TcpStream::connect(program.at).await.is_ok() {
+        assert!(told.elapsed() < PATIENCE, "it accepts no more");
+    }
+    assert_eq!(program.metric("mustnot_proxy_draining").await, Some(1.0));
+    assert_eq!(program.metric("mustnot_proxy_tunnels").await, Some(1.0));
+    drop((client, server));
+    assert_eq!(program.exit_code().await, 0);
 }
 
 /// SIGINT has no lead: nobody waits at a terminal for a load balancer. A second signal ends it at once.
@@ -234,6 +274,46 @@ async fn a_second_signal_ends_it_at_once() {
         assert_eq!(program.exit_code().await, 0);
         assert!(program.log().last().unwrap().ends_with("reason=shutdown"));
     }
+}
+
+/// Who leaves may still be needed by this process's own probes: it accepts until it is told to stop.
+#[tokio::test]
+async fn it_accepts_after_its_lead_for_whom_it_still_has_to() {
+    let world = World::start(|s| (s.drain, s.drain_lead) = (Duration::from_secs(600), Duration::ZERO)).await;
+    let (_listener, at) = server().await;
+    world.handle.leave();
+    for _ in 0..20 {
+        drop(world.tunnel(at).await);
+    }
+    assert_eq!(world.stats.draining.get(), 1);
+    world.stop();
+    let refused = async { while TcpStream::connect(world.at).await.is_ok() {} };
+    timeout(PATIENCE, refused).await.expect("no more is accepted");
+}
+
+/// Every connection is decided by the rules before or by those after, whole, and none is lost.
+#[tokio::test]
+async fn rules_change_in_a_storm() {
+    let world = World::start(|_| {}).await;
+    let (_listener, at) = server().await;
+    let (open, mut shut) = (world.settings.clone(), world.settings.clone());
+    shut.deny_to = vec!["127.0.0.0/8".parse().unwrap()];
+    shut.allow_from.insert(0, "127.0.0.0/8".parse().unwrap());
+    let storm = async {
+        let mut changes = 0;
+        while world.stats.requests("CONNECT", Reason::Allow) + world.stats.requests("CONNECT", Reason::Address) < 400 {
+            assert!(world.handle.reload(if changes % 2 == 0 { &shut } else { &open }).is_ok());
+            changes += 1;
+            tokio::task::yield_now().await;
+        }
+    };
+    let asked = futures_util::future::join_all((0..400).map(|_| async {
+        let mut client = world.dial().await;
+        client.write_all(format!("CONNECT {at} HTTP/1.1\r\n\r\n").as_bytes()).await.unwrap();
+        read_head(&mut client).await.split(' ').nth(1).unwrap().to_string()
+    }));
+    let (answers, ()) = timeout(PATIENCE * 3, futures_util::future::join(asked, storm)).await.expect("every one is answered");
+    assert!(answers.iter().all(|status| status == "200" || status == "403"), "{answers:?}");
 }
 
 /// Whoever is in the backlog when the lead ends was told by the kernel that they are connected.
@@ -384,4 +464,17 @@ async fn the_budget_is_watched_while_a_tunnel_runs() {
     until("more than all of it is sent", || world.stats.budget_ratio.get() == 1.5).await;
     assert_eq!(world.stats.tunnels.get(), 1, "the tunnel still runs, and is not refused");
     let (_another, ..) = ends(&world).await;
+}
+
+/// A balancer that was told to send headers, and a proxy that was not told so: every request fails, and the log says why.
+#[tokio::test]
+async fn a_stray_proxy_header_is_said_once() {
+    let program = Program::start("", "");
+    for header in [&b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n"[..], b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00"] {
+        let mut client = TcpStream::connect(program.at).await.unwrap();
+        client.write_all(&[header, b"CONNECT 127.0.0.1:1 HTTP/1.1\r\n\r\n"].concat()).await.unwrap();
+        assert_refused(&read_to_end(&mut client).await, 400, "parse");
+    }
+    let said = said(&program.folder);
+    assert_eq!(said.matches("127.0.0.1 sends a PROXY header and is not in proxy_protocol_from").count(), 1, "{said}");
 }

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
@@ -23,25 +23,11 @@ impl Program {
         self.signal(Signal::SIGHUP);
     }
 
-    async fn get(&self, path: &str) -> String {
-        let mut stream = TcpStream::connect(self.web.unwrap()).await.unwrap();
-        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        answer.split_once("\r\n\r\n").unwrap().1.to_string()
-    }
-
     /// Names and verdicts.
     async fn verdicts(&self) -> Vec<(String, String)> {
         let report: Value = serde_json::from_str(&self.get("/api/v1/checks").await).unwrap();
         let text = |check: &Value, key: &str| check[key].as_str().unwrap().to_string();
         report["checks"].as_array().unwrap().iter().map(|check| (text(check, "name"), text(check, "verdict"))).collect()
-    }
-
-    async fn metric(&self, series: &str) -> Option<f64> {
-        let text = self.get("/metrics").await;
-        let names: Vec<&str> = series.split(' ').collect();
-        text.lines().find(|line| !line.starts_with('#') && names.iter().all(|name| line.contains(name)))?.rsplit_once(' ')?.1.parse().ok()
     }
 
     async fn until(&self, what: &str, is: impl AsyncFn(&Program) -> bool) {

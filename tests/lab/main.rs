@@ -36,6 +36,7 @@ mod scenarios_peer;
 mod scenarios_promql;
 mod scenarios_ports;
 mod scenarios_proxy;
+mod scenarios_squid;
 mod scenarios_time;
 mod scenarios_udp;
 mod scenarios_variants;

@@ -21,7 +21,7 @@ mod squid;
 pub use harm::{BOASTERS, HARM, RECORDER};
 pub use http::{APACHES, HAPROXIES, NGINXES, OTHERS, TINYPROXIES};
 pub use rest::{NO_PROXIES, SOCKS};
-pub use squid::SQUIDS;
+pub use squid::{HEAD as SQUID, SQUIDS};
 
 /// A page by absolute-form GET.
 pub const GET: &str = "curl -sS -m 6 --interface {from} -x http://{at} http://site.lab.test/";
