@@ -2,8 +2,9 @@
 //! while it runs. The program itself where a signal or a limit is the process's.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write as _};
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -376,6 +377,24 @@ async fn it_survives_a_lack_of_file_descriptors() {
     assert!(program.log().iter().any(|l| l.ends_with("decision=deny reason=limit")));
     let said = said(&program.folder);
     assert!(said.contains("health is red until they can") && said.matches("cannot be accepted").count() < 10, "{said}");
+}
+
+/// Standard error that nobody reads: what the program has to say there keeps it from nothing, least of all from its end.
+#[tokio::test]
+async fn events_that_nobody_reads_stall_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("events");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let open = fs::OpenOptions::new().read(true).write(true).custom_flags(nix::libc::O_NONBLOCK).open(&pipe);
+    let mut unread = open.unwrap();
+    while unread.write(&[b'x'; 4096]).is_ok() {}
+    let mut program = Program::start(&format!("exec 2>'{}';", pipe.display()), "drain = \"1s\"\ndrain_lead = \"0s\"");
+    for _ in 0..2 {
+        program.signal(Signal::SIGHUP);
+        drop(program.ends().await);
+    }
+    program.signal(Signal::SIGTERM);
+    assert_eq!(program.exit_code().await, 0);
 }
 
 /// Nobody reads the log: the pipe is full, then the queue before it. Nothing waits for that, and what is lost is counted.
