@@ -69,16 +69,12 @@ pub fn plan(file: File, context: &Context<'_>, keys: &Keys) -> Option<(Plan, Opt
     let own_page = file.admin_page.and_then(|page| {
         Some(AdminPage { listen: page.listen?.value, allow_from: page.allow_from, door: page.door.map(|door| door.value) })
     });
-    let (web, mut proxy) = (file.web.map(|web| web.value), file.proxy);
-    if let Some(proxy) = &mut proxy {
-        proxy.own.extend(web);
-    }
     let plan = Plan {
         vantage: file.vantage?.value,
         checks: checks.into_iter().map(Arc::new).collect(),
-        web,
+        web: file.web.map(|web| web.value),
         beacon,
-        proxy,
+        proxy: file.proxy,
         drill: file.drill.map(|interval| interval.value),
         admin_page: own_page,
         witness_window: value_or(file.witness_window, WITNESS_WINDOW),
