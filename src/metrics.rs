@@ -22,6 +22,8 @@ use crate::report::{Drilled, Finding};
 use crate::verdict::Verdict;
 use crate::witness::Proof;
 
+pub mod openmetrics;
+
 /// What [`Metrics::text`] is (Prometheus exposition format 0.0.4).
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -229,6 +231,11 @@ impl Metrics {
         families.retain(|f| !f.get_metric().is_empty());
         families.sort_by(|a, b| a.name().cmp(b.name()));
         families
+    }
+
+    /// Everything as of now, as [`openmetrics::CONTENT_TYPE`].
+    pub fn openmetrics(&self) -> String {
+        openmetrics::encode(&self.gather())
     }
 
     /// Everything as of now, as [`CONTENT_TYPE`].

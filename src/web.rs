@@ -1,6 +1,7 @@
 //! The web listener: metrics, API, health and the status page. Reads the board, and never waits for a probe.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -8,10 +9,12 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{self, Path};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -21,10 +24,11 @@ use tokio::time::{sleep, timeout};
 
 use crate::clock::{Moment, Wall};
 use crate::history::{Board, Reading};
-use crate::metrics::{self, Metrics};
+use crate::metrics::{self, Metrics, openmetrics};
 use crate::report::{self, Report};
 use crate::serve;
 
+mod accept;
 mod page;
 
 /// Connections at one time; more are closed at once, so that readers cannot take the file descriptors of probes.
@@ -109,7 +113,7 @@ impl Web {
 pub fn routes(state: State) -> Router {
     Router::new()
         .route("/", get(status_page))
-        .route("/metrics", get(metrics_text))
+        .route("/metrics", get(metrics))
         .route("/api/v1/checks", get(checks))
         .route("/api/v1/checks/{name}", get(one_check))
         .route("/healthz", get(healthy))
@@ -168,8 +172,28 @@ async fn status_page(extract::State(state): extract::State<State>) -> Response {
     .await
 }
 
-async fn metrics_text(extract::State(state): extract::State<State>) -> Response {
-    written(metrics::CONTENT_TYPE, move || state.metrics.text()).await
+/// The metrics in the format and the encoding that the client asks for.
+async fn metrics(extract::State(state): extract::State<State>, headers: HeaderMap) -> Response {
+    let gzip = accept::takes_gzip(&headers);
+    let mut response = if accept::prefers_openmetrics(&headers) {
+        written(openmetrics::CONTENT_TYPE, move || encoded(state.metrics.openmetrics(), gzip)).await
+    } else {
+        written(metrics::CONTENT_TYPE, move || encoded(state.metrics.text()?, gzip)).await
+    };
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
+    if gzip && response.status().is_success() {
+        response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    response
+}
+
+fn encoded(text: String, gzip: bool) -> Result<Vec<u8>, String> {
+    if !gzip {
+        return Ok(text.into_bytes());
+    }
+    // the least effort: of numbers and labels it leaves little more than the most
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(text.as_bytes()).and_then(|()| encoder.finish()).map_err(|e| format!("cannot compress the metrics: {e}"))
 }
 
 async fn checks(extract::State(state): extract::State<State>) -> Response {
@@ -209,7 +233,10 @@ async fn ready(extract::State(state): extract::State<State>) -> Response {
 }
 
 /// Writes a body off the runtime's own threads: a thousand checks take long enough to make a probe late.
-async fn written(content_type: &'static str, write: impl FnOnce() -> Result<String, String> + Send + 'static) -> Response {
+async fn written<T>(content_type: &'static str, write: impl FnOnce() -> Result<T, String> + Send + 'static) -> Response
+where
+    T: IntoResponse + Send + 'static,
+{
     let text = match tokio::task::spawn_blocking(write).await {
         Ok(written) => written,
         Err(error) => Err(error.to_string()),

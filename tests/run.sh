@@ -38,6 +38,7 @@ missing_packages() {
     done | sort -u
     # The C library's headers come apart from the compiler where nothing recommended is installed.
     [ -e /usr/include/stdio.h ] || echo libc6-dev
+    [ -e /usr/lib/python3/dist-packages/prometheus_client ] || echo python3-prometheus-client
     [ -e /usr/lib/nginx/modules/ngx_stream_module.so ] || echo libnginx-mod-stream
 }
 

@@ -10,6 +10,7 @@ use mustnot::clock::Moment;
 use mustnot::history::Board;
 use mustnot::metrics::Metrics;
 use mustnot::observation::{Outcome, Stage};
+use mustnot::proxy::Stats;
 use mustnot::record::{About, DenialChanged, Record, Seen};
 use mustnot::verdict::{Cause, Verdict};
 use mustnot::web::{State, Web};
@@ -234,8 +235,8 @@ fn what_the_proxy_costs_is_told_against_the_direct_way_to_the_same_target() {
     assert_eq!(text.matches("mustnot_via_overhead_seconds{").count(), 1, "none for the direct way:\n{text}");
 }
 
-#[test]
-fn promtool_finds_nothing_to_say() {
+/// Metrics in which every family has a series.
+fn full() -> Metrics {
     let board = board([about("a"), about("b")]);
     let metrics = metrics(&board);
     let mut run = violated("a");
@@ -249,6 +250,47 @@ fn promtool_finds_nothing_to_say() {
     metrics.observe(&held("b"));
     board.publish(1, held("b"));
     metrics.witness_up("internet", "198.51.100.5:443", false);
+    Stats::new(&["10.0.0.0/8".parse().unwrap()]).unwrap().register(metrics.registry()).unwrap();
+    metrics
+}
+
+/// Debian's own Python, whatever else is in the path: it has the packages that are installed.
+const PYTHON: &str = "/usr/bin/python3";
+
+/// The official parser of OpenMetrics, which is strict; it prints each family's type and samples.
+const PARSER: &str = "import sys\nfrom prometheus_client.openmetrics.parser import text_string_to_metric_families as parse\n\
+                      for family in parse(sys.stdin.read()):\n    for s in family.samples: print(family.type, s.name, s.labels, s.value)\n";
+
+#[test]
+fn the_official_parser_reads_openmetrics_and_sees_what_is_in_the_text() {
+    let metrics = full();
+    let mut parser = match Command::new(PYTHON).args(["-c", "import prometheus_client"]).output() {
+        Ok(output) if output.status.success() => Command::new(PYTHON),
+        _ => {
+            println!("SKIPPED the_official_parser_reads_openmetrics: python3-prometheus-client is not installed");
+            return;
+        }
+    };
+    let read = |parser: &mut Command, text: &str| {
+        let mut parser = parser.args(["-c", PARSER]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        parser.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        parser.wait_with_output().unwrap()
+    };
+    let (openmetrics, text) = (metrics.openmetrics(), metrics.text().unwrap());
+    let output = read(&mut parser, &openmetrics);
+    assert!(output.status.success(), "{}\n{openmetrics}", String::from_utf8_lossy(&output.stderr));
+    let seen = String::from_utf8(output.stdout).unwrap();
+    let samples = |text: &str| text.lines().filter(|line| !line.starts_with('#')).count();
+    assert_eq!((seen.lines().count(), samples(&openmetrics)), (samples(&text), samples(&text)), "as many samples as the text has");
+    assert!(seen.lines().any(|line| line.starts_with("counter mustnot_check_runs_total {'check': 'a'")), "{seen}");
+    assert!(seen.lines().all(|line| !line.starts_with("unknown ")), "{seen}");
+    // it is strict: what is cut off is not read
+    assert!(!read(&mut Command::new(PYTHON), openmetrics.trim_end_matches("# EOF\n")).status.success());
+}
+
+#[test]
+fn promtool_finds_nothing_to_say() {
+    let metrics = full();
     let promtool =
         Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let Ok(mut promtool) = promtool else {
@@ -349,6 +391,46 @@ async fn metrics_and_api_over_the_wire() {
     assert_eq!(status, 404);
     assert!(head.contains("content-type: application/json"));
     assert_eq!(body, r#"{"error":"there is no check \"nobody\"; /api/v1/checks lists those there are"}"#);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_come_in_the_format_and_the_encoding_that_is_asked_for() {
+    let served = serve(vec![about("a")]).await;
+    served.board.publish(0, held("a"));
+    let text = "content-type: text/plain; version=0.0.4; charset=utf-8\r\n";
+    let openmetrics = "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n";
+    for (accept, expected) in [
+        ("", text),
+        ("Accept: */*\r\n", text),
+        ("Accept: text/plain\r\n", text),
+        ("Accept: application/openmetrics-text; version=1.0.0\r\n", openmetrics),
+        ("Accept: application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1\r\n", openmetrics),
+        ("Accept: application/openmetrics-text;q=0,text/plain\r\n", text),
+    ] {
+        let (status, head, body) = served.ask(&format!("GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{accept}\r\n")).await;
+        let head = head + "\r\n";
+        assert!(status == 200 && head.contains(expected), "{accept}: {head}");
+        assert!(head.contains("vary: accept, accept-encoding\r\n") && !head.contains("content-encoding"), "{accept}: {head}");
+        assert_eq!(body.matches("# EOF").count(), usize::from(expected == openmetrics), "{accept}");
+        assert_eq!(body.ends_with("# EOF\n"), expected == openmetrics, "{accept}");
+    }
+    let request = "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAccept-Encoding: gzip\r\n\r\n";
+    let address = served.address;
+    let answer = tokio::task::spawn_blocking(move || {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        answer
+    })
+    .await
+    .unwrap();
+    let end = answer.windows(4).position(|w| w == b"\r\n\r\n").unwrap();
+    let head = String::from_utf8_lossy(&answer[..end]).to_lowercase();
+    assert!(head.contains("content-encoding: gzip") && head.contains(text.trim_end()), "{head}");
+    let mut body = String::new();
+    flate2::read::GzDecoder::new(&answer[end + 4..]).read_to_string(&mut body).unwrap();
+    assert_eq!(verdict_of_a(&body, "holds"), Some(1.0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,6 @@ import json
 import socket
 import sys
 import threading
-import time
 
 asks = json.loads(sys.argv[1])
 answers = [None] * len(asks)
@@ -41,6 +40,5 @@ def ask(at, spec):
 threads = [threading.Thread(target=ask, args=pair) for pair in enumerate(asks)]
 for thread in threads:
     thread.start()
-    time.sleep(0.002)
 [thread.join() for thread in threads]
 print(json.dumps(answers))
