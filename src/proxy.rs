@@ -297,7 +297,7 @@ impl Core {
     fn reset(&self, why: &str) {
         let tunnels = self.stats.tunnels.get();
         if self.stats.connections.get() > 0 {
-            tracing::warn!(tunnels, "{why}: what is left is reset; each has its line in the access log, with reason=shutdown");
+            tracing::warn!(tunnels, "{why}: what is left is reset; each tunnel has its line in the access log, with reason=shutdown");
         }
         self.life.cut();
     }
