@@ -7,7 +7,8 @@ use std::path::Path;
 use super::{console, load, usage};
 use crate::cli::{EXIT_HOLDS, EXIT_UNPROVEN, EXIT_USAGE, EXIT_VIOLATED, ProxyExplain};
 use crate::plan::{Keys, Loaded};
-use crate::proxy::policy::{Heard, Policy, Reason, Refused};
+use crate::proxy::policy::{Heard, Policy, Refused};
+use crate::proxy::reason::Reason;
 use crate::proxy::request::{self, Malformed};
 use crate::proxy::rules::Rules;
 

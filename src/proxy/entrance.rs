@@ -8,8 +8,9 @@ use tokio::time::{Instant, timeout};
 
 use super::door::{Door, Entry};
 use super::limit::{self, Place};
-use super::policy::{Heard, Reason};
+use super::policy::Heard;
 use super::proxy_header::{self, Header};
+use super::reason::Reason;
 use super::{Caller, Core, Share, answer, attend, stats, tunnel};
 use crate::target::fold_mapped;
 

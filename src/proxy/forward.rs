@@ -21,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::proxy::answer;
-use crate::proxy::policy::Reason;
+use crate::proxy::reason::Reason;
 use crate::proxy::request::{self, Forward, MAX_HEADERS};
 use crate::proxy::tunnel::{self, End, Meter, Tunnels};
 use crate::proxy::wheel::{Limits, Place};
