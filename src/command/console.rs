@@ -5,7 +5,7 @@ use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::engine::Listener;
 use crate::metrics::Metrics;
@@ -65,7 +65,7 @@ impl Listener for Console {
                     }
                 }
             }
-            Show::Progress(all) => tell(Line::Progress(format!("{}/{all} checked: {name} {verdict}", seen.done))),
+            Show::Progress(all) => PRINTER.tell(Line::Progress(format!("{}/{all} checked: {name} {verdict}", seen.done))),
         }
     }
 
@@ -87,7 +87,7 @@ const MAX_WAITING: usize = 1024;
 /// How long the last lines may take at the end.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
-/// What the printer is told.
+/// What a printer is told.
 enum Order {
     Print(Line),
     /// Tell when all before this is printed.
@@ -98,28 +98,70 @@ enum Order {
 enum Line {
     Out(String),
     Progress(String),
+    /// An event of the log, with its end.
+    Event(String),
 }
 
-/// The one thread that writes for people. Nobody waits for it: whoever stops reading loses lines, and is told how many.
-static PRINTER: LazyLock<SyncSender<Order>> = LazyLock::new(|| {
-    let (tell, orders) = sync_channel(MAX_WAITING);
-    std::thread::spawn(move || {
-        for order in orders {
-            match order {
-                Order::Print(line) => {
-                    let lost = LOST.swap(0, Ordering::Relaxed);
-                    if lost > 0 {
-                        print(&Line::Out(format!("({lost} lines were lost here, since nobody read them)")));
+/// A thread that writes for people. Nobody waits for it: whoever stops reading loses lines, and is told how many.
+struct Printer {
+    orders: SyncSender<Order>,
+    lost: Arc<AtomicU64>,
+}
+
+impl Printer {
+    fn start(told_as: fn(String) -> Line) -> Printer {
+        let (orders, received) = sync_channel(MAX_WAITING);
+        let lost = Arc::new(AtomicU64::new(0));
+        let printer = Printer { orders, lost: Arc::clone(&lost) };
+        std::thread::spawn(move || {
+            for order in received {
+                match order {
+                    Order::Print(line) => {
+                        let lost = lost.swap(0, Ordering::Relaxed);
+                        if lost > 0 {
+                            print(&told_as(format!("({lost} lines were lost here, since nobody read them)")));
+                        }
+                        print(&line);
                     }
-                    print(&line);
+                    Order::Report(done) => drop(done.send(())),
                 }
-                Order::Report(done) => drop(done.send(())),
             }
+        });
+        printer
+    }
+
+    fn tell(&self, line: Line) {
+        if self.orders.try_send(Order::Print(line)).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
         }
-    });
-    tell
-});
-static LOST: AtomicU64 = AtomicU64::new(0);
+    }
+
+    /// Waits until what was told is printed, or nobody reads it until `deadline`.
+    fn flush(&self, deadline: Instant) {
+        let (done, told) = sync_channel(1);
+        if self.orders.try_send(Order::Report(done)).is_ok() {
+            let _ = told.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+        }
+    }
+}
+
+static PRINTER: LazyLock<Printer> = LazyLock::new(|| Printer::start(Line::Out));
+/// The same for the log of events: a worker that waited for its reader would be a worker less for everybody, and a signal not heard.
+static EVENTS: LazyLock<Printer> = LazyLock::new(|| Printer::start(|line| Line::Event(line + "\n")));
+
+/// Where the log of events is written; an event is one write.
+pub struct Events;
+
+impl Write for Events {
+    fn write(&mut self, event: &[u8]) -> std::io::Result<usize> {
+        EVENTS.tell(Line::Event(String::from_utf8_lossy(event).into_owned()));
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
 
 /// A reader that has gone away is no reason to stop monitoring.
 fn print(line: &Line) {
@@ -128,6 +170,9 @@ fn print(line: &Line) {
             let mut out = std::io::stdout().lock();
             let _ = writeln!(out, "{line}").and_then(|()| out.flush());
         }
+        Line::Event(line) => {
+            let _ = std::io::stderr().lock().write_all(line.as_bytes());
+        }
         Line::Progress(line) => {
             let mut out = std::io::stderr().lock();
             let _ = if out.is_terminal() { write!(out, "\r\x1b[K{line}") } else { writeln!(out, "{line}") }.and_then(|()| out.flush());
@@ -135,21 +180,14 @@ fn print(line: &Line) {
     }
 }
 
-fn tell(line: Line) {
-    if PRINTER.try_send(Order::Print(line)).is_err() {
-        LOST.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
 /// A line on standard output.
 pub fn say(line: &str) {
-    tell(Line::Out(line.to_string()));
+    PRINTER.tell(Line::Out(line.to_string()));
 }
 
-/// Waits until what was said is printed, or nobody reads it for a while.
+/// Waits until what was said and logged is printed, or nobody reads it for a while.
 pub fn flush() {
-    let (done, told) = sync_channel(1);
-    if PRINTER.try_send(Order::Report(done)).is_ok() {
-        let _ = told.recv_timeout(LAST_LINES);
-    }
+    let deadline = Instant::now() + LAST_LINES;
+    PRINTER.flush(deadline);
+    EVENTS.flush(deadline);
 }

@@ -1,13 +1,14 @@
 //! `mustnot proxy explain`: what the embedded proxy would decide, by the very code that decides; nothing is dialled.
 
 use std::fmt::Write as _;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use super::{console, load, usage};
 use crate::cli::{EXIT_HOLDS, EXIT_UNPROVEN, EXIT_USAGE, EXIT_VIOLATED, ProxyExplain};
 use crate::plan::{Keys, Loaded};
-use crate::proxy::policy::{Heard, Policy, Reason, Refused};
+use crate::proxy::policy::{Heard, Policy, Refused};
+use crate::proxy::reason::Reason;
 use crate::proxy::request::{self, Malformed};
 use crate::proxy::rules::Rules;
 
@@ -28,7 +29,8 @@ pub async fn explain(file: &Path, args: &ProxyExplain) -> u8 {
     if args.to.contains(|c: char| c.is_ascii_whitespace() || c.is_ascii_control()) {
         return usage(&format!("--to {:?} has white space in it; write --to host:port, or --to http://host/ for absolute form", args.to));
     }
-    match Rules::new(&settings, &settings.listen) {
+    let bound: Vec<SocketAddr> = settings.listen.iter().chain(&settings.health_listen).copied().collect();
+    match Rules::new(&settings, &bound) {
         Ok(rules) => {
             let (mut text, code) = decision(&rules.policy, args.from, &args.to, head.as_bytes()).await;
             if rules.believes(args.from) {

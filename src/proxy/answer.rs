@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::proxy::policy::Reason;
+use crate::proxy::reason::Reason;
 use crate::serve;
 
 /// How much is drained. Enough for what a client has under way when it is refused.

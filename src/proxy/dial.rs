@@ -13,7 +13,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::observation::Family;
 use crate::proxy::door::is_lack;
-use crate::proxy::policy::{Reason, Vetted};
+use crate::proxy::policy::Vetted;
+use crate::proxy::reason::Reason;
 use crate::target::fold_mapped;
 
 /// The most addresses of one answer that are tried; all are vetted.

@@ -8,8 +8,9 @@ use tokio::time::{Instant, timeout};
 
 use super::door::{Door, Entry};
 use super::limit::{self, Place};
-use super::policy::{Heard, Reason};
+use super::policy::Heard;
 use super::proxy_header::{self, Header};
+use super::reason::Reason;
 use super::{Caller, Core, Share, answer, attend, stats, tunnel};
 use crate::target::fold_mapped;
 
@@ -58,8 +59,8 @@ fn admit(stream: TcpStream, peer: SocketAddr, held: &Share) {
 fn seat(stream: TcpStream, caller: Caller, held: &Share) {
     match held.core.seats.place(caller.client.ip(), caller.is_stranger()) {
         Some(place) => {
-            let held = held.clone();
-            tokio::spawn(async move { attend(stream, caller, place, held).await });
+            // as it is: an `async` block around it would hold all of this twice, for as long as the tunnel stands
+            tokio::spawn(attend(stream, caller, place, held.clone()));
         }
         None if caller.is_stranger() => turn_away(&stream, &caller, &held.core, Reason::Source),
         None => turn_away(&stream, &caller, &held.core, Reason::Limit),

@@ -21,8 +21,8 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::proxy::answer;
-use crate::proxy::policy::Reason;
-use crate::proxy::request::{Forward, MAX_HEADERS};
+use crate::proxy::reason::Reason;
+use crate::proxy::request::{self, Forward, MAX_HEADERS};
 use crate::proxy::tunnel::{self, End, Meter, Tunnels};
 use crate::proxy::wheel::{Limits, Place};
 
@@ -43,6 +43,10 @@ const HOP_BY_HOP: [HeaderName; 11] = [
     header::UPGRADE,
     header::EXPECT,
 ];
+
+/// How much a destination may send until the head of its answer is whole, with all interim answers (1xx) before it: the client is shown
+/// none of those, and an endless row of them is work without an end.
+const LONGEST_HEAD: u64 = 256 * 1024;
 
 /// How a forwarded request went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +72,7 @@ pub async fn forward(
     let place = tunnels.place(limits);
     let status = AtomicU16::new(0);
     let end = tokio::select! {
-        end = exchange(client, Metered { stream: &mut server, sent, received, place: &place }, forward, early, &status) => end,
+        end = exchange(client, Metered { stream: &mut server, sent, received, place: &place, status: &status }, forward, early) => end,
         end = place.over() => end,
     };
     match end {
@@ -85,7 +89,8 @@ pub async fn forward(
     Forwarded { end, status: status.into_inner() }
 }
 
-async fn exchange(client: &mut TcpStream, server: Metered<'_>, forward: &Forward, early: &[u8], status: &AtomicU16) -> End {
+async fn exchange(client: &mut TcpStream, server: Metered<'_>, forward: &Forward, early: &[u8]) -> End {
+    let status = server.status;
     let shaken = client::Builder::new().preserve_header_case(true).handshake::<_, Incoming>(TokioIo::new(server)).await;
     let Ok((sender, upstream)) = shaken else { return End::Reset };
     let sender = Mutex::new(Some(sender));
@@ -145,13 +150,18 @@ fn one_hop_less(headers: &mut HeaderMap) {
     }
 }
 
-/// The answer as the client gets it; nothing, where it is none to our request: nobody asked for another protocol.
+/// The answer as the client gets it; nothing, where it is none to our request: nobody asked for another protocol, nor for a coding of the
+/// transfer, and one that two readers may frame differently would be cut short here and called whole.
 fn incoming(response: Response<Incoming>) -> Option<Response<Body>> {
     if response.status().is_informational() {
         return None;
     }
     let (mut parts, body) = response.into_parts();
+    let all = |name: HeaderName| parts.headers.get_all(name).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>();
+    request::framing(&all(header::CONTENT_LENGTH), &all(header::TRANSFER_ENCODING), 1).ok()?;
     between_neighbours(&mut parts.headers);
+    // by this the client knows the proxy's own refusals
+    parts.headers.remove(answer::REASON);
     parts.headers.append(header::VIA, VIA);
     Some(Response::from_parts(parts, Body::new(body)))
 }
@@ -188,6 +198,8 @@ struct Metered<'a> {
     sent: &'a Meter,
     received: &'a Meter,
     place: &'a Place<'a>,
+    /// The status that the client got; 0 until there is an answer.
+    status: &'a AtomicU16,
 }
 
 impl AsyncRead for Metered<'_> {
@@ -197,6 +209,9 @@ impl AsyncRead for Metered<'_> {
         if buf.filled().len() > before {
             self.received.add(buf.filled().len() - before);
             self.place.beat();
+            if self.status.load(Ordering::Relaxed) == 0 && self.received.total() > LONGEST_HEAD {
+                return Poll::Ready(Err(io::Error::other("the head of the answer has no end")));
+            }
         }
         read
     }

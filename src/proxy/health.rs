@@ -1,11 +1,12 @@
 //! Health for a load balancer: `/healthz` over plain HTTP, on a port of its own. Green while clients may be sent here; red while the
 //! proxy leaves, or has no file descriptor for one more.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use crate::proxy::door::{Door, Entry};
@@ -13,7 +14,8 @@ use crate::proxy::life::{Health, Life};
 use crate::proxy::proxy_header;
 use crate::serve::{self, Opening, Response};
 
-/// Connections at a time; more are closed at once. A load balancer has a few, and those of others must not cost much.
+/// Connections at a time; one more, and the oldest is closed. A load balancer says at once what it wants, so those who say nothing cannot
+/// keep it out, and do not cost much.
 const MOST: usize = 64;
 /// How long a connection may take: it asks for one thing in one piece.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -23,16 +25,19 @@ const HASTE: Duration = Duration::from_secs(1);
 /// Answers at this listener until it is dropped.
 pub async fn serve(listener: TcpListener, life: Arc<Life>) {
     let mut door = Door::new(listener);
-    let slots = Arc::new(Semaphore::new(MOST));
+    let mut guests: VecDeque<AbortHandle> = VecDeque::new();
     loop {
         match door.next(&life).await {
             Entry::Guest(stream, _) => {
-                let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else { continue };
+                guests.retain(|guest| !guest.is_finished());
+                if guests.len() >= MOST
+                    && let Some(oldest) = guests.pop_front()
+                {
+                    oldest.abort();
+                }
                 let life = Arc::clone(&life);
-                tokio::spawn(async move {
-                    let _ = timeout(LIMIT, answer(stream, &life)).await;
-                    drop(slot);
-                });
+                let answer = async move { timeout(LIMIT, answer(stream, &life)).await };
+                guests.push_back(tokio::spawn(answer).abort_handle());
             }
             Entry::Last(stream, _) => {
                 let _ = timeout(HASTE, answer(stream, &life)).await;

@@ -77,7 +77,7 @@ impl Life {
         self.stopping.send_replace(true);
     }
 
-    /// Waits until nobody is to be accepted any more: it stops and its lead is over, or it has been leaving for `drain`. Until it
+    /// Waits until nobody is to be accepted any more: it stops and its lead is over, it has been leaving for `drain`, or it is cut. Until it
     /// stops somebody in this process may still need it.
     pub async fn closing(&self, drain: Duration) {
         let leaving = self.leaving.subscribe().wait_for(Option::is_some).await.ok().and_then(|leaving| *leaving);
@@ -90,6 +90,7 @@ impl Life {
         tokio::select! {
             () = stopped => {}
             () = sleep_until(leaving.since + drain) => {}
+            () = self.is_cut() => {}
         }
     }
 
@@ -173,5 +174,15 @@ mod tests {
         life.leave(Duration::ZERO);
         life.closing(drain).await;
         assert_eq!(told.elapsed(), drain);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_cut_within_the_lead_waits_for_no_lead() {
+        let life = life();
+        let told = Instant::now();
+        life.leave(Duration::from_secs(5));
+        life.cut();
+        life.closing(Duration::from_secs(25)).await;
+        assert_eq!(told.elapsed(), Duration::ZERO);
     }
 }

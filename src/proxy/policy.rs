@@ -1,18 +1,18 @@
 //! The policy: who may use the proxy, for what, and to where. The only maker of [`Vetted`] addresses.
 
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::str::FromStr;
 
 use ipnet::IpNet;
 
 use crate::net::resolve::{Answer, Cached};
 use crate::observation::Family;
 use crate::proxy::address;
+use crate::proxy::destination::Destination;
 use crate::proxy::own::{Own, of_this_host};
+use crate::proxy::reason::Reason;
 use crate::proxy::request::{Malformed, Method, Request};
 use crate::proxy::why::Why;
-use crate::target::{Host, HostPort, PortSet, fold_mapped, parse_cidr};
+use crate::target::{Host, HostPort, PortSet, fold_mapped};
 
 /// The rules, complete.
 #[derive(Debug)]
@@ -35,48 +35,6 @@ pub struct Policy {
     pub resolver: Cached,
     /// The families that can be dialled, and so are asked for.
     pub families: Vec<Family>,
-}
-
-/// A destination as a rule names it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Destination {
-    /// `example.com`: this name and no other.
-    Name(String),
-    /// `.example.com`: this name and all below it.
-    Suffix(String),
-    /// A network, or one address.
-    Net(IpNet),
-}
-
-/// Why a request ended as it did. `Display` is the metric label, the log field and the response header alike.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Reason {
-    /// The PROXY header that must be there is not, or is none.
-    ProxyHeader,
-    /// The client may not use this proxy.
-    Source,
-    /// The head is not a request.
-    Parse,
-    /// The method, or the form of the target, is not one that is served.
-    Method,
-    /// The port is not allowed.
-    Port,
-    /// The destination's name is not allowed.
-    Name,
-    /// An address of the destination is not allowed.
-    Address,
-    /// Too many connections.
-    Limit,
-    /// Allowed.
-    Allow,
-    /// The name gave no address.
-    Resolve,
-    /// The name was not resolved in time.
-    ResolveTimeout,
-    /// The destination could not be reached.
-    Connect,
-    /// The destination did not answer in time.
-    ConnectTimeout,
 }
 
 /// An address that the policy has judged and let pass. Only [`Policy`] can make one, and only for one can be dialled.
@@ -273,139 +231,6 @@ impl Policy {
             return Ok(Vetted(address));
         }
         Err(Why::AddressUnlisted(ip))
-    }
-}
-
-impl Destination {
-    fn names(&self, name: &str) -> bool {
-        match self {
-            Destination::Name(own) => own == name,
-            Destination::Suffix(own) => name == own || name.strip_suffix(own.as_str()).is_some_and(|below| below.ends_with('.')),
-            Destination::Net(_) => false,
-        }
-    }
-
-    fn holds(&self, ip: IpAddr) -> bool {
-        match self {
-            Destination::Net(net) => net.contains(&ip),
-            Destination::Name(_) | Destination::Suffix(_) => false,
-        }
-    }
-}
-
-impl FromStr for Destination {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text.contains('/') {
-            return plain_net(parse_cidr(text)?).map(Destination::Net);
-        }
-        if let Some(below) = text.strip_prefix("*.") {
-            return Err(format!("\"{text}\" has a wildcard; write .{below}"));
-        }
-        if let Some(domain) = text.strip_prefix('.') {
-            return match domain.parse()? {
-                Host::Name(name) => Ok(Destination::Suffix(name)),
-                Host::Ip(ip) => Err(format!("\"{text}\" is an address behind a dot; write {ip}")),
-            };
-        }
-        match text.parse()? {
-            Host::Name(name) => Ok(Destination::Name(name)),
-            Host::Ip(ip) => plain_net(IpNet::from(ip)).map(Destination::Net),
-        }
-    }
-}
-
-/// A network that can match: mapped IPv4 addresses are folded before they are judged, so no rule may be written in that form.
-///
-/// # Errors
-/// What to write instead.
-pub fn plain_net(net: IpNet) -> Result<IpNet, String> {
-    let mapped = IpNet::V6(ipnet::Ipv6Net::new_assert(std::net::Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96));
-    if mapped.contains(&net) {
-        let v4 = fold_mapped(net.addr());
-        return Err(format!("\"{net}\" is an IPv4 network in IPv6 form; write {v4}/{}", net.prefix_len().saturating_sub(96)));
-    }
-    Ok(net)
-}
-
-impl Reason {
-    /// Every reason, in the order of decision.
-    pub const ALL: [Reason; 13] = [
-        Reason::ProxyHeader,
-        Reason::Source,
-        Reason::Parse,
-        Reason::Method,
-        Reason::Port,
-        Reason::Name,
-        Reason::Address,
-        Reason::Limit,
-        Reason::Allow,
-        Reason::Resolve,
-        Reason::ResolveTimeout,
-        Reason::Connect,
-        Reason::ConnectTimeout,
-    ];
-
-    /// The status of the response.
-    pub fn status(self) -> u16 {
-        match self {
-            Reason::Allow => 200,
-            Reason::Parse => 400,
-            Reason::ProxyHeader | Reason::Source | Reason::Method | Reason::Port | Reason::Name | Reason::Address => 403,
-            Reason::Limit => 503,
-            Reason::Resolve | Reason::Connect => 502,
-            Reason::ResolveTimeout | Reason::ConnectTimeout => 504,
-        }
-    }
-
-    /// `allow`, `deny`, or `error` where the destination let us down.
-    pub fn decision(self) -> &'static str {
-        match self {
-            Reason::Allow => "allow",
-            Reason::ProxyHeader
-            | Reason::Source
-            | Reason::Parse
-            | Reason::Method
-            | Reason::Port
-            | Reason::Name
-            | Reason::Address
-            | Reason::Limit => "deny",
-            Reason::Resolve | Reason::ResolveTimeout | Reason::Connect | Reason::ConnectTimeout => "error",
-        }
-    }
-
-    /// The label.
-    pub fn label(self) -> &'static str {
-        match self {
-            Reason::ProxyHeader => "proxy-header",
-            Reason::Source => "source",
-            Reason::Parse => "parse",
-            Reason::Method => "method",
-            Reason::Port => "port",
-            Reason::Name => "name",
-            Reason::Address => "address",
-            Reason::Limit => "limit",
-            Reason::Allow => "allow",
-            Reason::Resolve | Reason::ResolveTimeout => "resolve",
-            Reason::Connect | Reason::ConnectTimeout => "connect",
-        }
-    }
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.label())
-    }
-}
-
-impl fmt::Display for Destination {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Destination::Name(name) => f.write_str(name),
-            Destination::Suffix(name) => write!(f, ".{name}"),
-            Destination::Net(net) => net.fmt(f),
-        }
     }
 }
 
@@ -730,24 +555,5 @@ mod tests {
         assert_eq!(ask(&policy, "other.example").await, Reason::Limit);
         assert_eq!(ask(&policy, "1.1.1.1").await, Reason::Limit);
         assert_eq!(ask(&policy, "1.1.2.1").await, Reason::Address);
-    }
-
-    #[test]
-    fn destinations_say_what_to_write_instead() {
-        for text in ["example.com", ".example.com", "10.0.0.0/8", "2001:db8::/32"] {
-            assert_eq!(text.parse::<Destination>().unwrap().to_string(), text);
-        }
-        assert_eq!("10.0.0.1".parse::<Destination>().unwrap().to_string(), "10.0.0.1/32");
-        let bad = [
-            ("*.example.com", "\"*.example.com\" has a wildcard; write .example.com"),
-            (".10.0.0.1", "\".10.0.0.1\" is an address behind a dot; write 10.0.0.1"),
-            ("10.0.0.1/8", "\"10.0.0.1/8\" has bits set behind its prefix; write 10.0.0.0/8"),
-            ("::ffff:10.0.0.0/104", "\"::ffff:10.0.0.0/104\" is an IPv4 network in IPv6 form; write 10.0.0.0/8"),
-            ("", "the host is empty; write a name or an address"),
-            (".", "the host is empty; write a name or an address"),
-        ];
-        for (text, message) in bad {
-            assert_eq!(text.parse::<Destination>(), Err(message.to_string()), "{text}");
-        }
     }
 }

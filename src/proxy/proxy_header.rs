@@ -142,13 +142,17 @@ where
 }
 
 /// Walks the TLVs: each must be whole, and a checksum right, as RFC 3720 section B.4 makes it, over the whole header with the
-/// checksum's own bytes as 0.
+/// checksum's own bytes as 0. There is one at most: each would be the work of the whole header, and 65 kB hold thousands.
 fn verify(header: &[u8], mut tlvs: &[u8]) -> Result<(), String> {
+    let mut verified = false;
     while !tlvs.is_empty() {
         let broken = "the PROXY header has a TLV that is not whole";
         let ([kind, high, low], rest) = tlvs.split_first_chunk::<3>().ok_or(broken)?;
         let (value, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes([*high, *low]))).ok_or(broken)?;
         if *kind == CRC32C {
+            if std::mem::replace(&mut verified, true) {
+                return Err("the PROXY header has more than one checksum".into());
+            }
             let told: [u8; 4] = value.try_into().map_err(|_| "the PROXY header has a checksum that is not four bytes")?;
             let at = header.len() - rest.len() - told.len();
             let sum = crc32c(header.iter().enumerate().map(|(i, byte)| if (at..at + told.len()).contains(&i) { 0 } else { *byte }));

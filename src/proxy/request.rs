@@ -166,7 +166,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Request>, String> {
 }
 
 /// Refuses every framing that two readers may read differently (RFC 9112 section 6.3): whoever sends one means to be misread.
-fn framing(lengths: &[&[u8]], codings: &[&[u8]], minor: u8) -> Result<(), String> {
+pub(super) fn framing(lengths: &[&[u8]], codings: &[&[u8]], minor: u8) -> Result<(), String> {
     match (lengths, codings) {
         ([], []) => Ok(()),
         ([length], []) => {

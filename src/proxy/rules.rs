@@ -6,9 +6,10 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::net::resolve::{Cached, Resolver};
+use crate::proxy::destination::plain_net;
 use crate::proxy::dial::{Egress, Patience};
 use crate::proxy::own::Own;
-use crate::proxy::policy::{Policy, plain_net};
+use crate::proxy::policy::Policy;
 use crate::proxy::wheel::Limits;
 use crate::proxy::{Settings, budget};
 use crate::target::fold_mapped;

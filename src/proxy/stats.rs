@@ -6,7 +6,7 @@ use prometheus::proto::Metric;
 use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 use crate::proxy::budget::Totals;
-use crate::proxy::policy::Reason;
+use crate::proxy::reason::Reason;
 
 /// Seconds; none is a whole number, since exporters print those in two ways.
 const BUCKETS: [f64; 13] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.5, 3.5, 9.5];

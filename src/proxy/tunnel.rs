@@ -211,7 +211,7 @@ impl Way<'_> {
             }
             ready!(self.from.poll_read_ready(context))?;
             let spliced = if much_is_there && self.meter.total() >= MUCH { self.splice()? } else { 0 };
-            // after a little only the rest is there, and a copy of it tells that nothing is behind it
+            // after a little only the rest is there, which is not worth a splice
             much_is_there = if spliced > 0 { spliced } else { self.copy()? } >= AT_A_TIME;
         }
         Poll::Ready(Ok(()))
@@ -220,13 +220,11 @@ impl Way<'_> {
     /// Reads what is there, writes what is taken, and says how much was there.
     fn copy(&mut self) -> io::Result<usize> {
         SCRATCH.with_borrow_mut(|scratch| {
-            let mut count = None;
-            let read = self.from.try_io(Interest::READABLE, || {
-                let read = (&*SockRef::from(self.from)).read(scratch)?;
-                count = Some(read);
-                emptied(read != 0 && read < STEP)
-            });
-            let Some(count) = count else { return unless_blocked(read).map(|()| 0) };
+            // less than asked for does not mean that no more is there: a read stops at urgent data, and no event tells of what is behind it
+            let count = match self.from.try_io(Interest::READABLE, || (&*SockRef::from(self.from)).read(scratch)) {
+                Ok(count) => count,
+                Err(error) => return unless_blocked(Err(error)).map(|()| 0),
+            };
             if count == 0 {
                 self.end()?;
             } else {
@@ -294,7 +292,8 @@ impl Way<'_> {
         let mut count = 0;
         let written = self.to.try_io(Interest::WRITABLE, || {
             count = SockRef::from(self.to).send(bytes)?;
-            emptied(count < bytes.len())
+            // less than was given: the socket is full, and the call that would say so is saved (epoll(7), question 9)
+            if count < bytes.len() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
         });
         unless_blocked(written)?;
         if count > 0 {
@@ -320,12 +319,6 @@ impl Way<'_> {
             Ok(()) | Err(_) => Ok(()),
         }
     }
-}
-
-/// What tells tokio that a socket is used up for now. One that gave or took less than it could is, and the call that would say so is saved
-/// (epoll(7), question 9).
-fn emptied(is: bool) -> io::Result<()> {
-    if is { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
 }
 
 /// No error, where only more could not be had.
@@ -373,7 +366,14 @@ mod tests {
 
     /// A tunnel between the two that are given back, and its end.
     async fn stand(tunnels: &Arc<Tunnels>) -> (TcpStream, TcpStream, tokio::task::JoinHandle<End>) {
-        let ((client, near), (far, server)) = (pair().await, pair().await);
+        stand_between(tunnels, pair().await, pair().await)
+    }
+
+    fn stand_between(
+        tunnels: &Arc<Tunnels>,
+        (client, near): (TcpStream, TcpStream),
+        (far, server): (TcpStream, TcpStream),
+    ) -> (TcpStream, TcpStream, tokio::task::JoinHandle<End>) {
         let tunnels = tunnels.clone();
         let running = tokio::spawn(async move {
             let meter = || Meter::new(IntCounter::new("bytes", "bytes").unwrap());
@@ -384,8 +384,12 @@ mod tests {
 
     /// Sends so much from one to the other, and sees that it comes as it was.
     async fn pass(from: &mut TcpStream, to: &mut TcpStream) {
-        let bytes: Vec<u8> = (0..BULK).map(|i| (i % 251) as u8).collect();
-        let mut got = vec![0; BULK];
+        pass_some(from, to, BULK).await;
+    }
+
+    async fn pass_some(from: &mut TcpStream, to: &mut TcpStream, size: usize) {
+        let bytes: Vec<u8> = (0..size).map(|i| (i % 251) as u8).collect();
+        let mut got = vec![0; size];
         let both = async { tokio::try_join!(from.write_all(&bytes), to.read_exact(&mut got)) };
         tokio::time::timeout(PATIENCE, both).await.expect("all arrives").unwrap();
         assert!(got == bytes, "what arrived is what was sent");
@@ -415,6 +419,20 @@ mod tests {
         drop(hoard);
         tunnels.pipes.refuse(&io::Error::from_raw_os_error(libc::ENOSYS));
         pass(&mut server, &mut client).await;
+    }
+
+    #[tokio::test]
+    async fn what_is_held_is_written_on_from_where_it_stood() {
+        for spliced in [false, true] {
+            let tunnels = tunnels();
+            let hoard: Vec<_> = std::iter::from_fn(|| if spliced { None } else { tunnels.pipes.take() }).collect();
+            let (clients, servers) = (pair().await, pair().await);
+            // what is read at once is written in many parts
+            SockRef::from(&servers.0).set_send_buffer_size(16 * 1024).unwrap();
+            let (mut client, mut server, _running) = stand_between(&tunnels, clients, servers);
+            pass_some(&mut client, &mut server, 2 * 1024 * 1024).await;
+            drop(hoard);
+        }
     }
 
     #[tokio::test]
@@ -464,15 +482,19 @@ mod tests {
     async fn urgent_data_holds_nothing_up() {
         let tunnels = tunnels();
         let (mut client, mut server, _running) = stand(&tunnels).await;
-        pass(&mut client, &mut server).await;
-        for _ in 0..8 {
-            client.write_all(&[1; 100_000]).await.unwrap();
+        for round in 0..16 {
+            if round == 8 {
+                // from here on it is spliced
+                pass(&mut client, &mut server).await;
+            }
+            let half = if round < 8 { 1000 } else { 100_000 };
+            client.write_all(&vec![1; half]).await.unwrap();
             // as RFC 6093 has it, one byte is out of band, and who does not ask for it does not see it
             SockRef::from(&client).send_out_of_band(b"!").unwrap();
-            client.write_all(&[2; 100_000]).await.unwrap();
-            let mut got = vec![0; 200_000];
+            client.write_all(&vec![2; half]).await.unwrap();
+            let mut got = vec![0; half * 2];
             tokio::time::timeout(PATIENCE, server.read_exact(&mut got)).await.expect("nothing is held up").unwrap();
-            assert!(got[..100_000].iter().all(|b| *b == 1) && got[100_000..].iter().all(|b| *b == 2));
+            assert!(got[..half].iter().all(|b| *b == 1) && got[half..].iter().all(|b| *b == 2));
         }
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::proxy::address::Block;
-use crate::proxy::policy::Destination;
+use crate::proxy::destination::Destination;
 use crate::target::fold_mapped;
 
 /// Why a request was refused. `Display` names the rule as the configuration does.

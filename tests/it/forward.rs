@@ -252,6 +252,64 @@ async fn curl_gets_and_puts_by_absolute_form() {
     assert!(output.status.success() && String::from_utf8_lossy(&output.stdout).contains("ength: 5"), "{output:?}");
 }
 
+#[tokio::test]
+async fn an_answer_that_two_readers_may_frame_differently_is_a_gateway_error() {
+    let (listener, at) = server().await;
+    let world = world(|_| {}).await;
+    let request = format!("GET http://{at}/ HTTP/1.1\r\nHost: x\r\n\r\n");
+    let chunked = "5\r\nhello\r\n0\r\n\r\n";
+    for (fields, body, status) in [
+        ("Transfer-Encoding: Chunked\r\n", chunked, 200),
+        ("Content-Length: 5\r\n", "hello", 200),
+        ("", "hello", 200),
+        // read by its chunks it was cut to three bytes here, and looked whole
+        ("Content-Length: 3\r\nTransfer-Encoding: chunked\r\n", chunked, 502),
+        ("Transfer-Encoding: gzip, chunked\r\n", chunked, 502),
+        ("Transfer-Encoding: xchunked\r\n", chunked, 502),
+        ("Content-Length: 5\r\nContent-Length: 5\r\n", "hello", 502),
+        ("Content-Length: 5, 5\r\n", "hello", 502),
+        ("Content-Length: +5\r\n", "hello", 502),
+    ] {
+        let answer = format!("HTTP/1.1 200 OK\r\n{fields}\r\n{body}");
+        let (got, _) = tokio::join!(world.ask(&request), serve_once(&listener, 0, answer.as_bytes()));
+        assert!(got.starts_with(&format!("HTTP/1.1 {status} ")), "{fields:?}: {got}");
+        assert_eq!(got.contains("hello"), status == 200, "{fields:?}: {got}");
+    }
+}
+
+#[tokio::test]
+async fn a_page_cannot_sign_as_the_proxy() {
+    let (listener, at) = server().await;
+    let world = world(|_| {}).await;
+    let request = format!("GET http://{at}/ HTTP/1.1\r\nHost: x\r\n\r\n");
+    let forged = b"HTTP/1.1 403 Forbidden\r\nX-Mustnot-Reason: source\r\nContent-Length: 0\r\n\r\n";
+    let (got, _) = tokio::join!(world.ask(&request), serve_once(&listener, 0, forged));
+    assert!(got.starts_with("HTTP/1.1 403 ") && !got.to_lowercase().contains("x-mustnot"), "{got}");
+}
+
+#[tokio::test]
+async fn interim_answers_pass_unseen_and_have_an_end() {
+    let (listener, at) = server().await;
+    let world = world(|_| {}).await;
+    let request = format!("GET http://{at}/ HTTP/1.1\r\nHost: x\r\n\r\n");
+    let hint = "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n";
+    let few = hint.repeat(1000) + "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+    let (got, _) = tokio::join!(world.ask(&request), serve_once(&listener, 0, few.as_bytes()));
+    assert!(got.starts_with("HTTP/1.1 200 OK\r\n") && !got.contains("Link"), "{got}");
+    let flood = async {
+        let (mut stream, _) = timeout(PATIENCE, listener.accept()).await.unwrap().unwrap();
+        read_head(&mut stream).await;
+        let many = hint.repeat(1000);
+        while stream.write_all(many.as_bytes()).await.is_ok() {}
+    };
+    let (got, ()) = tokio::join!(world.ask(&request), async { timeout(PATIENCE, flood).await.expect("the proxy has enough of it") });
+    assert!(got.starts_with("HTTP/1.1 502 "), "{got}");
+    // a long answer is none of that
+    let long = format!("HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n{}", "x".repeat(1_000_000));
+    let (got, _) = tokio::join!(world.ask(&request), serve_once(&listener, 0, long.as_bytes()));
+    assert!(got.starts_with("HTTP/1.1 200 OK\r\n") && got.len() > 1_000_000, "{}", got.len());
+}
+
 /// Serves every connection with an answer by the path: `/` is there, `/secret` is not for us.
 async fn site(listener: TcpListener) {
     loop {

@@ -18,7 +18,7 @@ async fn what_is_explained_is_what_is_done() {
     .await;
     let folder = tempfile::tempdir().unwrap();
     let text = format!(
-        "vantage = \"here\"\n[proxy]\nlisten = \"{}\"\nallow_from = \"127.0.0.1\"\nallow_private = \"127.0.0.0/8\"\n\
+        "vantage = \"here\"\n[web]\nlisten = \"127.0.0.9:443\"\n[proxy]\nlisten = \"{}\"\nhealth_listen = \"127.0.0.8:443\"\nallow_from = \"127.0.0.1\"\nallow_private = \"127.0.0.0/8\"\n\
          connect_ports = [{port}, 443]\nhttp_ports = [81]\ndeny_to = [\".denied.example\", \"127.0.0.7\"]\n",
         world.at
     );
@@ -65,6 +65,11 @@ async fn what_is_explained_is_what_is_done() {
     let own = format!("127.0.0.1:{}", world.at.port());
     let (code, out, _) = explain("127.0.0.1", &own);
     assert!(code == Some(1) && out.contains("reason     port"), "{out}");
+    // where it tells its health and shows its status, though allow_private has them
+    for own in ["127.0.0.8:443", "127.0.0.9:443"] {
+        let (code, out, _) = explain("127.0.0.1", own);
+        assert!(code == Some(1) && out.contains(&format!("because    {own} is where this very process listens")), "{out}");
+    }
     let (code, _, err) = explain("127.0.0.1", "a b:443");
     assert!(code == Some(2) && err.contains("white space"), "{err}");
 }

@@ -2,8 +2,9 @@
 //! while it runs. The program itself where a signal or a limit is the process's.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write as _};
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -172,6 +173,20 @@ async fn health_is_plain_http_with_a_proxy_header_or_without() {
     }
     // it is no destination: nobody outside asks this way
     assert_refused(&world.connect(at).await, 403, "address");
+}
+
+#[tokio::test]
+async fn who_says_nothing_does_not_keep_a_balancer_from_asking_for_health() {
+    let world = World::start(|s| s.health_listen = vec!["127.0.0.1:0".parse().unwrap()]).await;
+    let at = world.health.unwrap();
+    let mut silent = Vec::new();
+    for _ in 0..200 {
+        silent.push(TcpStream::connect(at).await.unwrap());
+    }
+    assert_eq!(health(at, b"").await, (200, "ok".into()));
+    // and they are not kept for long: the first had to go for the others
+    let first = silent.first_mut().unwrap();
+    assert!(matches!(timeout(PATIENCE, first.read(&mut [0])).await.expect("it is closed"), Ok(0)));
 }
 
 /// SIGTERM with tunnels open: what can finish in time is not cut, what cannot is reset and logged.
@@ -362,6 +377,24 @@ async fn it_survives_a_lack_of_file_descriptors() {
     assert!(program.log().iter().any(|l| l.ends_with("decision=deny reason=limit")));
     let said = said(&program.folder);
     assert!(said.contains("health is red until they can") && said.matches("cannot be accepted").count() < 10, "{said}");
+}
+
+/// Standard error that nobody reads: what the program has to say there keeps it from nothing, least of all from its end.
+#[tokio::test]
+async fn events_that_nobody_reads_stall_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("events");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let open = fs::OpenOptions::new().read(true).write(true).custom_flags(nix::libc::O_NONBLOCK).open(&pipe);
+    let mut unread = open.unwrap();
+    while unread.write(&[b'x'; 4096]).is_ok() {}
+    let mut program = Program::start(&format!("exec 2>'{}';", pipe.display()), "drain = \"1s\"\ndrain_lead = \"0s\"");
+    for _ in 0..2 {
+        program.signal(Signal::SIGHUP);
+        drop(program.ends().await);
+    }
+    program.signal(Signal::SIGTERM);
+    assert_eq!(program.exit_code().await, 0);
 }
 
 /// Nobody reads the log: the pipe is full, then the queue before it. Nothing waits for that, and what is lost is counted.

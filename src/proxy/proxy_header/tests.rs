@@ -147,6 +147,12 @@ fn headers_both_sides_of_the_border() {
     }
 }
 
+#[test]
+fn a_header_is_summed_once() {
+    let twice = with_checksum(&[], &tlv(CRC32C, &[0; 4]));
+    assert_eq!(parse(&twice), Err("the PROXY header has more than one checksum".into()));
+}
+
 /// RFC 3720 section B.4, and the check value that every catalogue of CRCs gives.
 #[test]
 fn the_checksum_is_crc32c() {
