@@ -64,6 +64,12 @@ const DRILL_SUCCESS: Family =
     Family("mustnot_drill_last_success_timestamp_seconds", "When a drill last showed that this kind sees a breach.", GAUGE);
 const DRILL_DETECTION: Family =
     Family("mustnot_drill_detection_seconds", "How long the last drill's open twin took to be seen; absent while it is not.", GAUGE);
+const DRILL_OK: Family = Family(
+    "mustnot_drill_last_successful",
+    "Whether the last drill of this kind saw all; 0 where it is blind, or could not be drilled.",
+    GAUGE,
+);
+const DRILL_INTERVAL: Family = Family("mustnot_drill_interval_seconds", "How often this kind is drilled.", GAUGE);
 const LAG: Family = Family("mustnot_scheduler_lag_seconds", "How much later than planned runs started.", HISTOGRAM);
 const IN_FLIGHT: Family = Family("mustnot_probes_in_flight", "Probes under way.", GAUGE);
 const CHECKS: Family = Family("mustnot_checks", "Checks in the configuration, one a target.", GAUGE);
@@ -106,6 +112,8 @@ pub struct Metrics {
 /// What the drills of one kind have shown.
 #[derive(Debug, Clone, Copy, Default)]
 struct Drill {
+    interval: Option<Duration>,
+    saw: Option<bool>,
     last_success: Option<Wall>,
     detection: Option<Duration>,
 }
@@ -178,12 +186,19 @@ impl Metrics {
         }
     }
 
+    /// Says which kinds are drilled, and how often; before the first drill, so that one that never ends is seen too.
+    pub fn drills_every(&self, kinds: impl IntoIterator<Item = &'static str>, interval: Duration) {
+        let mut drills = lock(&self.drills);
+        kinds.into_iter().for_each(|kind| drills.entry(kind).or_default().interval = Some(interval));
+    }
+
     /// Takes note of a drill.
     pub fn drilled(&self, drilled: &Drilled) {
         let mut drills = lock(&self.drills);
         let drill = drills.entry(drilled.kind).or_default();
         drill.detection = drilled.detection;
-        if drilled.finding == Finding::Saw {
+        drill.saw = Some(drilled.finding == Finding::Saw);
+        if drill.saw == Some(true) {
             drill.last_success = Some(Wall::now());
         }
     }
@@ -341,7 +356,10 @@ impl Metrics {
         }
         any.iter().for_each(|(name, up)| witnesses.add(flag(*up), &[("witness", name)]));
         let (mut success, mut detection) = (self.series(&DRILL_SUCCESS), self.series(&DRILL_DETECTION));
+        let (mut saw, mut interval) = (self.series(&DRILL_OK), self.series(&DRILL_INTERVAL));
         for (kind, drill) in lock(&self.drills).iter() {
+            drill.saw.iter().for_each(|all| saw.add(flag(*all), &[("kind", *kind)]));
+            drill.interval.iter().for_each(|every| interval.add(every.as_secs_f64(), &[("kind", *kind)]));
             drill.last_success.iter().for_each(|at| success.add(at.unix_seconds(), &[("kind", *kind)]));
             drill.detection.iter().for_each(|took| detection.add(took.as_secs_f64(), &[("kind", *kind)]));
         }
@@ -352,6 +370,8 @@ impl Metrics {
             witnesses.done(),
             success.done(),
             detection.done(),
+            saw.done(),
+            interval.done(),
             one(&CHECKS, Some(readings.len() as f64)),
             one(&RELOAD_OK, Some(flag(reload.in_force))),
             one(&RELOADED_AT, Some(reload.configured_at.unix_seconds())),

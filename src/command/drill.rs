@@ -41,6 +41,7 @@ pub(super) fn exit_code(drilled: &[Drilled]) -> u8 {
 
 /// Drills the kinds of a monitor that runs, at its start and then on an interval.
 pub(super) async fn keep_drilling(kinds: Vec<Kind>, interval: Duration, metrics: Arc<Metrics>, mut stop: watch::Receiver<bool>) {
+    metrics.drills_every(kinds.iter().map(|kind| kind.token()), interval);
     loop {
         let rounds = async {
             for one in drill_all(&kinds, None).await {

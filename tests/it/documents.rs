@@ -239,6 +239,8 @@ fn every_link_of_the_documents_leads_somewhere() {
         "docs/report.md",
         "docs/variants.md",
         "docs/proxy-lint.md",
+        "docs/runbook.md",
+        "docs/drills.md",
         "deploy/squid/README.md",
     ] {
         for target in text(document).split("](").skip(1).filter_map(|rest| rest.split(')').next()) {

@@ -12,6 +12,7 @@ use mustnot::metrics::Metrics;
 use mustnot::observation::{Outcome, Stage};
 use mustnot::proxy::Stats;
 use mustnot::record::{About, DenialChanged, Record, Seen};
+use mustnot::report::{Drilled, Finding};
 use mustnot::verdict::{Cause, Verdict};
 use mustnot::web::{State, Web};
 use serde_json::Value;
@@ -120,6 +121,31 @@ fn a_run_is_counted_and_shown() {
     assert_eq!(value(&text, r#"mustnot_scheduler_lag_seconds_count{vantage="internet"}"#), Some(1.0));
     assert_eq!(value(&text, r#"mustnot_probes_in_flight{vantage="internet"}"#), Some(1.0));
     assert!(!text.contains("203.0.113.7") && !text.contains("10.0.0.5"), "an address became a label");
+}
+
+/// A drill that is due, one that saw, one that did not: the alerts need all three apart.
+#[test]
+fn a_drill_that_failed_or_never_was_is_seen() {
+    let metrics = metrics(&board([about("a")]));
+    let of_tcp = |name: &str| value(&metrics.text().unwrap(), &format!(r#"mustnot_drill_{name}{{kind="tcp",vantage="internet"}}"#));
+    assert_eq!(of_tcp("interval_seconds"), None);
+    metrics.drills_every(["tcp"], Duration::from_secs(3600));
+    let due = ["interval_seconds", "last_successful", "last_success_timestamp_seconds", "detection_seconds"].map(of_tcp);
+    assert_eq!(due, [Some(3600.0), None, None, None]);
+
+    let drilled = |finding, detection| Drilled { kind: "tcp", finding, why: Vec::new(), detection };
+    metrics.drilled(&drilled(Finding::Saw, Some(Duration::from_secs(2))));
+    assert_eq!((of_tcp("last_successful"), of_tcp("detection_seconds")), (Some(1.0), Some(2.0)));
+    let saw_at = of_tcp("last_success_timestamp_seconds");
+    assert!(saw_at.is_some());
+    for finding in [Finding::Blind, Finding::NotDrilled] {
+        metrics.drilled(&drilled(Finding::Saw, None));
+        let saw_at = of_tcp("last_success_timestamp_seconds");
+        metrics.drilled(&drilled(finding, None));
+        assert_eq!((of_tcp("last_successful"), of_tcp("detection_seconds")), (Some(0.0), None));
+        assert_eq!(of_tcp("last_success_timestamp_seconds"), saw_at, "a failure is no success");
+        assert_eq!(of_tcp("interval_seconds"), Some(3600.0));
+    }
 }
 
 #[test]

@@ -42,6 +42,8 @@ mod reload;
 #[cfg(test)]
 mod report;
 #[cfg(test)]
+mod rules;
+#[cfg(test)]
 mod schema;
 #[cfg(test)]
 mod squid;

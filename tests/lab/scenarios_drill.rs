@@ -53,4 +53,6 @@ fn a_monitor_drills_on_an_interval() {
     assert!(success.is_some());
     let detection = metric("mustnot_drill_detection_seconds").unwrap();
     assert!(detection > 0.0 && detection < 30.0, "{detection}");
+    assert_eq!(metric("mustnot_drill_last_successful"), Some(1.0));
+    assert_eq!(metric("mustnot_drill_interval_seconds"), Some(60.0));
 }
