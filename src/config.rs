@@ -1,5 +1,6 @@
 //! The configuration: what is written in `probes.toml`, and what is wrong with it. What it means is the plan's to say.
 
+mod alert;
 mod dns;
 pub mod duration;
 mod environment;
@@ -17,11 +18,13 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
+pub use alert::Alert;
 pub use dns::Dns;
 pub use keys::every_key;
 pub use problem::{At, Place, Problem, Problems, printable};
 pub use reader::{Context, Noted, did_you_mean, listed};
 pub use targets::{MAX_TARGETS, matching};
+pub use value::parse_sink;
 pub use written::{AdminPage, Beacon, Check, Common, Expect, File, Http, MAX_LABELS, OpenProxy, Own, Peer, Ports, PromQl, Tls, Tried, Via};
 
 /// Reads the text as far as it can be read. What is wrong in it is noted in the context, where the plan notes more.

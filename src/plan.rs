@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::alert::sink::Sink;
 use crate::expectation::Expectation;
 use crate::net::resolve::Resolver;
 use crate::net::sweep;
@@ -62,6 +63,8 @@ pub struct Plan {
     pub drill: Option<Duration>,
     /// The practice page, if any.
     pub admin_page: Option<AdminPage>,
+    /// Where alerts go.
+    pub alerts: Vec<Sink>,
     /// How near a witness run must be.
     pub witness_window: Duration,
     /// How long an address that was violated stays probed after DNS last gave it.

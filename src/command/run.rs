@@ -20,6 +20,7 @@ use crate::drill::kinds;
 use crate::engine::{Course, Engine};
 use crate::history::Board;
 use crate::metrics::Metrics;
+use crate::notify::{Alerts, Ready};
 use crate::plan::{Keys, Loaded, Plan, Source};
 use crate::state::State;
 use crate::web::{self, Web};
@@ -80,11 +81,13 @@ async fn serve(mut plan: Plan, listen: Option<SocketAddr>, file: &Path, source: 
         web_task = Some((close, tokio::spawn(web.run(state, closed))));
     }
     services.lines.iter().for_each(|line| say(&format!("  {line}")));
+    plan.alerts.iter().for_each(|sink| say(&format!("  alerts      {} ({})", sink.name, sink.place())));
     services.heed(&signals);
 
     if let Some(interval) = plan.drill {
         tokio::spawn(keep_drilling(kinds(&plan), interval, Arc::clone(&metrics), stop.clone()));
     }
+    let alerts = Alerts::start(&plan.vantage, &plan.alerts, Arc::clone(&board), Arc::clone(&metrics), plan.state_dir.as_deref())?;
     let console = Arc::new(Console::new(Arc::clone(&metrics), Show::Changes));
     let engine = Engine::new(Arc::clone(&plan), board, console, state);
     let mut asked = stop.clone();
@@ -94,13 +97,19 @@ async fn serve(mut plan: Plan, listen: Option<SocketAddr>, file: &Path, source: 
     });
     let watcher = Watcher::new(file, source, &plan, signals.hangups.clone());
     tokio::select! {
-        () = keep_up(engine, &plan, watcher, &services, &metrics, stop) => {}
+        () = keep_up(engine, &plan, watcher, (&services, &alerts), &metrics, stop) => {}
         () = signals.hear(Word::AtOnce) => say("told to stop a second time: what is under way is given up"),
     }
 
     // One grace for all: first the probes, which may need the neighbours, then the neighbours' own tunnels.
     let deadline = asked.await.unwrap_or_else(|_| Instant::now()) + plan.shutdown_grace;
-    services.stop_when_told(deadline.saturating_duration_since(Instant::now()), &signals).await;
+    let told = async {
+        tokio::select! {
+            () = alerts.stop(deadline) => {}
+            () = told_again(&signals) => {}
+        }
+    };
+    join(told, services.stop_when_told(deadline.saturating_duration_since(Instant::now()), &signals)).await;
     if let Some((close, task)) = web_task {
         let _ = close.send(true);
         let _ = tokio::time::timeout(LAST_ANSWERS, task).await;
@@ -109,12 +118,18 @@ async fn serve(mut plan: Plan, listen: Option<SocketAddr>, file: &Path, source: 
     Ok(())
 }
 
+/// Waits until it is told a second time, and then a moment: what is on its way may arrive.
+async fn told_again(signals: &Signals) {
+    signals.hear(Word::AtOnce).await;
+    tokio::time::sleep(LAST_ANSWERS).await;
+}
+
 /// Lets one engine follow another as the configuration and its files of targets change, until told to stop.
 async fn keep_up(
     mut engine: Arc<Engine>,
     begun: &Plan,
     mut watcher: Watcher,
-    services: &Services,
+    (services, alerts): (&Services, &Alerts),
     metrics: &Metrics,
     mut stop: watch::Receiver<bool>,
 ) {
@@ -122,7 +137,9 @@ async fn keep_up(
         if plan.vantage != begun.vantage {
             return Err(format!("vantage is \"{}\" on every record and metric of this process; restart it to change that", begun.vantage));
         }
+        let sinks = Ready::all(&plan.alerts)?;
         services.reload(plan)?;
+        alerts.reload(sinks);
         let kept = need_a_restart(begun, plan);
         if !kept.is_empty() {
             tracing::warn!("{} stay as they were until a restart", kept.join(", "));

@@ -121,6 +121,11 @@ impl<'a> Context<'a> {
         self.notes.borrow().problems.iter().any(|(p, _)| p.path == path)
     }
 
+    /// Whether what came from the environment stands in this text.
+    pub fn came_from_environment(&self, text: &str) -> bool {
+        self.notes.borrow().masks.iter().any(|secret| !secret.expose().is_empty() && text.contains(secret.expose()))
+    }
+
     /// How many problems were noted so far.
     pub fn problems(&self) -> usize {
         self.notes.borrow().problems.len()

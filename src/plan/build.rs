@@ -1,5 +1,6 @@
 //! From the file as written to the plan: defaults, legality, witnesses found by name.
 
+mod alerts;
 mod check;
 mod expect;
 mod key;
@@ -40,6 +41,7 @@ pub fn plan(file: File, context: &Context<'_>, keys: &Keys) -> Option<(Plan, Opt
     unique_names(&file.checks, context);
     let drafts: Vec<Draft> = file.checks.iter().map(|written| builder.draft(written)).collect();
     let witnesses = witnesses::resolve(&drafts, &file.defaults, context);
+    let alerts = alerts::sinks(&file, context);
     if context.problems() > 0 {
         return None;
     }
@@ -77,6 +79,7 @@ pub fn plan(file: File, context: &Context<'_>, keys: &Keys) -> Option<(Plan, Opt
         proxy: file.proxy,
         drill: file.drill.map(|interval| interval.value),
         admin_page: own_page,
+        alerts,
         witness_window: value_or(file.witness_window, WITNESS_WINDOW),
         linger: value_or(file.linger, LINGER),
         decoy: decoy(&file.decoy),

@@ -1,5 +1,7 @@
 //! The tests that need no privilege, in one binary.
 #[cfg(test)]
+mod alerts;
+#[cfg(test)]
 mod beacon;
 #[cfg(test)]
 mod complaints;
@@ -45,6 +47,8 @@ mod report;
 mod rules;
 #[cfg(test)]
 mod schema;
+#[cfg(test)]
+mod sinks;
 #[cfg(test)]
 mod squid;
 #[cfg(test)]
