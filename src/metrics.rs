@@ -291,7 +291,7 @@ impl Metrics {
         let reload = *self.reload.read().unwrap_or_else(PoisonError::into_inner);
         let neighbours = self.registry.gather();
         let of = |name: &str| neighbours.iter().find(|family| family.name() == name);
-        let gauge = |name: &str| of(name)?.get_metric().first().map(|metric| metric.get_gauge().value());
+        let gauge = |name: &str| of(name)?.get_metric().first().map(|metric| metric.get_gauge().get_value());
         let full = |metric: &&proto::Metric| metric.get_label().iter().any(|label| label.name() == "reason" && label.value() == "limit");
         let refused = of("mustnot_proxy_requests_total").map_or(&[][..], MetricFamily::get_metric);
         Program {
@@ -304,7 +304,7 @@ impl Metrics {
             fd_limit,
             budget_ratio: gauge("mustnot_proxy_budget_ratio"),
             draining: gauge("mustnot_proxy_draining").is_some_and(|value| value == 1.0),
-            turned_away: refused.iter().filter(full).map(|metric| metric.get_counter().value()).sum(),
+            turned_away: refused.iter().filter(full).map(|metric| metric.get_counter().get_value()).sum(),
         }
     }
 

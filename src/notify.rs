@@ -378,7 +378,7 @@ impl Desk {
         }
         // What is kept can wait for the next start; what is not is tried to the end.
         let keeps = self.file.is_some();
-        let done = |way: &Arc<Way>| lock(&way.outbox).is_empty() || keeps && way.failed.load(Ordering::Relaxed);
+        let done = |way: &Arc<Way>| lock(&way.outbox).only_refused() || keeps && way.failed.load(Ordering::Relaxed);
         while !ways.iter().all(done) && Instant::now() < deadline {
             tokio::time::sleep(BREATH).await;
         }

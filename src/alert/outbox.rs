@@ -44,6 +44,7 @@ struct Slot {
 #[derive(Debug, Clone)]
 struct Waiting {
     note: Note,
+    rank: Rank,
     number: u64,
     since: Moment,
     tries: u32,
@@ -86,7 +87,15 @@ impl Outbox {
             outbox.count += 1;
             let (key, ends) = (alert.key.clone(), alert.ends_at.is_some());
             let note = Note { alert, repeated };
-            let waiting = Waiting { note, number: outbox.count, since: now, tries: tried.into(), not_before: None, on_its_way: false };
+            let waiting = Waiting {
+                rank: rank(&note),
+                note,
+                number: outbox.count,
+                since: now,
+                tries: tried.into(),
+                not_before: None,
+                on_its_way: false,
+            };
             let slot = outbox.slots.entry(key).or_default();
             *(if ends { &mut slot.resolved } else { &mut slot.firing }) = Some(waiting);
         }
@@ -115,6 +124,12 @@ impl Outbox {
         self.slots.values().filter_map(|slot| slot.firing.as_ref()).filter(critical).map(|waiting| waiting.since).min()
     }
 
+    /// Whether all that waits was refused: trying again soon mends nothing.
+    pub fn only_refused(&self) -> bool {
+        let mut waiting = self.slots.values().map(|slot| slot.firing.as_ref().or(slot.resolved.as_ref()));
+        waiting.all(|waiting| waiting.is_some_and(|waiting| waiting.not_before.is_some()))
+    }
+
     /// The end is near: whatever waits is tried now.
     pub fn hurry(&mut self) {
         self.not_before = None;
@@ -127,7 +142,7 @@ impl Outbox {
         self.count += 1;
         let urgent = note.alert.is_breach() && !note.repeated;
         let key = note.alert.key.clone();
-        let mut new = Waiting { note, number: self.count, since: now, tries: 0, not_before: None, on_its_way: false };
+        let mut new = Waiting { rank: rank(&note), note, number: self.count, since: now, tries: 0, not_before: None, on_its_way: false };
         let slot = self.slots.entry(key.clone()).or_default();
         if new.note.alert.ends_at.is_none() {
             // It is so again: that it was over need not be told any more.
@@ -135,6 +150,7 @@ impl Outbox {
             if let Some(old) = &slot.firing {
                 // One message of it is enough, in the newest words. What was refused is no less so.
                 new.note.repeated &= old.note.repeated;
+                new.rank = rank(&new.note);
                 (new.since, new.tries, new.not_before) = (old.since, old.tries, if urgent { None } else { old.not_before });
             }
             slot.firing = Some(new);
@@ -162,11 +178,11 @@ impl Outbox {
         let mut given_up = 0;
         // The count comes before the search, so that an outbox with room pays nothing.
         while self.slots.len() > MAX_WAITING / 2 && self.len() > MAX_WAITING {
-            let all = self.slots.iter().flat_map(|(key, slot)| [(key, &slot.firing), (key, &slot.resolved)]);
+            let all = self.slots.iter().flat_map(|(key, slot)| [(key, &slot.firing, false), (key, &slot.resolved, true)]);
             let least = all
-                .filter_map(|(key, waiting)| Some((rank(&waiting.as_ref()?.note), key, waiting.as_ref()?)))
-                .max_by_key(|(rank, _, w)| (*rank, w.number));
-            let Some((rank, key, ends)) = least.map(|(rank, key, w)| (rank, key.clone(), w.note.alert.ends_at.is_some())) else { break };
+                .filter_map(|(key, waiting, ends)| waiting.as_ref().map(|w| ((w.rank, w.number), key, ends)))
+                .max_by_key(|(rank, ..)| *rank);
+            let Some((rank, key, ends)) = least.map(|((rank, _), key, ends)| (rank, key.clone(), ends)) else { break };
             if matches!(rank, Rank::Breach(_)) {
                 break;
             }
@@ -201,7 +217,7 @@ impl Outbox {
             }
             let wait = waiting.not_before.map_or(Duration::ZERO, |later| later.since(now));
             if wait.is_zero() {
-                due.push((rank(&waiting.note), waiting.number, key, ends));
+                due.push((waiting.rank, waiting.number, key, ends));
             } else {
                 soonest = Some(soonest.map_or(wait, |soonest| soonest.min(wait)));
             }
@@ -238,6 +254,7 @@ impl Outbox {
             // What came in meanwhile, in newer words, goes too; it is no longer the first that is told.
             if let Some(firing) = slot.firing.as_mut().filter(|_| message.alert.ends_at.is_none()) {
                 (firing.note.repeated, firing.tries, firing.on_its_way) = (true, 0, false);
+                firing.rank = rank(&firing.note);
             }
             self.drop_if_empty(key);
         }

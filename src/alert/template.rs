@@ -53,7 +53,7 @@ impl Template {
             format!("{line}{what}{remedy}")
         };
         let template = environment.template_from_str(&self.text).map_err(explain)?;
-        let body = template.render(minijinja::Value::from_serialize(fields(alert))).map_err(explain)?;
+        let body = template.render(minijinja::value::Serde(fields(alert))).map_err(explain)?;
         if self.json
             && let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(&body)
         {

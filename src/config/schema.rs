@@ -8,6 +8,7 @@ mod types;
 use serde_json::{Map, Value, json};
 
 use super::keys;
+use crate::alert::sink::SinkKind;
 use crate::observation::{Class, Outcome};
 use crate::probe::Kind;
 use types::{Row, from_environment, with};
