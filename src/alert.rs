@@ -47,6 +47,8 @@ pub enum Name {
     DrillOverdue,
     /// The configuration that was last read is wrong.
     ReloadFailed,
+    /// A sink of alerts takes none.
+    AlertsFailing,
     /// File descriptors run out.
     DescriptorsLow,
     /// The proxy has sent more than its budget.
@@ -61,7 +63,7 @@ pub enum Name {
 
 impl Name {
     /// Every alert, in the order of the rules; the test is none of them.
-    pub const ALL: [Name; 13] = [
+    pub const ALL: [Name; 14] = [
         Name::Violated,
         Name::Unproven,
         Name::Stale,
@@ -71,6 +73,7 @@ impl Name {
         Name::DrillFailed,
         Name::DrillOverdue,
         Name::ReloadFailed,
+        Name::AlertsFailing,
         Name::DescriptorsLow,
         Name::EgressBudgetSpent,
         Name::ProxyDraining,
@@ -89,6 +92,7 @@ impl Name {
             Name::DrillFailed => "MustnotDrillFailed",
             Name::DrillOverdue => "MustnotDrillOverdue",
             Name::ReloadFailed => "MustnotReloadFailed",
+            Name::AlertsFailing => "MustnotAlertsFailing",
             Name::DescriptorsLow => "MustnotDescriptorsLow",
             Name::EgressBudgetSpent => "MustnotEgressBudgetSpent",
             Name::ProxyDraining => "MustnotProxyDraining",
@@ -103,6 +107,7 @@ impl Name {
             Name::Violated | Name::DrillFailed | Name::EgressBudgetSpent | Name::Test => 0,
             Name::Stale | Name::ReloadFailed | Name::DescriptorsLow => 2,
             Name::CheckGone | Name::WitnessDown | Name::DrillOverdue | Name::ProxyDraining | Name::ProxyFull => 5,
+            Name::AlertsFailing => 10,
             Name::Unproven | Name::CertificateExpiresSoon => 15,
         };
         Duration::from_secs(minutes * 60)

@@ -140,6 +140,8 @@ struct Reload {
 struct Told {
     sent: u64,
     failed: u64,
+    /// Since when it has taken nothing, and what it was told has failed.
+    failing: Option<Moment>,
 }
 
 /// What is true of the whole program at one look: what `/metrics` shows, and what alerts are made from.
@@ -165,6 +167,8 @@ pub struct Program {
     pub draining: bool,
     /// Clients that the proxy has turned away because it was full.
     pub turned_away: f64,
+    /// Every sink of alerts, and since when it has taken nothing of what it was told; none where it does.
+    pub sinks: BTreeMap<String, Option<Moment>>,
 }
 
 /// A check's name and target.
@@ -272,12 +276,17 @@ impl Metrics {
     /// A sink has taken so many messages.
     pub fn alerts_sent(&self, sink: &str, messages: usize) {
         let messages = u64::try_from(messages).unwrap_or(u64::MAX);
-        lock(&self.sinks).entry(sink.to_owned()).or_default().sent += messages;
+        let mut sinks = lock(&self.sinks);
+        let told = sinks.entry(sink.to_owned()).or_default();
+        (told.sent, told.failing) = (told.sent + messages, None);
     }
 
     /// A request to a sink failed.
     pub fn alerts_failed(&self, sink: &str) {
-        lock(&self.sinks).entry(sink.to_owned()).or_default().failed += 1;
+        let mut sinks = lock(&self.sinks);
+        let told = sinks.entry(sink.to_owned()).or_default();
+        told.failed += 1;
+        told.failing.get_or_insert_with(Moment::now);
     }
 
     /// What is true of the whole program now.
@@ -305,6 +314,7 @@ impl Metrics {
             budget_ratio: gauge("mustnot_proxy_budget_ratio"),
             draining: gauge("mustnot_proxy_draining").is_some_and(|value| value == 1.0),
             turned_away: refused.iter().filter(full).map(|metric| metric.get_counter().get_value()).sum(),
+            sinks: lock(&self.sinks).iter().map(|(name, told)| (name.clone(), told.failing)).collect(),
         }
     }
 

@@ -108,6 +108,8 @@ pub enum What<'a> {
     DrillOverdue(&'a str, Duration),
     /// [`Name::ReloadFailed`]
     ReloadFailed,
+    /// [`Name::AlertsFailing`]: the sink
+    AlertsFailing(&'a str),
     /// [`Name::DescriptorsLow`]: which share is in use
     DescriptorsLow(f64),
     /// [`Name::EgressBudgetSpent`]: in shares of the budget
@@ -131,6 +133,7 @@ impl What<'_> {
             What::DrillFailed(_) => Name::DrillFailed,
             What::DrillOverdue(..) => Name::DrillOverdue,
             What::ReloadFailed => Name::ReloadFailed,
+            What::AlertsFailing(_) => Name::AlertsFailing,
             What::DescriptorsLow(_) => Name::DescriptorsLow,
             What::EgressBudgetSpent(_) => Name::EgressBudgetSpent,
             What::ProxyDraining => Name::ProxyDraining,
@@ -264,6 +267,9 @@ impl<'a> Scene<'a> {
         if program.reload_failed {
             add(What::ReloadFailed, &[], None);
         }
+        for (sink, _) in program.sinks.iter().filter(|(_, failing)| failing.is_some()) {
+            add(What::AlertsFailing(sink), &[("sink", sink)], None);
+        }
         let share = program.fd_used.zip(program.fd_limit).map(|(used, limit)| used / limit);
         if let Some(share) = share.filter(|share| *share > DESCRIPTORS) {
             add(What::DescriptorsLow(share), &[], None);
@@ -310,6 +316,10 @@ impl<'a> Scene<'a> {
         let (witness, kind) = (key.label("witness"), key.label("kind"));
         if !witness.is_empty() && !self.readings.iter().any(|reading| reading.about.name == witness) {
             return removed(&format!("the witness {witness}"));
+        }
+        let sink = key.label("sink");
+        if !sink.is_empty() && !self.program.sinks.contains_key(sink) {
+            return removed(&format!("the sink {sink}"));
         }
         if !kind.is_empty() && !self.program.drills.contains_key(kind) {
             return removed(&format!("the drill of {kind}"));

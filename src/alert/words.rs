@@ -61,6 +61,7 @@ fn summary(what: &What<'_>, vantage: &str, lasts: Duration) -> String {
         What::DrillFailed(kind) => format!("The drill of {kind} failed at {vantage}: the detector may be blind."),
         What::DrillOverdue(kind, passed) => format!("No drill of {kind} has succeeded at {vantage} for {}.", long(*passed)),
         What::ReloadFailed => format!("The configuration at {vantage} is broken; the one from before is still in force."),
+        What::AlertsFailing(sink) => format!("The alerts of {vantage} do not reach {sink}."),
         What::DescriptorsLow(share) => format!("{vantage} has {} of its file descriptors in use.", percent(*share)),
         What::EgressBudgetSpent(ratio) => format!("The proxy at {vantage} has sent {} of its egress budget.", percent(*ratio)),
         What::ProxyDraining => format!("The proxy at {vantage} has been stopping for {} and is still there.", long(lasts)),
@@ -113,6 +114,10 @@ fn description(what: &What<'_>, vantage: &str, exception: Option<&str>) -> Strin
             "The monitor at {vantage} was told to read its file again, or a file of targets changed, and found errors. It works by what it had before, \
              so newer checks and rules are not in force, and it would not start anew. The log names file, line and what to write, and so does \
              `mustnot config check`."
+        ),
+        What::AlertsFailing(sink) => format!(
+            "Nothing that the monitor at {vantage} told {sink} has been taken since it began to fail. What waits is tried again for as long as it takes, and told \
+             then; until then nobody hears by that way of a breach. The log says why; `mustnot drill --alert` tries every sink."
         ),
         What::DescriptorsLow(_) => {
             "Without descriptors probes end as local-error, which is unproven, and the proxy refuses clients with the reason \

@@ -68,13 +68,11 @@ fn hint(built: &[(&Alert, Sink)], file: &File, context: &Context<'_>) {
                 context.hint(&url.place, format!("{shown} is told over plain HTTP: whoever is between reads what is open, and can say that nothing is; write https:// where it speaks TLS"));
             }
         }
-        if let (SinkKind::Slack, Some(url)) = (sink.to.kind(), alert.urls.as_ref().and_then(|urls| urls.value.first())) {
-            if !context.came_from_environment(url.value.expose()) && !is_near(&url.value.to_string()) {
-                context.hint(
-                    &url.place,
-                    "who knows this URL can write there, and here it stands for all to read; write url_file, or url = \"${SLACK_WEBHOOK}\"",
-                );
-            }
+        let url = alert.urls.as_ref().and_then(|urls| urls.value.first()).filter(|_| sink.to.kind() == SinkKind::Slack);
+        if let Some(url) = url.filter(|url| !context.came_from_environment(url.value.expose()) && !is_near(&url.value.to_string())) {
+            let message =
+                "who knows this URL can write there, and here it stands for all to read; write url_file, or url = \"${SLACK_WEBHOOK}\"";
+            context.hint(&url.place, message);
         }
     }
     let told: Vec<&(&Alert, Sink)> = built.iter().filter(|(_, sink)| sink.to.kind() != SinkKind::Heartbeat).collect();
