@@ -82,7 +82,9 @@ impl Sender {
             headers.insert(name, value);
         }
         secrets.extend(own.into_iter().map(|(_, value)| value));
-        secrets.push(Secret::new(address.expose()));
+        // Who answers often repeats where it was asked.
+        let hidden = reqwest::Url::parse(address.expose()).map_or(String::new(), |url| url.path().to_string());
+        secrets.extend([address.expose(), hidden.as_str()].into_iter().filter(|text| text.len() > 1).map(Secret::new));
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.expose().len()));
         let method = if matches!(sink.to, To::Heartbeat { .. }) { Method::GET } else { Method::POST };
         Ok(Sender { client, method, address: address.clone(), path, content_type: content_type.to_string(), headers, secrets })

@@ -47,11 +47,13 @@ impl Request {
 #[derive(Debug, Clone)]
 enum Does {
     Answer(u16, &'static str),
+    /// Refuses, and says what it was asked.
+    Repeat,
     Cut,
     Hang,
 }
 
-use Does::{Answer, Cut, Hang};
+use Does::{Answer, Cut, Hang, Repeat};
 
 type Script = Arc<dyn Fn(usize, &Request) -> Does + Send + Sync>;
 
@@ -143,14 +145,16 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, heard: &Mutex<Vec<Re
         let does = {
             let mut heard = heard.lock().unwrap();
             let does = script(heard.len(), &request);
-            heard.push(request);
+            heard.push(request.clone());
             does
         };
         match does {
             Cut => return,
             Hang => sleep(Duration::from_secs(3600)).await,
-            Answer(status, headers) => {
-                let text = "what was wrong";
+            Answer(..) | Repeat => {
+                let (status, headers) = if let Answer(status, headers) = does { (status, headers) } else { (400, "") };
+                let said = format!("cannot {}\r\n{} {}", request.line, request.header("authorization"), request.body);
+                let text = if matches!(does, Repeat) { &said } else { "what was wrong" };
                 let answer = format!("HTTP/1.1 {status} Status\r\n{headers}Content-Length: {}\r\n\r\n{text}", text.len());
                 if stream.write_all(answer.as_bytes()).await.is_err() {
                     return;
@@ -297,10 +301,11 @@ async fn every_kind_of_sink_hears_that_it_is_so_and_that_it_is_over_in_its_own_w
 async fn a_sink_that_fails_in_every_way_is_told_in_the_end_and_holds_up_no_other() {
     let world = World::new(&["a"]);
     let bad = Peer::new(|n, _| match n {
-        0 => Answer(500, ""),
-        1 => Cut,
-        2 => Hang,
-        3 => Answer(429, "Retry-After: 2\r\n"),
+        // longer than the first pause would be
+        0 => Answer(429, "Retry-After: 3\r\n"),
+        1 => Answer(500, ""),
+        2 => Cut,
+        3 => Hang,
         4 => Answer(503, ""),
         _ => Answer(202, ""),
     })
@@ -316,7 +321,7 @@ async fn a_sink_that_fails_in_every_way_is_told_in_the_end_and_holds_up_no_other
     good.requests(2).await;
     assert!(bad.heard().len() < 6, "the other one is still at it, {:?} later", begun.elapsed());
     let heard = bad.requests(7).await;
-    assert!(heard[4].at.duration_since(heard[3].at) >= Duration::from_secs(2), "who asks to wait is waited for");
+    assert!(heard[1].at.duration_since(heard[0].at) >= Duration::from_secs(3), "who asks to wait is waited for");
     let told: Vec<String> = heard.iter().map(|r| r.json()["status"].as_str().unwrap().to_string()).collect();
     assert_eq!(told, ["firing", "firing", "firing", "firing", "firing", "firing", "resolved"]);
     world.until("all is counted", |w| w.counted("bad") == (2.0, 5.0)).await;
@@ -333,21 +338,33 @@ async fn what_is_refused_is_counted_once_and_takes_nothing_with_it() {
         "[[alert]]\nkind = \"webhook\"\nurl = \"{}\"\n[[alert]]\nkind = \"alertmanager\"\nurl = \"{}\"\nrepeat_interval = \"1s\"\n",
         one.url, many.url
     );
+    // both are there at the first look, so that an Alertmanager is told of both at once
+    world.board.publish(0, violated("bad"));
+    world.board.publish(1, violated("good"));
     let alerts = world.tell(&text);
-    for _ in 0..2 {
-        world.board.publish(0, violated("bad"));
-        world.board.publish(1, violated("good"));
-    }
     let about_good = |heard: &[Request]| heard.iter().any(|r| r.body.contains("\"good\"") && !r.body.contains("\"bad\""));
     one.until("the good one is told", about_good).await;
     many.until("the good one is told", about_good).await;
     // repeated three times, and each time without the one that was refused
-    many.until("it goes on", |heard| heard.len() >= 6).await;
+    let heard = many.until("it goes on", |heard| heard.len() >= 6).await;
+    assert_eq!(heard[0].json().as_array().map(Vec::len), Some(2), "told of both at once: {heard:#?}");
     let refused = |peer: &Peer| peer.heard().iter().filter(|r| r.body.contains("\"bad\"")).count();
     assert_eq!(refused(&one), 1, "not again at once");
     assert!(refused(&many) <= 2, "with the others, and alone: {:#?}", many.heard());
     assert_eq!(world.counted("webhook"), (1.0, 1.0));
     assert!(world.counted("alertmanager").1 <= 2.0);
+    stop(alerts).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_announced_and_is_over_before_anybody_looks_is_told() {
+    let world = World::new(&["a"]);
+    let peer = Peer::good().await;
+    world.board.announce(0, violated("a"));
+    world.board.publish(0, held("a"));
+    let alerts = world.tell(&format!("[[alert]]\nkind = \"webhook\"\nurl = \"{}\"\n{QUICK}", peer.url));
+    let told: Vec<Value> = peer.requests(2).await.iter().map(|r| r.json()["status"].clone()).collect();
+    assert_eq!(told, ["firing", "resolved"]);
     stop(alerts).await;
 }
 
@@ -553,6 +570,15 @@ async fn a_drill_sends_a_test_alert_through_every_sink_and_says_what_came_of_it(
     assert_eq!(done.status.code(), Some(1), "a breach would not be heard: {said}");
     assert!(said.contains(&format!("alerts to slack (slack {0}): FAILED: {0} answered 403 Forbidden: what was wrong", bad.url)), "{said}");
     assert!(said.contains("alerts to webhook (webhook http://127.0.0.1:1): FAILED: cannot connect: "), "{said}");
+    assert!(!said.contains("hunter"), "a secret is shown: {said}");
+
+    let repeats = Peer::new(|_, _| Repeat).await;
+    let slack = format!("[[alert]]\nkind = \"slack\"\nurl = \"{}/services/${{HOOK}}\"\n", repeats.url);
+    fs::write(folder.path().join("token"), "hunter4").unwrap();
+    let hook = format!("[[alert]]\nkind = \"webhook\"\nurl = \"{}/x\"\nbearer_token_file = \"token\"\n", repeats.url);
+    let done = drill(folder.path(), &(pager(&repeats) + &slack + &hook)).await;
+    let said = String::from_utf8_lossy(&done.stdout).into_owned() + &String::from_utf8_lossy(&done.stderr);
+    assert!(said.contains("answered 400 Bad Request: cannot POST *** HTTP/1.1\\r\\n"), "{said}");
     assert!(!said.contains("hunter"), "a secret is shown: {said}");
 
     let done = drill(folder.path(), "").await;
