@@ -46,6 +46,8 @@ pub struct Report {
     pub started_at: Wall,
     /// From start to end.
     pub duration: Duration,
+    /// Wall time by which exceptions are in force or over.
+    pub as_of: Wall,
     /// One record a check and target, in the order of the file.
     pub records: Vec<Record>,
     /// What the drills before it came to; none where none was asked for.
@@ -147,6 +149,29 @@ impl Report {
         let unproven = matches!(record.verdict, Verdict::Unproven(_));
         let holds = |r: &Record| matches!(r.verdict, Verdict::Holds(_));
         unproven && allow_unproven.contains(&record.about.name) && self.records.iter().any(holds)
+    }
+
+    /// How many checks do not hold and are excepted.
+    pub fn excepted(&self) -> usize {
+        let holds = |r: &Record| matches!(r.verdict, Verdict::Holds(_));
+        self.records.iter().filter(|r| !holds(r) && r.about.excepted(self.as_of).is_some()).count()
+    }
+
+    /// What is to be said of the record's exception, in force or over; with what to do, where it holds.
+    pub(crate) fn exception(&self, record: &Record) -> Option<String> {
+        let exception = record.about.exception.as_deref()?;
+        let said = exception.sentence(self.as_of);
+        Some(if matches!(record.verdict, Verdict::Holds(_)) { format!("{said}; but it holds: take the exception out") } else { said })
+    }
+
+    /// `N violated, N unproven, N held`, and how many of them are excepted, where any are.
+    pub(crate) fn counted(&self) -> String {
+        let Summary { holds, violated, unproven } = self.summary();
+        let excepted = match self.excepted() {
+            0 => String::new(),
+            some => format!(" ({some} of them excepted)"),
+        };
+        format!("{violated} violated, {unproven} unproven{excepted}, {holds} held")
     }
 
     /// The names of the checks, as a reader can tell them apart.

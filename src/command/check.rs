@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::console::{Console, Show};
 use super::services::Services;
-use super::{load, usage};
+use super::{expired, load, usage};
 use crate::cli::{self, EXIT_NOTHING, EXIT_REPORT, EXIT_USAGE};
 use crate::clock::{Moment, Wall};
 use crate::drill::{drill, kinds_of};
@@ -62,6 +62,12 @@ pub async fn check(file: &Path, args: &cli::Check) -> u8 {
         }
         Err(Selection::Unknown(what)) => return usage(&what),
     };
+    let chosen: Vec<&Check> = selected.iter().filter_map(|number| plan.checks.get(*number)).map(Arc::as_ref).collect();
+    let over = expired(&plan, file, |exception| chosen.iter().any(|c| exception.covers(&c.name, &c.target)));
+    if !over.is_empty() {
+        over.iter().for_each(|line| eprintln!("{line}"));
+        return usage("nothing was probed: no gate is passed on an exception that is over");
+    }
     let mut allow_unproven = BTreeSet::new();
     for pattern in &args.allow_unproven {
         let matching: Vec<_> = plan.checks.iter().filter(|c| matches(c, pattern)).map(|c| c.name.clone()).collect();
@@ -113,7 +119,8 @@ pub async fn pass(plan: Arc<Plan>, gate: Gate<'_>) -> u8 {
     services.stop(Duration::from_secs(1)).await;
     Console::clear_progress();
 
-    let report = Report { vantage: plan.vantage.clone(), started_at, duration: Moment::now().since(began), records, drills };
+    let (duration, as_of) = (Moment::now().since(began), Wall::now());
+    let report = Report { vantage: plan.vantage.clone(), started_at, duration, as_of, records, drills };
     let colour = gate.output.is_none() && std::io::stdout().is_terminal();
     let text = gate.format.render(&report, &Style { colour, allow_unproven: gate.allow_unproven.clone() });
     let written = match gate.output {

@@ -153,7 +153,7 @@ fn every_variant_is_documented_and_no_other() {
 #[test]
 fn every_field_and_cause_of_the_report_is_documented_and_no_other() {
     let structs = [
-        ("src/report/json.rs", ["struct Document", "struct OneCheck"].as_slice()),
+        ("src/report/json.rs", ["struct Document", "struct OneCheck", "struct Check", "struct Excepted"].as_slice()),
         ("src/report.rs", &["struct Summary"]),
         ("src/report/drilled.rs", &["struct Drilled"]),
         (

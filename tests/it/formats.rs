@@ -25,7 +25,14 @@ fn at(line: usize, mut record: Record) -> Record {
 }
 
 fn report(records: Vec<Record>) -> Report {
-    Report { vantage: "internet".into(), started_at: wall(0), duration: Duration::from_millis(5123), records, drills: Vec::new() }
+    Report {
+        vantage: "internet".into(),
+        started_at: wall(0),
+        duration: Duration::from_millis(5123),
+        as_of: wall(5),
+        records,
+        drills: Vec::new(),
+    }
 }
 
 /// One of each: violated (hostile), held, unproven, excused; one name on two targets; and one that is in no file.

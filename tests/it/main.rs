@@ -16,6 +16,8 @@ mod door;
 #[cfg(test)]
 mod engine;
 #[cfg(test)]
+mod exceptions;
+#[cfg(test)]
 mod exporter;
 #[cfg(test)]
 mod fixture;
