@@ -21,6 +21,7 @@ mod github;
 mod gitlab;
 mod json;
 mod junit;
+mod markdown;
 mod sarif;
 mod tap;
 mod text;
@@ -30,6 +31,7 @@ pub use github::github;
 pub use gitlab::gitlab;
 pub use json::{json, json_of_one};
 pub use junit::junit;
+pub use markdown::markdown;
 pub use sarif::sarif;
 pub use tap::tap;
 pub use text::text;
@@ -110,6 +112,8 @@ pub enum Format {
     Gitlab,
     /// For harnesses of the Test Anything Protocol.
     Tap,
+    /// For the summary of a job, or a note on a merge request.
+    Markdown,
 }
 
 impl Report {
@@ -234,6 +238,7 @@ impl Format {
         (Format::Github, "github"),
         (Format::Gitlab, "gitlab"),
         (Format::Tap, "tap"),
+        (Format::Markdown, "markdown"),
     ];
 
     /// Writes the report in this format.
@@ -246,6 +251,7 @@ impl Format {
             Format::Github => github(report, &style.allow_unproven),
             Format::Gitlab => gitlab(report, &style.allow_unproven),
             Format::Tap => tap(report, &style.allow_unproven),
+            Format::Markdown => markdown(report, &style.allow_unproven),
         }
     }
 }
@@ -416,7 +422,7 @@ mod tests {
             assert_eq!(name.parse(), Ok(*format));
             assert_eq!(format.to_string(), *name);
         }
-        let told = "there is no format \"JSON\"; write one of text, json, junit, sarif, github, gitlab, tap";
+        let told = "there is no format \"JSON\"; write one of text, json, junit, sarif, github, gitlab, tap, markdown";
         assert_eq!("JSON".parse::<Format>(), Err(told.into()));
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,6 +45,8 @@ pub struct Gate<'a> {
     pub format: Format,
     /// Where the report goes; standard output by default.
     pub output: Option<&'a Path>,
+    /// Other forms of it, and where they go.
+    pub also: &'a [(Format, PathBuf)],
 }
 
 /// Runs the gate over the file.
@@ -85,6 +87,7 @@ pub async fn check(file: &Path, args: &cli::Check) -> u8 {
         deadline: args.deadline,
         format: args.format,
         output: args.output.as_deref(),
+        also: &args.also,
     };
     pass(Arc::new(plan), gate).await
 }
@@ -122,7 +125,8 @@ pub async fn pass(plan: Arc<Plan>, gate: Gate<'_>) -> u8 {
     let (duration, as_of) = (Moment::now().since(began), Wall::now());
     let report = Report { vantage: plan.vantage.clone(), started_at, duration, as_of, records, drills };
     let colour = gate.output.is_none() && std::io::stdout().is_terminal();
-    let text = gate.format.render(&report, &Style { colour, allow_unproven: gate.allow_unproven.clone() });
+    let rendered = |format: Format, colour| format.render(&report, &Style { colour, allow_unproven: gate.allow_unproven.clone() });
+    let text = rendered(gate.format, colour);
     let written = match gate.output {
         Some(path) => write_report(path, &text),
         None => {
@@ -132,13 +136,11 @@ pub async fn pass(plan: Arc<Plan>, gate: Gate<'_>) -> u8 {
                 .map_err(|e| format!("cannot write the report to standard output: {e}"))
         }
     };
-    match written {
-        Ok(()) => report.conclusion(&gate.allow_unproven).exit_code(),
-        Err(why) => {
-            eprintln!("mustnot: {why}");
-            EXIT_REPORT
-        }
-    }
+    // Whatever becomes of one of them, the others are written.
+    let also = gate.also.iter().map(|(format, path)| write_report(path, &rendered(*format, false)));
+    let failed: Vec<String> = std::iter::once(written).chain(also).filter_map(Result::err).collect();
+    failed.iter().for_each(|why| eprintln!("mustnot: {why}"));
+    if failed.is_empty() { report.conclusion(&gate.allow_unproven).exit_code() } else { EXIT_REPORT }
 }
 
 /// Every round, each settled; the worst record of each check.

@@ -115,7 +115,7 @@ fn ending(out: &mut String, report: &Report, style: &Style) {
     let _ = writeln!(out, "exit code {}: {conclusion}", conclusion.exit_code());
 }
 
-fn exposure(window: &Exposure) -> String {
+pub(super) fn exposure(window: &Exposure) -> String {
     let at = |wall: Option<crate::clock::Wall>| wall.map_or_else(|| "never".to_owned(), |w| w.to_string());
     format!(
         "first seen open {}, last seen open {}, last seen closed {}",

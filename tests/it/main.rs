@@ -2,6 +2,8 @@
 #[cfg(test)]
 mod beacon;
 #[cfg(test)]
+mod ci;
+#[cfg(test)]
 mod complaints;
 #[cfg(test)]
 mod config;
