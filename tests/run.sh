@@ -39,6 +39,7 @@ missing_packages() {
     # The C library's headers come apart from the compiler where nothing recommended is installed.
     [ -e /usr/include/stdio.h ] || echo libc6-dev
     [ -e /usr/lib/python3/dist-packages/prometheus_client ] || echo python3-prometheus-client
+    /usr/bin/python3 -c 'import ensurepip' 2>/dev/null || echo python3-venv
     [ -e /usr/lib/nginx/modules/ngx_stream_module.so ] || echo libnginx-mod-stream
 }
 
@@ -75,6 +76,20 @@ prepare() {
     allow_daemons "$whose"
 }
 
+# Packages of PyPI that read our dashboards and metrics, in a place of their own; made anew where other versions are asked for.
+prepare_python() {
+    local asked=tests/python/requirements.txt place=target/python
+    if cmp -s "$asked" "$place/requirements.txt"; then
+        say "$place has what $asked asks for"
+        return
+    fi
+    say "installing $asked into $place"
+    rm -rf "$place"
+    /usr/bin/python3 -m venv "$place"
+    "$place/bin/pip" install --quiet --no-input --disable-pip-version-check --only-binary :all: --requirement "$asked" </dev/null
+    cp "$asked" "$place/requirements.txt"
+}
+
 FAILED=()
 LOG=
 
@@ -108,6 +123,7 @@ laboratory() {
 }
 
 prepare
+prepare_python
 [ "${1:-}" = --prepare ] && exit 0
 
 LOG=$(mktemp)
