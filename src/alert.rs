@@ -37,6 +37,8 @@ pub enum Name {
     Stale,
     /// A check was taken out of the configuration.
     CheckGone,
+    /// An exception is over, and still written.
+    ExceptionExpired,
     /// A witness does not get through.
     WitnessDown,
     /// A certificate that was seen ends soon.
@@ -63,11 +65,12 @@ pub enum Name {
 
 impl Name {
     /// Every alert, in the order of the rules; the test is none of them.
-    pub const ALL: [Name; 14] = [
+    pub const ALL: [Name; 15] = [
         Name::Violated,
         Name::Unproven,
         Name::Stale,
         Name::CheckGone,
+        Name::ExceptionExpired,
         Name::WitnessDown,
         Name::CertificateExpiresSoon,
         Name::DrillFailed,
@@ -87,6 +90,7 @@ impl Name {
             Name::Unproven => "MustnotUnproven",
             Name::Stale => "MustnotStale",
             Name::CheckGone => "MustnotCheckGone",
+            Name::ExceptionExpired => "MustnotExceptionExpired",
             Name::WitnessDown => "MustnotWitnessDown",
             Name::CertificateExpiresSoon => "MustnotCertificateExpiresSoon",
             Name::DrillFailed => "MustnotDrillFailed",
@@ -104,7 +108,7 @@ impl Name {
     /// How long it must be so before it is told, where no sink says otherwise: the `for` of the rules. Nothing for a violation, ever.
     pub const fn lasts(self) -> Duration {
         let minutes = match self {
-            Name::Violated | Name::DrillFailed | Name::EgressBudgetSpent | Name::Test => 0,
+            Name::Violated | Name::ExceptionExpired | Name::DrillFailed | Name::EgressBudgetSpent | Name::Test => 0,
             Name::Stale | Name::ReloadFailed | Name::DescriptorsLow => 2,
             Name::CheckGone | Name::WitnessDown | Name::DrillOverdue | Name::ProxyDraining | Name::ProxyFull => 5,
             Name::AlertsFailing => 10,

@@ -73,6 +73,7 @@ pub mod squid;
 
 // What all share.
 pub mod clock;
+pub mod exception;
 pub mod secret;
 mod serve;
 pub mod severity;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Key, Name};
 use crate::clock::{Moment, Wall};
+use crate::exception::Exception;
 use crate::history::Reading;
 use crate::metrics::{Drill, Program};
 use crate::record::{About, Record};
@@ -98,6 +99,8 @@ pub enum What<'a> {
     Stale(&'a Record),
     /// [`Name::CheckGone`]: its name
     CheckGone(&'a str),
+    /// [`Name::ExceptionExpired`]: of which check
+    ExceptionExpired(&'a str, &'a Exception),
     /// [`Name::WitnessDown`]: its name, and what its record says where it has one
     WitnessDown(&'a str, Option<&'a Record>),
     /// [`Name::CertificateExpiresSoon`]: how long until then, in seconds
@@ -128,6 +131,7 @@ impl What<'_> {
             What::Unproven(_) => Name::Unproven,
             What::Stale(_) => Name::Stale,
             What::CheckGone(_) => Name::CheckGone,
+            What::ExceptionExpired(..) => Name::ExceptionExpired,
             What::WitnessDown(..) => Name::WitnessDown,
             What::CertificateExpiresSoon(..) => Name::CertificateExpiresSoon,
             What::DrillFailed(_) => Name::DrillFailed,
@@ -235,9 +239,10 @@ impl<'a> Scene<'a> {
         Key::new(name, severity, &[place.to_vec(), judged, excepted].concat())
     }
 
-    /// By whom the check is excepted, until when and why. The one place that will know of `[[exception]]`.
-    fn exception_of(&self, _: Name, _: &About) -> Option<String> {
-        None
+    /// By whom the check is excepted, until when and why; said of what is judged alone, as in the rules.
+    fn exception_of(&self, name: Name, about: &About) -> Option<String> {
+        let judged = matches!(name, Name::Violated | Name::Unproven);
+        about.excepted(self.wall).filter(|_| judged).map(|exception| exception.sentence(self.wall))
     }
 
     fn of_program(&self) -> Vec<Condition<'a>> {
@@ -249,6 +254,12 @@ impl<'a> Scene<'a> {
         };
         for (name, seen) in self.roll.seen.iter().filter(|(_, seen)| seen.last < self.now) {
             add(What::CheckGone(name), &[("check", name)], Some((name.as_str(), seen.tags.as_slice())));
+        }
+        for about in self.readings.iter().map(|reading| &*reading.about) {
+            if let Some(exception) = about.exception.as_deref().filter(|exception| exception.expired(self.wall)) {
+                let labels = [("check", about.name.as_str()), ("owner", &exception.owner), ("reason", &exception.reason)];
+                add(What::ExceptionExpired(&about.name, exception), &labels, Some((about.name.as_str(), about.tags.as_slice())));
+            }
         }
         for (name, _) in program.witnesses.iter().filter(|(_, up)| !**up) {
             let reading = self.readings.iter().find(|reading| reading.about.name == *name);
@@ -312,6 +323,9 @@ impl<'a> Scene<'a> {
         }
         if key.is(Name::CheckGone) && !self.readings.iter().any(|reading| reading.about.name == check) {
             return Some(format!("{check} has been gone for more than an hour, and is no longer missed"));
+        }
+        if !check.is_empty() && !key.is(Name::CheckGone) && !self.readings.iter().any(|reading| reading.about.name == check) {
+            return removed(&format!("the check {check}"));
         }
         let (witness, kind) = (key.label("witness"), key.label("kind"));
         if !witness.is_empty() && !self.readings.iter().any(|reading| reading.about.name == witness) {

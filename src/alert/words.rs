@@ -56,6 +56,9 @@ fn summary(what: &What<'_>, vantage: &str, lasts: Duration) -> String {
             format!("{}: {} is no longer looked at from {vantage}, though the monitor answers.", r.about.name, r.about.target)
         }
         What::CheckGone(check) => format!("{check} is no longer among the checks at {vantage}."),
+        What::ExceptionExpired(check, exception) => {
+            format!("The exception of {check} at {vantage} is over since {}.", exception.until.end())
+        }
         What::WitnessDown(witness, _) => format!("The witness {witness} does not get through from {vantage}."),
         What::CertificateExpiresSoon(r, left) => format!("A certificate of {} ends in {}.", r.about.target, days(*left)),
         What::DrillFailed(kind) => format!("The drill of {kind} failed at {vantage}: the detector may be blind."),
@@ -89,6 +92,12 @@ fn description(what: &What<'_>, vantage: &str, exception: Option<&str>) -> Strin
         What::CheckGone(check) => format!(
             "The monitor at {vantage} runs, and has no check {check} any more: a reload or a restart took it away. Its other alerts have ended \
              because nobody looks any more, not because anything was closed. Meant: nothing is to be done. Not meant: put it back and reload."
+        ),
+        What::ExceptionExpired(_, exception) => format!(
+            "{} answers for it: {} Nothing is excepted any more, so what does not hold is told as ever, and `mustnot check` refuses the file. Close what it was for and \
+             take it out, or agree with its owner on another date.",
+            exception.owner,
+            sentence(&exception.reason)
         ),
         What::WitnessDown(witness, record) => format!(
             "The check {witness}, which shows that blocks seen from {vantage} are real ones, has not got through. Every check that names it as \

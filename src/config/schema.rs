@@ -61,6 +61,12 @@ fn section_of(section: &str) -> Value {
     let (rows_of, heading) = match section {
         "check" => return json!({ "description": "The claims.", "type": "array", "minItems": 1, "items": { "$ref": "#/$defs/check" } }),
         "alert" => return json!({ "description": "Where alerts go.", "type": "array", "minItems": 1, "items": alert() }),
+        "exception" => {
+            let exception =
+                json!({ "type": "object", "additionalProperties": false, "properties": rows(types::EXCEPTION, "`[[exception]]`") });
+            let exceptions = json!({ "type": "array", "minItems": 1, "items": with(exception, "required", json!(required(section))) });
+            return with(exceptions, "description", json!(said_of(section, "Top level")));
+        }
         "web" => (types::WEB, "`[web]`"),
         "beacon" => (types::BEACON, "`[beacon]`"),
         "proxy" => (types::PROXY, "`[proxy]`"),
@@ -323,9 +329,10 @@ mod tests {
         let own: Vec<&str> = keys::OWN.iter().map(|(key, _)| *key).collect();
         let identity: Vec<&str> = keys::IDENTITY.iter().copied().filter(|key| *key != "expect").collect();
         let alert_own: Vec<&str> = keys::ALERT_OWN.iter().map(|(key, _)| *key).collect();
-        let tables: [(&str, &[&str], &[Row]); 11] = [
+        let tables: [(&str, &[&str], &[Row]); 12] = [
             ("ALERT", keys::ALERT, types::ALERT),
             ("ALERT_OWN", &alert_own, types::ALERT_OWN),
+            ("EXCEPTION", keys::EXCEPTION, types::EXCEPTION),
             ("IDENTITY", &identity, types::IDENTITY),
             ("DRILL", keys::DRILL, types::DRILL),
             ("TOP", keys::TOP, types::TOP),
@@ -369,7 +376,8 @@ mod tests {
         look("", &schema);
         look("check", &schema["$defs"]["check"]);
         look("alert", &schema["properties"]["alert"]["items"]);
-        for section in keys::SECTIONS.iter().filter(|s| !["alert", "check"].contains(s)) {
+        look("exception", &schema["properties"]["exception"]["items"]);
+        for section in keys::SECTIONS.iter().filter(|s| !["alert", "check", "exception"].contains(s)) {
             look(section, &schema["properties"][section]);
         }
         assert!(bare.is_empty(), "docs/configuration.md has no row for {bare:?}");

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use super::alert::Alert;
 use super::dns::Dns;
 use super::problem::{At, Place};
+use crate::exception::Until;
 use crate::net::resolve::Resolver;
 use crate::net::tls::Version;
 use crate::observation::{ClientCertificate, Family};
@@ -55,6 +56,24 @@ pub struct File {
     pub alerts: Vec<Alert>,
     /// Every `[[check]]`
     pub checks: Vec<Check>,
+    /// Every `[[exception]]`
+    pub exceptions: Vec<Exception>,
+}
+
+/// One `[[exception]]`.
+pub struct Exception {
+    /// Where it stands.
+    pub place: Place,
+    /// `check`
+    pub check: Option<At<String>>,
+    /// `target`
+    pub target: Option<At<String>>,
+    /// `reason`
+    pub reason: Option<At<String>>,
+    /// `owner`
+    pub owner: Option<At<String>>,
+    /// `until`
+    pub until: Option<At<Until>>,
 }
 
 /// `[beacon]`
@@ -116,6 +135,8 @@ pub struct Check {
     pub name: Option<At<String>>,
     /// `target`, as text
     pub target: Option<At<String>>,
+    /// Files of targets are read for it, so that its targets are not all known here.
+    pub from_files: bool,
     /// `expect`
     pub expect: Option<At<Expect>>,
     /// `witness` is written, rightly or wrongly

@@ -2,6 +2,7 @@
 
 mod alerts;
 mod check;
+mod exceptions;
 mod expect;
 mod key;
 mod ports;
@@ -42,6 +43,7 @@ pub fn plan(file: File, context: &Context<'_>, keys: &Keys) -> Option<(Plan, Opt
     let drafts: Vec<Draft> = file.checks.iter().map(|written| builder.draft(written)).collect();
     let witnesses = witnesses::resolve(&drafts, &file.defaults, context);
     let alerts = alerts::sinks(&file, context);
+    let exceptions = exceptions::resolve(&file.exceptions, &file.checks, context);
     if context.problems() > 0 {
         return None;
     }
@@ -74,6 +76,7 @@ pub fn plan(file: File, context: &Context<'_>, keys: &Keys) -> Option<(Plan, Opt
     let plan = Plan {
         vantage: file.vantage?.value,
         checks: checks.into_iter().map(Arc::new).collect(),
+        exceptions,
         web: file.web.map(|web| web.value),
         beacon,
         proxy: file.proxy,

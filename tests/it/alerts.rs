@@ -14,6 +14,7 @@ use mustnot::alert::scene::{Roll, Scene};
 use mustnot::alert::sink::{Only, Rules};
 use mustnot::alert::{Alert, Key, Name};
 use mustnot::clock::{Moment, Wall};
+use mustnot::exception::Exception;
 use mustnot::history::Reading;
 use mustnot::metrics::{Drill, Program};
 use mustnot::record::{About, Record};
@@ -251,6 +252,38 @@ fn another_severity_is_another_alert() {
     assert!(resolved.alert.said("resolved").contains("goes on by other labels"), "{resolved:?}");
 }
 
+/// Somebody answers for it: it is told all the same, as another alert, and by whom and until when; when that is over, anew.
+#[test]
+fn what_is_excepted_says_so_and_is_told_anew_when_that_is_over() {
+    let excepted = |record: Record| {
+        let until = wall(60 * MINUTE).to_string().parse().unwrap();
+        let (reason, owner) = ("the old host moves".to_string(), "alice".to_string());
+        let exception = Exception { check: "a".into(), target: None, reason, owner, until, position: (1, 1) };
+        let about = About { exception: Some(Arc::new(exception)), ..(*record.about).clone() };
+        Record { about: Arc::new(about), ..record }
+    };
+    let mut world = World::of(excepted(fixture::violated("a")));
+    world.rules.repeat_interval = secs(10 * 60 * MINUTE);
+    let notes = world.notes(0);
+    let [Note { alert, .. }] = notes.as_slice() else { panic!("{notes:?}") };
+    assert_eq!((alert.key.label("excepted"), alert.key.severity()), ("true", Severity::Critical));
+    assert!(
+        alert.said("exception").starts_with("by alice until 2026-") && alert.said("exception").ends_with(": the old host moves"),
+        "{alert:?}"
+    );
+    assert!(alert.said("description").contains("It is excepted by alice until 2026-"), "{}", alert.said("description"));
+    assert_eq!(world.look(60 * MINUTE - 1), NOTHING);
+    let notes = world.notes(60 * MINUTE);
+    let [opened, over, resolved] = notes.as_slice() else { panic!("{notes:?}") };
+    assert_eq!((opened.alert.key.label("excepted"), opened.alert.key.label("alertname")), ("", "MustnotViolated"));
+    assert_eq!((over.alert.key.label("alertname"), over.alert.key.label("owner")), ("MustnotExceptionExpired", "alice"));
+    assert!(resolved.alert.ends_at.is_some() && resolved.alert.key.label("excepted") == "true");
+    assert!(resolved.alert.said("resolved").contains("goes on by other labels"), "{resolved:?}");
+    world.now_is(fixture::violated("a"));
+    assert_eq!(world.look(61 * MINUTE), NOTHING);
+    assert_eq!(world.look(66 * MINUTE), ["resolved ExceptionExpired"]);
+}
+
 #[test]
 fn what_is_not_wanted_is_not_told_and_what_is_not_wanted_any_more_ends() {
     let mut world = World::of(fixture::violated("a"));
@@ -419,6 +452,16 @@ fn every_alert_is_as_the_rules_of_prometheus_have_it() {
     let mut certificate = fixture::held("c");
     certificate.observations[0].evidence.certificate_expires = Some(wall(0).unix_millis() / 1000 + 3 * 86_400 + 7200);
     let stale = Reading { fresh: false, ..reading(fixture::violated("s")) };
+    let expired = Exception {
+        check: "e".into(),
+        target: None,
+        reason: "the old host moves".into(),
+        owner: "alice".into(),
+        until: "2025-12-31T18:00:00Z".parse().unwrap(),
+        position: (1, 1),
+    };
+    let expired = About { exception: Some(Arc::new(expired)), ..fixture::about("e") };
+    let expired = Record { about: Arc::new(expired), ..fixture::held("e") };
     let drilled = |saw, last| Drill { interval: Some(secs(60)), saw, last_success: last, detection: None };
     let program = Program {
         witnesses: BTreeMap::from([("w".into(), false)]),
@@ -438,7 +481,7 @@ fn every_alert_is_as_the_rules_of_prometheus_have_it() {
     let mut world = World::of(fixture::held("gone"));
     world.rules.unproven_for = Name::Unproven.lasts();
     world.look(0);
-    world.readings = vec![reading(fixture::violated("v")), reading(fixture::unproven("u")), stale, reading(certificate)];
+    world.readings = vec![reading(fixture::violated("v")), reading(fixture::unproven("u")), stale, reading(certificate), reading(expired)];
     world.program = Program { turned_away: 1.0, ..program };
     let mut opened: BTreeMap<String, Alert> = BTreeMap::new();
     for minute in 0..=16 {
@@ -467,6 +510,7 @@ fn every_alert_is_as_the_rules_of_prometheus_have_it() {
         let value = match name {
             Name::CertificateExpiresSoon => "3d 1h 44m",
             Name::DrillOverdue => "2 hours",
+            Name::ExceptionExpired => "2025-12-31T18:00:00.000Z",
             Name::DescriptorsLow => "95%",
             Name::EgressBudgetSpent => "125%",
             _ => "",
