@@ -304,8 +304,13 @@ impl Metrics {
         told.failing.get_or_insert_with(Moment::now);
     }
 
-    /// What is true of the whole program now.
+    /// What is true of the whole program now. It counts the file descriptors, so it is not for every moment.
     pub fn program(&self) -> Program {
+        self.program_beside(&self.registry.gather())
+    }
+
+    /// The same, beside what the neighbours have registered.
+    fn program_beside(&self, neighbours: &[MetricFamily]) -> Program {
         let mut witnesses: BTreeMap<String, bool> = BTreeMap::new();
         // Of a witness with many targets any one will do.
         for ((name, _), up) in lock(&self.witnesses).iter() {
@@ -313,7 +318,6 @@ impl Metrics {
         }
         let fd_limit = getrlimit(Resource::RLIMIT_NOFILE).ok().map(|(soft, _)| soft as f64);
         let reload = *self.reload.read().unwrap_or_else(PoisonError::into_inner);
-        let neighbours = self.registry.gather();
         let of = |name: &str| neighbours.iter().find(|family| family.name() == name);
         let gauge = |name: &str| of(name)?.get_metric().first().map(|metric| metric.get_gauge().get_value());
         let full = |metric: &&proto::Metric| metric.get_label().iter().any(|label| label.name() == "reason" && label.value() == "limit");
@@ -357,7 +361,8 @@ impl Metrics {
         let mut families = self.registry.gather();
         families.extend(self.of_checks(&readings));
         families.extend(self.of_counters(&readings));
-        families.extend(self.of_program(&readings));
+        let program = self.program_beside(&families);
+        families.extend(self.of_program(&readings, &program));
         families.retain(|f| !f.get_metric().is_empty());
         families.sort_by(|a, b| a.name().cmp(b.name()));
         families
@@ -467,7 +472,7 @@ impl Metrics {
     }
 
     /// What is true of the whole program.
-    fn of_program(&self, readings: &[Reading]) -> Vec<MetricFamily> {
+    fn of_program(&self, readings: &[Reading], program: &Program) -> Vec<MetricFamily> {
         let one = |family, value: Option<f64>| {
             let mut series = self.series(family);
             value.iter().for_each(|v| series.add(*v, &[]));
@@ -476,7 +481,6 @@ impl Metrics {
         let mut build = self.series(&BUILD);
         let rustversion = env!("MUSTNOT_RUSTC");
         build.add(1.0, &[("version", env!("CARGO_PKG_VERSION")), ("revision", env!("MUSTNOT_REVISION")), ("rustversion", rustversion)]);
-        let program = self.program();
         let mut witnesses = self.series(&WITNESS_UP);
         program.witnesses.iter().for_each(|(name, up)| witnesses.add(flag(*up), &[("witness", name)]));
         let (mut success, mut detection) = (self.series(&DRILL_SUCCESS), self.series(&DRILL_DETECTION));

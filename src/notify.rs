@@ -22,7 +22,7 @@ use crate::alert::sink::{Sink, To};
 use crate::alert::{Alert, test_alert};
 use crate::clock::{Moment, Wall};
 use crate::history::Board;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Program};
 use crate::state::write_beside;
 
 mod body;
@@ -35,6 +35,8 @@ use sender::{Sender, Told};
 const LOOK: Duration = Duration::from_secs(1);
 /// The least time between two looks: what changes meanwhile is seen by the next. The first is at once.
 const BREATH: Duration = Duration::from_millis(50);
+/// How often is asked what is true of the whole program: nothing of it is told in a hurry, and to count descriptors costs.
+const ASK: Duration = Duration::from_secs(5);
 /// Alerts that an Alertmanager is told at once.
 const BATCH: usize = 64;
 /// How long a task sleeps at a time: its clock does not run while the machine is suspended.
@@ -102,7 +104,8 @@ impl Alerts {
             metrics,
             roll,
             posts: Vec::new(),
-            ways: Ways::default(),
+            program: (now - ASK, Program::default()),
+            pulse: Arc::new(Pulse { ways: Mutex::default(), looked: Mutex::new(now) }),
             file,
             saving: None,
             dirty: false,
@@ -193,7 +196,8 @@ struct Desk {
     metrics: Arc<Metrics>,
     roll: Roll,
     posts: Vec<Post>,
-    ways: Ways,
+    program: (Moment, Program),
+    pulse: Arc<Pulse>,
     file: Option<PathBuf>,
     saving: Option<JoinHandle<()>>,
     dirty: bool,
@@ -207,8 +211,11 @@ struct Post {
     tasks: Vec<JoinHandle<()>>,
 }
 
-/// The ways to all places, for the heart to see whether anybody is heard.
-type Ways = Arc<Mutex<Vec<Arc<Way>>>>;
+/// What the heart feels: whether somebody looks, and is heard.
+struct Pulse {
+    ways: Mutex<Vec<Arc<Way>>>,
+    looked: Mutex<Moment>,
+}
 
 /// The way to one place.
 struct Way {
@@ -250,10 +257,13 @@ impl Desk {
         let (now, wall) = (Moment::now(), Wall::now());
         // First what may be over by now, so that nothing falls between the two.
         let breaches = self.board.breaches();
-        let (readings, program) = (self.board.read(now), self.metrics.program());
-        self.roll.call(&readings, &program, now);
-        let scene =
-            Scene { vantage: &self.vantage, now, wall, readings: &readings, breaches: &breaches, program: &program, roll: &self.roll };
+        let readings = self.board.read(now);
+        if now.since(self.program.0) >= ASK {
+            self.program = (now, self.metrics.program());
+        }
+        let program = &self.program.1;
+        self.roll.call(&readings, program, now);
+        let scene = Scene { vantage: &self.vantage, now, wall, readings: &readings, breaches: &breaches, program, roll: &self.roll };
         let conditions = scene.conditions();
         for post in &mut self.posts {
             let notes = post.ledger.look(&scene, &conditions, &post.sink.rules);
@@ -270,6 +280,7 @@ impl Desk {
             }
             post.ways.iter().for_each(|way| way.wake.notify_one());
         }
+        *lock(&self.pulse.looked) = now;
     }
 
     fn reload(&mut self, ready: Vec<Ready>) {
@@ -304,7 +315,7 @@ impl Desk {
                 );
             }
         }
-        *lock(&self.ways) = self.posts.iter().flat_map(|post| post.ways.iter().map(Arc::clone)).collect();
+        *lock(&self.pulse.ways) = self.posts.iter().flat_map(|post| post.ways.iter().map(Arc::clone)).collect();
     }
 
     fn post(&self, sink: Arc<Sink>, senders: Vec<Sender>, kept: Option<KeptSink>) -> Post {
@@ -330,7 +341,7 @@ impl Desk {
                 interval,
                 Arc::clone(&self.board),
                 Arc::clone(&self.metrics),
-                Arc::clone(&self.ways),
+                Arc::clone(&self.pulse),
             )),
             _ => tokio::spawn(deliver(Arc::clone(way), Arc::clone(&self.metrics))),
         };

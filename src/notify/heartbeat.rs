@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::sender::Told;
-use super::{Said, Way, Ways, lock};
+use super::{Pulse, Said, Way, lock};
 use crate::alert::heart;
 use crate::clock::Moment;
 use crate::history::Board;
@@ -14,10 +14,10 @@ use crate::metrics::Metrics;
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Tells it every `interval`, while that is true.
-pub(super) async fn keep_beating(way: Arc<Way>, interval: Duration, board: Arc<Board>, metrics: Arc<Metrics>, ways: Ways) {
+pub(super) async fn keep_beating(way: Arc<Way>, interval: Duration, board: Arc<Board>, metrics: Arc<Metrics>, pulse: Arc<Pulse>) {
     let (mut said, mut withheld, mut failures) = (Said::default(), false, 0);
     loop {
-        let pause = match fit(&board, &ways) {
+        let pause = match fit(&board, &pulse) {
             Err(why) => {
                 // Again soon: it is told as soon as it is true.
                 if !std::mem::replace(&mut withheld, true) {
@@ -55,9 +55,9 @@ pub(super) async fn keep_beating(way: Arc<Way>, interval: Duration, board: Arc<B
     }
 }
 
-fn fit(board: &Board, ways: &Ways) -> Result<(), String> {
+fn fit(board: &Board, pulse: &Pulse) -> Result<(), String> {
     let now = Moment::now();
-    let ways = lock(ways).clone();
+    let (ways, looked) = (lock(&pulse.ways).clone(), *lock(&pulse.looked));
     let waits = ways.iter().filter_map(|way| Some((way.name.as_str(), lock(&way.outbox).critical_since()?)));
-    heart::beats(&board.read(now), waits, now)
+    heart::beats(&board.read(now), looked, waits, now)
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mustnot::alert::heart::{DEAF_AFTER, beats};
+use mustnot::alert::heart::{DEAF_AFTER, LOOKED_WITHIN, beats};
 use mustnot::alert::ledger::{Ledger, Note};
 use mustnot::alert::outbox::{LONGEST_ASKED, LONGEST_PAUSE, MAX_WAITING, Message, Next, Outbox, REFUSED_PAUSE};
 use mustnot::alert::scene::{Roll, Scene};
@@ -748,10 +748,12 @@ fn the_heart_beats_only_while_all_is_looked_at_and_somebody_hears() {
     let fresh = || reading(fixture::violated("a"));
     let stale = || Reading { fresh: false, ..reading(fixture::held("b")) };
     let now = moment(10_000);
-    assert_eq!(beats(&[fresh()], [], now), Ok(()), "what is found is not what is asked");
-    assert_eq!(beats(&[], [], now), Err("there is no check".into()));
-    assert_eq!(beats(&[fresh(), stale()], [], now), Err("1 of 2 checks are stale, b among them".into()));
-    assert_eq!(beats(&[fresh()], [("pager", now - DEAF_AFTER)], now), Ok(()));
-    let deaf = beats(&[fresh()], [("pager", now - DEAF_AFTER - secs(1))], now);
+    assert_eq!(beats(&[fresh()], now - LOOKED_WITHIN, [], now), Ok(()), "what is found is not what is asked");
+    assert_eq!(beats(&[], now, [], now), Err("there is no check".into()));
+    assert_eq!(beats(&[fresh(), stale()], now, [], now), Err("1 of 2 checks are stale, b among them".into()));
+    assert_eq!(beats(&[fresh()], now, [("pager", now - DEAF_AFTER)], now), Ok(()));
+    let unseen = beats(&[fresh()], now - LOOKED_WITHIN - secs(1), [], now);
+    assert_eq!(unseen, Err("nobody has looked for what is to be told for 61 s".into()));
+    let deaf = beats(&[fresh()], now, [("pager", now - DEAF_AFTER - secs(1))], now);
     assert_eq!(deaf, Err("pager has not taken a critical alert for 901 s".into()));
 }
