@@ -465,7 +465,9 @@ impl Way {
         let now = Moment::now();
         match told {
             Told::Taken(_) => {
-                lock(&self.outbox).taken(messages);
+                let sink = Arc::clone(&lock(&self.by).0);
+                let groups = matches!(sink.to, To::Alertmanager { .. });
+                lock(&self.outbox).taken(messages, if groups { sink.rules.keep_firing_for } else { Duration::ZERO }, now);
                 metrics.alerts_sent(&self.name, messages.len());
                 said.taken(&self.name);
                 self.failed.store(false, Ordering::Relaxed);

@@ -240,21 +240,27 @@ impl Outbox {
         Next::Send(messages)
     }
 
-    /// The place has taken these.
-    pub fn taken(&mut self, messages: &[Message]) {
+    /// The place has taken these. Where it was told only now that something was so, it is told that it is over no sooner than `apart`:
+    /// an Alertmanager that hears both at once tells nobody of either.
+    pub fn taken(&mut self, messages: &[Message], apart: Duration, now: Moment) {
         (self.failures, self.not_before, self.asked_to_wait) = (0, None, false);
         for message in messages {
             let key = &message.alert.key;
             let Some(slot) = self.slots.get_mut(key) else { continue };
+            let mut news = false;
             for place in [&mut slot.firing, &mut slot.resolved] {
-                if place.as_ref().is_some_and(|waiting| waiting.number == message.number) {
-                    *place = None;
+                if let Some(waiting) = place.take_if(|waiting| waiting.number == message.number) {
+                    news = !waiting.note.repeated && waiting.note.alert.ends_at.is_none();
+                    break;
                 }
             }
             // What came in meanwhile, in newer words, goes too; it is no longer the first that is told.
             if let Some(firing) = slot.firing.as_mut().filter(|_| message.alert.ends_at.is_none()) {
                 (firing.note.repeated, firing.tries, firing.on_its_way) = (true, 0, false);
                 firing.rank = rank(&firing.note);
+            }
+            if let Some(resolved) = slot.resolved.as_mut().filter(|_| news && !apart.is_zero()) {
+                resolved.not_before = Some(now + apart);
             }
             self.drop_if_empty(key);
         }

@@ -27,7 +27,7 @@ pub fn body(sink: &Sink, alert: &Alert, now: Wall) -> String {
         To::Alertmanager { .. } => batch(sink, &[&alert], now),
         To::PagerDuty { routing_key, .. } => pagerduty(&alert, routing_key.expose()).to_string(),
         To::Slack { .. } => slack(&alert).to_string(),
-        To::Datadog { .. } => datadog(&alert).to_string(),
+        To::Datadog { .. } => datadog(&alert, now).to_string(),
         To::Webhook { body, .. } => match body.as_ref().map(|template| template.render(&alert)) {
             Some(Ok(body)) => body,
             // It was tried at the start; better another form than silence.
@@ -117,8 +117,8 @@ fn slack(alert: &Alert) -> Value {
     json!({ "text": head, "attachments": [{ "color": colour, "fallback": head, "text": text, "footer": footer, "ts": since }] })
 }
 
-/// An event of Datadog (Events API v1). Its tags leave out what Datadog keeps for itself.
-fn datadog(alert: &Alert) -> Value {
+/// An event of Datadog (Events API v1), which takes none that is older than 18 hours: so it is of now, and its text says since when.
+fn datadog(alert: &Alert, now: Wall) -> Value {
     let over = alert.ends_at.is_some();
     let kind = match (over, alert.key.severity()) {
         (true, _) => "success",
@@ -133,6 +133,7 @@ fn datadog(alert: &Alert) -> Value {
             text += &format!("\n{name}: {}", alert.said(name));
         }
     }
+    text += &format!("\nsince: {}", alert.starts_at);
     let title = if over { format!("Resolved: {}", alert.said("summary")) } else { alert.said("summary").to_string() };
     // The end of the fingerprint is what tells it from others.
     let fingerprint = alert.key.fingerprint();
@@ -144,8 +145,7 @@ fn datadog(alert: &Alert) -> Value {
         "alert_type": kind,
         "priority": if alert.key.severity() == Severity::Info { "low" } else { "normal" },
         "aggregation_key": key,
-        "source_type_name": "mustnot",
-        "date_happened": alert.ends_at.unwrap_or(alert.starts_at).unix_millis() / 1000,
+        "date_happened": now.unix_millis() / 1000,
         "tags": tags,
     })
 }

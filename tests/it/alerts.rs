@@ -577,7 +577,7 @@ fn drained(outbox: &mut Outbox, at: u64) -> Vec<String> {
     let mut all = Vec::new();
     while let Next::Send(messages) = outbox.next(moment(at), 64) {
         all.extend(short(&messages));
-        outbox.taken(&messages);
+        outbox.taken(&messages, Duration::ZERO, moment(0));
     }
     assert!(outbox.is_empty());
     all
@@ -635,7 +635,7 @@ fn one_message_an_alert_however_often_it_turns_and_no_violation_is_lost() {
     outbox.put(resolved(opened("a")), moment(400));
     let way = sent(&mut outbox, 400);
     outbox.put(opened("a"), moment(400));
-    outbox.taken(&way);
+    outbox.taken(&way, Duration::ZERO, moment(0));
     assert_eq!(drained(&mut outbox, 400), ["MustnotViolated a firing"]);
 
     // and the other way round: over, while that it is so is on its way
@@ -643,8 +643,28 @@ fn one_message_an_alert_however_often_it_turns_and_no_violation_is_lost() {
     let way = sent(&mut outbox, 500);
     outbox.put(resolved(opened("a")), moment(500));
     assert_eq!(outbox.next(moment(500), 1), Next::Idle, "one after the other");
-    outbox.taken(&way);
+    outbox.taken(&way, Duration::ZERO, moment(0));
     assert_eq!(drained(&mut outbox, 500), ["MustnotViolated a resolved"]);
+}
+
+/// An Alertmanager waits for what belongs together before it tells anybody; what is over by then it does not tell at all.
+#[test]
+fn who_hears_late_that_it_was_so_hears_later_that_it_is_over() {
+    let mut outbox = Outbox::default();
+    outbox.put(opened("a"), moment(0));
+    outbox.put(resolved(opened("a")), moment(0));
+    let way = sent(&mut outbox, 10);
+    outbox.taken(&way, secs(300), moment(10));
+    assert_eq!(outbox.next(moment(10), 1), Next::Wait(secs(300)));
+    assert_eq!(outbox.next(moment(309), 1), Next::Wait(secs(1)));
+    assert_eq!(short(&sent(&mut outbox, 310)), ["MustnotViolated a resolved"]);
+    // who was told before is told at once
+    let mut outbox = Outbox::default();
+    outbox.put(repeated(opened("a")), moment(0));
+    let way = sent(&mut outbox, 0);
+    outbox.put(resolved(opened("a")), moment(0));
+    outbox.taken(&way, secs(300), moment(0));
+    assert_eq!(short(&sent(&mut outbox, 0)), ["MustnotViolated a resolved"]);
 }
 
 #[test]
@@ -699,7 +719,7 @@ fn what_is_refused_waits_for_long_and_holds_up_no_other() {
     outbox.refused(&way, moment(0), 0.5);
     let way = sent(&mut outbox, 0);
     assert_eq!(short(&way), ["MustnotUnproven good firing"]);
-    outbox.taken(&way);
+    outbox.taken(&way, Duration::ZERO, moment(0));
     assert_eq!(outbox.next(moment(0), 1), Next::Wait(REFUSED_PAUSE));
     outbox.put(repeated(opened("bad")), moment(60));
     assert_eq!(outbox.next(moment(60), 1), Next::Wait(REFUSED_PAUSE - secs(60)), "the same again is refused again");
@@ -736,7 +756,7 @@ fn what_waits_survives_a_restart() {
     let kept = serde_json::to_string(&outbox.kept()).unwrap();
     let mut after = Outbox::recalled(serde_json::from_str(&kept).unwrap(), moment(5));
     assert_eq!(drained(&mut after, 5), ["MustnotViolated a firing", "MustnotUnproven b firing", "MustnotViolated a resolved"]);
-    outbox.taken(&way);
+    outbox.taken(&way, Duration::ZERO, moment(0));
     let mut after = Outbox::recalled(outbox.kept(), moment(5));
     assert_eq!(drained(&mut after, 5), ["MustnotUnproven b firing", "MustnotViolated a resolved"]);
 }

@@ -484,7 +484,7 @@ async fn a_reload_keeps_what_did_not_change() {
 async fn a_heart_beats_while_all_is_fresh_and_not_a_moment_longer() {
     let peer = Peer::good().await;
     let text = format!("[[alert]]\nkind = \"heartbeat\"\nurl = \"{}/ping\"\ninterval = \"1s\"\n", peer.url);
-    let brief = |name: &str| About { stale_after: Duration::from_secs(3), ..about(name) };
+    let brief = |name: &str| About { stale_after: Duration::from_secs(8), ..about(name) };
     let board = Arc::new(Board::new(vec![Arc::new(brief("a"))]));
     let metrics = Arc::new(Metrics::new("internet", Arc::clone(&board)).unwrap());
     let world = World { board, metrics, folder: tempfile::tempdir().unwrap() };
@@ -495,12 +495,12 @@ async fn a_heart_beats_while_all_is_fresh_and_not_a_moment_longer() {
     assert!(heard.iter().all(|r| r.line == "GET /ping HTTP/1.1"));
     // nobody looks any more, as where the engine hangs
     world.until("it is stale", |w| !w.board.read(Moment::now())[0].fresh).await;
-    sleep(Duration::from_millis(100)).await;
     let before = peer.heard().len();
-    sleep(Duration::from_secs(2)).await;
-    assert_eq!(peer.heard().len(), before, "a wedged engine is not alive");
+    sleep(Duration::from_secs(4)).await;
+    let after = peer.heard().len();
+    assert!(after <= before + 1, "one may have been on its way; a wedged engine is not alive: {before} {after}");
     world.board.publish(0, Record { about: Arc::new(brief("a")), began: Moment::now(), ..violated("a") });
-    peer.requests(before + 1).await;
+    peer.requests(after + 1).await;
     assert!(world.counted("heartbeat").0 >= 3.0);
     stop(alerts).await;
 }
