@@ -240,6 +240,7 @@ fn every_link_of_the_documents_leads_somewhere() {
         "docs/variants.md",
         "docs/proxy-lint.md",
         "docs/runbook.md",
+        "docs/dashboards.md",
         "docs/drills.md",
         "docs/ci.md",
         "docs/commands.md",

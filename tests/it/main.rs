@@ -12,6 +12,8 @@ mod config;
 #[cfg(test)]
 mod console;
 #[cfg(test)]
+mod datadog;
+#[cfg(test)]
 mod datagrams;
 #[cfg(test)]
 mod documents;
@@ -29,6 +31,8 @@ mod fixture;
 mod explain;
 #[cfg(test)]
 mod formats;
+#[cfg(test)]
+mod grafana;
 #[cfg(test)]
 mod house;
 #[cfg(test)]
@@ -50,7 +54,11 @@ mod report;
 #[cfg(test)]
 mod rules;
 #[cfg(test)]
+mod scene;
+#[cfg(test)]
 mod schema;
+#[cfg(test)]
+mod scrape;
 #[cfg(test)]
 mod squid;
 #[cfg(test)]

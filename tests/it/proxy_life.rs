@@ -25,6 +25,8 @@ pub struct Program {
     health: SocketAddr,
     /// Where it shows its status, if it does.
     pub web: Option<SocketAddr>,
+    /// Where its beacon is, if it has one.
+    pub beacon: Option<SocketAddr>,
     pub folder: tempfile::TempDir,
 }
 
@@ -54,10 +56,10 @@ impl Program {
             let line = heard.iter().find(|line| line.contains(word))?;
             line.split("http://").nth(1)?.split([' ', '/']).next()?.parse().ok()
         };
-        let (at, health, web) = (of("proxy  ").unwrap(), of("health ").unwrap(), of("status "));
+        let (at, health, web, beacon) = (of("proxy  ").unwrap(), of("health ").unwrap(), of("status "), of("beacon  "));
         // what it says later must find a reader
         std::thread::spawn(move || lines.for_each(drop));
-        Program { child, at, health, web, folder }
+        Program { child, at, health, web, beacon, folder }
     }
 
     pub fn text(more: &str, rest: &str) -> String {

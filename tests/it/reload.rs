@@ -24,7 +24,7 @@ impl Program {
     }
 
     /// Names and verdicts.
-    async fn verdicts(&self) -> Vec<(String, String)> {
+    pub async fn verdicts(&self) -> Vec<(String, String)> {
         let report: Value = serde_json::from_str(&self.get("/api/v1/checks").await).unwrap();
         let text = |check: &Value, key: &str| check[key].as_str().unwrap().to_string();
         report["checks"].as_array().unwrap().iter().map(|check| (text(check, "name"), text(check, "verdict"))).collect()

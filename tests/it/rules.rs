@@ -44,7 +44,7 @@ fn run(test: &str, tool: &str, package: &str, arguments: &[&str]) -> Option<(boo
     }
 }
 
-fn promtool(test: &str, arguments: &[&str]) {
+pub fn promtool(test: &str, arguments: &[&str]) {
     if let Some((good, said)) = run(test, "promtool", "prometheus", arguments) {
         assert!(good, "promtool {arguments:?}: {said}");
     }
@@ -159,6 +159,8 @@ fn documented() -> BTreeMap<String, BTreeSet<String>> {
     for own in ["up", "scrape_duration_seconds"] {
         all.insert(own.into(), SCRAPED.map(String::from).into());
     }
+    // What it makes of the rules.
+    all.insert("ALERTS".into(), ["alertname", "alertstate", "severity", "vantage", "check"].map(String::from).into());
     all
 }
 
@@ -187,10 +189,12 @@ fn words(expr: &str) -> Vec<(String, char, String)> {
 }
 
 /// What is wrong with the names in an expression.
-fn unknown_names(expr: &str) -> Vec<String> {
-    const FUNCTIONS: [&str; 15] = [
+pub fn unknown_names(expr: &str) -> Vec<String> {
+    const FUNCTIONS: [&str; 17] = [
         "absent",
+        "changes",
         "count",
+        "count_over_time",
         "group",
         "histogram_quantile",
         "increase",
