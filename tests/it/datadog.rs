@@ -308,7 +308,7 @@ fn every_monitor_says_what_where_and_what_to_do() {
         }
         for opened in message.split("{{#").skip(1).map(|rest| rest.split([' ', '}']).next().unwrap()) {
             let count = |mark: &str| message.matches(&format!("{{{{{mark}{opened}")).count();
-            assert_eq!(count("#"), count("/"), "{name}: {opened}");
+            assert_eq!(count("#") + count("^"), count("/"), "{name}: {opened}");
         }
     }
     let dashboard = file(&path("dashboard.json"));
