@@ -67,6 +67,7 @@ fn about(at: usize) -> About {
         inverted: true,
         stale_after: Duration::from_secs(3600),
         origin: None,
+        exception: None,
     }
 }
 

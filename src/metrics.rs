@@ -54,6 +54,12 @@ const PROBE_DURATION: Family = Family("mustnot_probe_duration_seconds", "Time of
 const DENIAL_CHANGED: Family =
     Family("mustnot_denial_changed_total", "Addresses still blocked, but by other means than in the run before.", COUNTER);
 const WITNESS_UP: Family = Family("mustnot_witness_up", "Whether the witness's last run got through.", GAUGE);
+const EXCEPTED: Family = Family("mustnot_check_excepted", "Whether an exception of the check is in force at this scrape.", GAUGE);
+const EXCEPTION: Family = Family(
+    "mustnot_exception_until_timestamp_seconds",
+    "When the exception of the check ends, or ended; with who answers for it, and why.",
+    GAUGE,
+);
 const CERTIFICATE: Family =
     Family("mustnot_tls_certificate_expiry_timestamp_seconds", "When the first of the certificates seen in the last run expires.", GAUGE);
 const TECHNIQUE: Family =
@@ -272,6 +278,7 @@ impl Metrics {
 
     /// What the board says of every check.
     fn of_checks(&self, readings: &[Reading]) -> Vec<MetricFamily> {
+        let now = Wall::now();
         let each = |family, show: &dyn Fn(&Reading, &mut Series<'_>)| {
             let mut series = self.series(family);
             readings.iter().for_each(|r| show(r, &mut series));
@@ -320,6 +327,18 @@ impl Metrics {
             each(&DURATION, &|r, s| s.add_of(&r.about, r.ran.then(|| r.record.duration.as_secs_f64()))),
             each(&LAST_RUN, &|r, s| s.add_of(&r.about, r.ran.then(|| r.record.started_at.unix_seconds()))),
             each(&LAST_HOLDS, &|r, s| s.add_of(&r.about, r.last_holds.map(Wall::unix_seconds))),
+            each(&EXCEPTED, &|r, s| s.add_of(&r.about, Some(flag(r.about.excepted(now).is_some())))),
+            each(&EXCEPTION, &|r, s| {
+                if let Some(exception) = &r.about.exception {
+                    let labels = [
+                        ("check", r.about.name.as_str()),
+                        ("target", &r.about.target),
+                        ("owner", &exception.owner),
+                        ("reason", &exception.reason),
+                    ];
+                    s.add(exception.until.end().unix_seconds(), &labels);
+                }
+            }),
             each(&CERTIFICATE, &|r, s| {
                 let first = r.record.observations.iter().filter_map(|o| o.evidence.certificate_expires).min();
                 s.add_of(&r.about, first.map(|at| at as f64));

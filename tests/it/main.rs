@@ -2,6 +2,8 @@
 #[cfg(test)]
 mod beacon;
 #[cfg(test)]
+mod ci;
+#[cfg(test)]
 mod complaints;
 #[cfg(test)]
 mod config;
@@ -17,6 +19,8 @@ mod documents;
 mod door;
 #[cfg(test)]
 mod engine;
+#[cfg(test)]
+mod exceptions;
 #[cfg(test)]
 mod exporter;
 #[cfg(test)]
