@@ -11,6 +11,7 @@ mod drill;
 pub mod explain;
 pub mod init;
 mod neighbours;
+mod operator;
 mod probe;
 mod proxy_explain;
 mod proxy_lint;

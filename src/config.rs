@@ -8,6 +8,7 @@ mod problem;
 mod reader;
 pub mod schema;
 mod sections;
+mod shown;
 mod syntax;
 mod targets;
 mod value;
@@ -21,8 +22,11 @@ pub use dns::Dns;
 pub use keys::every_key;
 pub use problem::{At, Place, Problem, Problems, printable};
 pub use reader::{Context, Noted, did_you_mean, listed};
+pub use shown::shown;
 pub use targets::{MAX_TARGETS, matching};
-pub use written::{AdminPage, Beacon, Check, Common, Expect, File, Http, MAX_LABELS, OpenProxy, Own, Peer, Ports, PromQl, Tls, Tried, Via};
+pub use written::{
+    AdminPage, Beacon, Check, Common, Expect, File, Http, MAX_LABELS, OpenProxy, Own, Peer, Ports, PromQl, Tls, Tried, Via, Web,
+};
 
 /// Reads the text as far as it can be read. What is wrong in it is noted in the context, where the plan notes more.
 pub fn read<'a>(text: &'a str, base_dir: &'a Path, env: &'a dyn Fn(&str) -> Option<String>) -> (File, Context<'a>) {

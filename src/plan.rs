@@ -22,6 +22,7 @@ use crate::severity::Severity;
 use crate::target::Host;
 use crate::token::Key;
 use crate::verdict::{Claim, stale_after};
+use crate::web;
 use crate::witness::ProofSet;
 
 pub use build::could_give;
@@ -53,7 +54,7 @@ pub struct Plan {
     /// The checks, in the order of the file. A check's number is its place here.
     pub checks: Vec<Arc<Check>>,
     /// The web listener, if any.
-    pub web: Option<SocketAddr>,
+    pub web: Option<web::Settings>,
     /// Our own beacon, if any.
     pub beacon: Option<Beacon>,
     /// The embedded proxy, if any.
@@ -81,7 +82,7 @@ pub struct Plan {
 }
 
 /// One claim about one target.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Check {
     /// Unique name.
     pub name: String,
@@ -159,7 +160,7 @@ pub struct AdminPage {
 }
 
 /// An address of each family where nobody is.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decoy {
     /// By default 192.0.2.1 (TEST-NET-1, RFC 5737).
     pub v4: IpAddr,
@@ -257,6 +258,13 @@ impl Check {
 }
 
 impl Plan {
+    /// Whether an engine would do the very same by the other.
+    pub fn probes_as(&self, other: &Plan) -> bool {
+        let marks = |plan: &Plan| (plan.witness_window, plan.linger, plan.decoy, plan.vantage.clone(), plan.file.clone());
+        // A check is told by its place: that of another line is shown there.
+        marks(self) == marks(other) && self.checks == other.checks && self.masks == other.masks
+    }
+
     /// Fills in every check's worst-case run time: its own observation, on either side the slowest of its witnesses, and
     /// what it waits for others that ask the same host by datagrams.
     pub fn worst_runs(checks: &mut [Check]) {

@@ -68,6 +68,10 @@ fn section_of(section: &str) -> Value {
     };
     let table = json!({ "type": "object", "additionalProperties": false, "properties": rows(rows_of, heading) });
     let table = with(table, "required", json!(required(section)));
+    let table = match section {
+        "web" => with(table, "allOf", types::TOGETHER_IN_WEB.iter().map(|(key, others)| needs(key, others)).collect()),
+        _ => table,
+    };
     match said_of(section, "Top level") {
         Some(said) => with(table, "description", json!(said)),
         None => table,

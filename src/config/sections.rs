@@ -13,13 +13,13 @@ use super::problem::At;
 use super::reader::{Section, listed};
 use super::targets::{self, Target};
 use super::value::{
-    client_cert_name, filled, parse_address, parse_alpn, parse_base, parse_beacon, parse_client_cert, parse_decoy, parse_door,
-    parse_family, parse_host_port, parse_hosts, parse_http_version, parse_kind, parse_label, parse_listen, parse_log, parse_method,
-    parse_name, parse_proof, parse_query, parse_resolver, parse_runbook, parse_scope, parse_severity, parse_sha256, parse_technique,
-    parse_url, parse_user, parse_variants, parse_version, parse_via, parse_via_method,
+    client_cert_name, filled, parse_address, parse_alpn, parse_base, parse_bcrypt, parse_beacon, parse_client_cert, parse_decoy,
+    parse_door, parse_family, parse_host_port, parse_hosts, parse_http_version, parse_kind, parse_label, parse_listen, parse_log,
+    parse_method, parse_name, parse_proof, parse_query, parse_resolver, parse_runbook, parse_scope, parse_severity, parse_sha256,
+    parse_technique, parse_url, parse_user, parse_variants, parse_version, parse_via, parse_via_method,
 };
 use super::written::{
-    AdminPage, Beacon, Check, Common, Expect, File, Http, MAX_LABELS, OpenProxy, Own, Peer, Ports, PromQl, Tls, Tried, Via,
+    AdminPage, Beacon, Check, Common, Expect, File, Http, MAX_LABELS, OpenProxy, Own, Peer, Ports, PromQl, Tls, Tried, Via, Web,
 };
 use crate::observation::Family;
 use crate::probe::Kind;
@@ -57,12 +57,12 @@ impl File {
         keys::vet_top(top);
         top.require("vantage", "write where this monitor stands, such as vantage = \"office\", in the first line");
         let mut listeners = Vec::new();
-        let web = top.table("web").and_then(|web| read_web(&web, &mut listeners));
+        let web = top.table("web").map(|web| read_web(&web, &mut listeners));
         let beacon = top.table("beacon").map(|beacon| read_beacon(&beacon, &mut listeners));
         let mut proxy = top.table("proxy").map(|proxy| read_proxy(&proxy, &mut listeners));
         let shutdown_grace = top.duration("shutdown_grace", Duration::ZERO);
         if let Some(proxy) = &mut proxy {
-            proxy.settings.own = web.iter().map(|web| web.value).collect();
+            proxy.settings.own = web.iter().filter_map(|web| Some(web.listen.as_ref()?.value)).collect();
             proxy.drain_within(shutdown_grace.as_ref().map(|grace| grace.value), top);
         }
         File {
@@ -91,12 +91,36 @@ impl File {
     }
 }
 
-fn read_web(web: &Section<'_, '_>, listeners: &mut Vec<At<SocketAddr>>) -> Option<At<SocketAddr>> {
+fn read_web(web: &Section<'_, '_>, listeners: &mut Vec<At<SocketAddr>>) -> Web {
     keys::vet_web(web);
     web.require("listen", "write listen = \"127.0.0.1:9890\"");
     let listen = web.parsed("listen", "\"127.0.0.1:9890\"", parse_listen);
     listeners.extend(listen.clone());
-    listen
+    Web {
+        listen,
+        cert_file: web.parsed("cert_file", "\"web.pem\"", filled),
+        key_file: web.parsed("key_file", "\"web.key\"", filled),
+        client_ca_file: web.parsed("client_ca_file", "\"clients-ca.pem\"", filled),
+        basic_auth: web.table("basic_auth").map_or_else(BTreeMap::new, |users| read_users(&users)),
+    }
+}
+
+fn read_users(users: &Section<'_, '_>) -> BTreeMap<String, Secret> {
+    let mut read = BTreeMap::new();
+    for (name, place) in users.keys() {
+        if let Err(why) = parse_user(name) {
+            users.context().wrong(&place, why);
+        }
+        read.extend(
+            users.parsed(name, "\"$2y$10$...\", as htpasswd -nBC 10 gives it", parse_bcrypt).map(|hash| (name.to_string(), hash.value)),
+        );
+    }
+    if users.keys().next().is_none() {
+        users
+            .context()
+            .wrong(&users.place, "is empty, so nobody could be let in; write a user with the hash of a password, or leave it out");
+    }
+    read
 }
 
 fn read_beacon(beacon: &Section<'_, '_>, listeners: &mut Vec<At<SocketAddr>>) -> Beacon {

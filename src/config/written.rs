@@ -38,8 +38,8 @@ pub struct File {
     pub shutdown_grace: Option<At<Duration>>,
     /// `[defaults]`
     pub defaults: Common,
-    /// `[web] listen`
-    pub web: Option<At<SocketAddr>>,
+    /// `[web]`
+    pub web: Option<Web>,
     /// `[beacon]`
     pub beacon: Option<Beacon>,
     /// `[proxy]`, with its own defaults filled in
@@ -52,6 +52,20 @@ pub struct File {
     pub listeners: Vec<At<SocketAddr>>,
     /// Every `[[check]]`
     pub checks: Vec<Check>,
+}
+
+/// `[web]`
+pub struct Web {
+    /// `listen`
+    pub listen: Option<At<SocketAddr>>,
+    /// `cert_file`
+    pub cert_file: Option<At<String>>,
+    /// `key_file`
+    pub key_file: Option<At<String>>,
+    /// `client_ca_file`
+    pub client_ca_file: Option<At<String>>,
+    /// `basic_auth`: the bcrypt hash of each user's password
+    pub basic_auth: BTreeMap<String, Secret>,
 }
 
 /// `[beacon]`

@@ -5,6 +5,7 @@ mod expect;
 mod key;
 mod ports;
 mod variants;
+mod web;
 mod witnesses;
 
 use std::collections::BTreeSet;
@@ -34,6 +35,7 @@ pub fn plan(file: File, context: &Context<'_>, keys: &Keys) -> Option<(Plan, Opt
         let place = Place { offset: 0, path: "check".into() };
         context.wrong(&place, "there is no check, and nothing to serve; write at least one [[check]]");
     }
+    let web = web::web(file.web.as_ref(), context);
     let key = key::beacon_key(&file, context, keys);
     let vantage = file.vantage.as_ref().map_or("", |v| v.value.as_str());
     let builder = Builder { context, defaults: &file.defaults, key: key.clone(), vantage };
@@ -72,7 +74,7 @@ pub fn plan(file: File, context: &Context<'_>, keys: &Keys) -> Option<(Plan, Opt
     let plan = Plan {
         vantage: file.vantage?.value,
         checks: checks.into_iter().map(Arc::new).collect(),
-        web: file.web.map(|web| web.value),
+        web,
         beacon,
         proxy: file.proxy,
         drill: file.drill.map(|interval| interval.value),

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Plan, build};
 use crate::config::{self, Noted, Problems};
+use crate::secret::Secret;
 use crate::token::Key;
 
 /// Where the key shared with the beacon comes from.
@@ -47,6 +48,16 @@ impl Source {
         let bytes = std::fs::read(path).map_err(|e| Problems::unreadable(&file, &e.to_string()))?;
         let text = String::from_utf8(bytes).map_err(|_| Problems::unreadable(&file, "it is not UTF-8 text"))?;
         Ok(Source { file, from_here: from_here(path), text, base_dir: path.parent().unwrap_or(Path::new("")).to_path_buf() })
+    }
+
+    /// The text as it may be shown: without comments and without secrets; `masks` is what came from the environment.
+    pub fn shown(&self, masks: &[Secret]) -> String {
+        config::shown(&self.text, masks)
+    }
+
+    /// Whether the other is the same text of the same file.
+    pub fn is_same(&self, other: &Source) -> bool {
+        (&self.file, &self.text) == (&other.file, &other.text)
     }
 
     /// What it means now.

@@ -241,6 +241,7 @@ fn every_link_of_the_documents_leads_somewhere() {
         "docs/proxy-lint.md",
         "docs/runbook.md",
         "docs/drills.md",
+        "docs/web.md",
         "deploy/squid/README.md",
     ] {
         for target in text(document).split("](").skip(1).filter_map(|rest| rest.split(')').next()) {

@@ -50,6 +50,10 @@ mod squid;
 #[cfg(test)]
 mod judge;
 #[cfg(test)]
+mod monitor;
+#[cfg(test)]
+mod web;
+#[cfg(test)]
 mod strangers;
 #[cfg(test)]
 mod targets;

@@ -64,6 +64,7 @@ const UNSEEN: &[(&str, &str)] = &[
     ("variants-too-many", "two values, multiplied"),
     ("variants-witness-of-another-text", "what other checks do"),
     ("variants-with-client-certs", "two values do not go together"),
+    ("web-no-certificate", "what a file holds"),
     ("witness-inverted", "a name that leads to another check"),
     ("witness-itself", "a name that leads to another check"),
     ("witness-unknown", "a name that leads nowhere"),
