@@ -35,6 +35,7 @@ pub mod gate;
 mod origin;
 mod page;
 mod password;
+mod probe;
 pub mod settings;
 
 pub use settings::Settings;
@@ -150,7 +151,7 @@ fn routes(state: State) -> Router {
         .route("/readyz", get(ready))
         .route("/-/ready", get(ready));
     if state.control.is_some() {
-        router = router.route("/config", get(config)).route("/-/reload", post(reload));
+        router = router.route("/config", get(config)).route("/-/reload", post(reload)).route("/probe", get(probe::probe));
     }
     router.with_state(state)
 }

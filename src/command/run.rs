@@ -50,6 +50,9 @@ async fn serve(mut plan: Plan, listen: Option<SocketAddr>, file: &Path, source: 
         (Some(listen), None) => Some(Settings::open(listen)),
         (None, settings) => settings,
     };
+    if let Some(settings) = &settings {
+        safe_to_probe(&plan, settings)?;
+    }
     let web = match settings {
         Some(settings) => Some(Web::guarded(settings).await?),
         None => None,
@@ -78,7 +81,7 @@ async fn serve(mut plan: Plan, listen: Option<SocketAddr>, file: &Path, source: 
     ));
     let (order, orders) = mpsc::channel(MAX_WAITING);
     let watcher = Watcher::new(file, source, &plan, signals.hangups.clone(), orders);
-    let operator = Arc::new(Operator::new(order, watcher.shown()));
+    let operator = Arc::new(Operator::new(order, watcher.what_is_in_force()));
     let mut web_task = None;
     if let Some(web) = web {
         let at = format!("{}://{}", web.gate().rules().settings.scheme(), web.address());
@@ -118,6 +121,18 @@ async fn serve(mut plan: Plan, listen: Option<SocketAddr>, file: &Path, source: 
     Ok(())
 }
 
+/// Where `--listen` says another address than the file, the plan could not tell that strangers would have it probe for them.
+fn safe_to_probe(plan: &Plan, settings: &Settings) -> Result<(), String> {
+    match plan.templates.first() {
+        Some(template) if !settings.is_local() && settings.is_open() => Err(format!(
+            "the check \"{}\" has template = true, and whoever can reach {} could have this monitor knock at every address of its allow_targets; \
+             write basic_auth or client_ca_file in [web], or listen on 127.0.0.1",
+            template.name, settings.listen
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// What runs beside the engine, and takes over another configuration with it.
 struct Beside<'a> {
     services: &'a Services,
@@ -130,6 +145,11 @@ impl Beside<'_> {
     fn take(&self, begun: &Plan, plan: &Plan) -> Result<(), String> {
         if plan.vantage != begun.vantage {
             return Err(format!("vantage is \"{}\" on every record and metric of this process; restart it to change that", begun.vantage));
+        }
+        if let Some(gate) = &self.gate {
+            let settings = plan.web.clone().unwrap_or_else(|| gate.rules().settings.clone());
+            let listen = gate.rules().settings.listen;
+            safe_to_probe(plan, &Settings { listen, ..settings })?;
         }
         // What can be wrong comes first, so that nothing is taken over by halves.
         let rules = match (&self.gate, &plan.web) {
@@ -152,6 +172,7 @@ impl Beside<'_> {
 async fn keep_up(mut engine: Arc<Engine>, begun: &Plan, mut watcher: Watcher, beside: &Beside<'_>, mut stop: watch::Receiver<bool>) {
     let take = |plan: &Plan| beside.take(begun, plan);
     loop {
+        watcher.runs(&engine);
         let (tell, course) = watch::channel(Course::Going);
         let steer = async {
             let change = tokio::select! {

@@ -8,7 +8,9 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::operator::InForce;
 use crate::config::{Problems, matching};
+use crate::engine::Engine;
 use crate::metrics::Metrics;
 use crate::plan::{Keys, Loaded, Plan, Source};
 use crate::token::Key;
@@ -48,7 +50,7 @@ pub struct Watcher {
     key: Option<Key>,
     plan: Arc<Plan>,
     seen: Vec<Stamp>,
-    shown: Arc<RwLock<String>>,
+    in_force: Arc<RwLock<InForce>>,
 }
 
 /// Why the configuration is read.
@@ -69,21 +71,34 @@ impl Watcher {
             hangups,
             orders,
             key: plan.beacon.as_ref().map(|beacon| beacon.key.clone()),
-            shown: Arc::new(RwLock::new(source.shown(&plan.masks))),
+            in_force: Arc::new(RwLock::new(InForce {
+                shown: source.shown(&plan.masks),
+                source: source.clone(),
+                plan: Arc::clone(plan),
+                engine: None,
+            })),
             plan: Arc::clone(plan),
             seen: Vec::new(),
             source,
         }
     }
 
-    /// The configuration in force, as it may be shown, now and later.
-    pub fn shown(&self) -> Arc<RwLock<String>> {
-        Arc::clone(&self.shown)
+    /// The configuration in force, now and later.
+    pub fn what_is_in_force(&self) -> Arc<RwLock<InForce>> {
+        Arc::clone(&self.in_force)
+    }
+
+    /// This engine runs by what is in force.
+    pub fn runs(&self, engine: &Arc<Engine>) {
+        self.in_force.write().unwrap_or_else(PoisonError::into_inner).engine = Some(Arc::clone(engine));
     }
 
     /// What was read last is in force.
     pub fn in_force(&self, metrics: &Metrics) {
-        *self.shown.write().unwrap_or_else(PoisonError::into_inner) = self.source.shown(&self.plan.masks);
+        let mut in_force = self.in_force.write().unwrap_or_else(PoisonError::into_inner);
+        in_force.shown = self.source.shown(&self.plan.masks);
+        (in_force.source, in_force.plan) = (self.source.clone(), Arc::clone(&self.plan));
+        drop(in_force);
         metrics.reloaded();
     }
 

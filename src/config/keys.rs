@@ -98,12 +98,14 @@ pub const OWN: &[(&str, &[Kind])] = &[
     ("open", &[Kind::Ports]),
     ("rate", &[Kind::Ports]),
     ("spoof", &[Kind::Http, Kind::OpenProxy]),
+    ("template", &[Kind::Tcp, Kind::Tls, Kind::Http, Kind::Udp, Kind::Icmp]),
+    ("allow_targets", &[Kind::Tcp, Kind::Tls, Kind::Http, Kind::Udp, Kind::Icmp]),
 ];
 
 /// Tables that the specification knows and this version has not built.
 const UNBUILT_SECTIONS: &[&str] = &["alert"];
 /// The same of a check.
-const UNBUILT_CHECK: &[&str] = &["template", "allow_targets"];
+const UNBUILT_CHECK: &[&str] = &[];
 /// Kinds that the specification knows and this version has not built.
 pub const UNBUILT_KINDS: &[&str] = &[];
 

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 
 use super::dns::Dns;
 use super::duration::show;
+use super::instance;
 use super::keys;
 use super::problem::At;
 use super::reader::{Section, listed};
@@ -262,6 +263,18 @@ impl Check {
         }
         let section = &section;
         let many = targets::read(section);
+        let is_template = section.as_table().get("template").and_then(|value| value.get_ref().as_bool()) == Some(true);
+        if let Some((_, place)) = section.keys().find(|(key, _)| is_template && ["targets", "targets_from"].contains(key)) {
+            section.context().wrong(&place, "stands in a template, whose targets others name; write one of the two");
+            return vec![Check::read(section, number)];
+        }
+        if is_template && !section.has("target") {
+            let mut table = section.as_table().clone();
+            let by_prior_knowledge = section.has("http_version");
+            instance::put(&mut table, placeholder(section.raw("kind").unwrap_or_default(), by_prior_knowledge));
+            let check = Check::read(&Section::new(&table, section.place.clone(), section.context()), number);
+            return vec![Check { placeholder: true, ..check }];
+        }
         if many.is_empty() {
             return vec![Check::read(section, number)];
         }
@@ -301,8 +314,28 @@ impl Check {
             has_witness: section.has("witness"),
             common: read_common(section),
             own: kind.map(|kind| read_own(section, kind)),
+            template: section.boolean("template").filter(|_| knows_template(kind)),
+            allow_targets: some_of(section, section.one_or_list("allow_targets", "\"192.0.2.0/24\"", parse_cidr))
+                .map(values)
+                .filter(|_| knows_template(kind)),
+            placeholder: false,
             sound: section.context().problems() == before,
         }
+    }
+}
+
+/// Other kinds were told already that they have none.
+fn knows_template(kind: Option<Kind>) -> bool {
+    keys::OWN.iter().any(|(key, kinds)| *key == "template" && kind.is_some_and(|kind| kinds.contains(&kind)))
+}
+
+/// What stands in for the target of a template that has none; the name is one that never resolves (RFC 6761 section 6.4).
+fn placeholder(kind: &str, by_prior_knowledge: bool) -> &'static str {
+    match kind {
+        "http" if by_prior_knowledge => "http://target.invalid/",
+        "http" => "https://target.invalid/",
+        "icmp" => "target.invalid",
+        _ => "target.invalid:65535",
     }
 }
 

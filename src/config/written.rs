@@ -135,6 +135,12 @@ pub struct Check {
     pub common: Common,
     /// What its kind has; none where the kind is unknown.
     pub own: Option<Own>,
+    /// `template`
+    pub template: Option<At<bool>>,
+    /// `allow_targets`
+    pub allow_targets: Option<At<Vec<IpNet>>>,
+    /// It is a template without a target of its own, and one stands in for it.
+    pub placeholder: bool,
     /// Nothing in it was found wrong yet.
     pub sound: bool,
 }

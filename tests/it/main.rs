@@ -52,6 +52,10 @@ mod judge;
 #[cfg(test)]
 mod monitor;
 #[cfg(test)]
+mod probe;
+#[cfg(test)]
+mod prometheus;
+#[cfg(test)]
 mod web;
 #[cfg(test)]
 mod strangers;

@@ -51,6 +51,7 @@ const UNSEEN: &[(&str, &str)] = &[
     ("targets-are-one-witness", "a name that leads to another check"),
     ("targets-from-nowhere", "a file that is not there"),
     ("targets-too-many", "how large a network is"),
+    ("template-recipe", "two values do not go together"),
     ("udp-no-payload", "what a port is known for"),
     ("udp-payloads", "what payloads there are, and which bytes they may have"),
     ("udp-silence-alone", "what other checks do"),

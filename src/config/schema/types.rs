@@ -261,6 +261,8 @@ pub const OWN: &[Row] = &[
         ))),
     ),
     ("answers", Type::OneOrFilledList(&Type::Text)),
+    ("template", Type::Switch),
+    ("allow_targets", Type::OneOrFilledList(&NETWORK)),
 ];
 /// Keys that cannot be left out, by table; `""` is the top level.
 pub const REQUIRED: &[(&str, &[&str])] = &[
@@ -279,6 +281,7 @@ pub const TOGETHER: &[(&str, &[&str])] = &[
     ("client_cert_file", &["client_key_file"]),
     ("client_key_file", &["client_cert_file"]),
     ("target_labels", &["targets_from"]),
+    ("allow_targets", &["template"]),
     ("user", &["password_file"]),
     ("password_file", &["user"]),
 ];
