@@ -13,6 +13,7 @@ pub mod init;
 mod neighbours;
 mod operator;
 mod probe;
+mod push;
 mod proxy_explain;
 mod proxy_lint;
 mod run;

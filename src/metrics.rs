@@ -23,6 +23,7 @@ use crate::verdict::Verdict;
 use crate::witness::Proof;
 
 pub mod openmetrics;
+pub mod remote_write;
 
 /// What [`Metrics::text`] is (Prometheus exposition format 0.0.4).
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::console::{Console, Show};
+use super::push::Push;
 use super::services::Services;
 use super::{load, usage};
 use crate::cli::{self, EXIT_NOTHING, EXIT_REPORT, EXIT_USAGE};
@@ -45,6 +46,8 @@ pub struct Gate<'a> {
     pub format: Format,
     /// Where the report goes; standard output by default.
     pub output: Option<&'a Path>,
+    /// Where the metrics go besides.
+    pub push: Option<Push>,
 }
 
 /// Runs the gate over the file.
@@ -70,6 +73,10 @@ pub async fn check(file: &Path, args: &cli::Check) -> u8 {
         }
         allow_unproven.extend(matching);
     }
+    let push = match Push::of(&args.remote_write, &plan.vantage, |name| std::env::var(name).ok()) {
+        Ok(push) => push,
+        Err(why) => return usage(&why),
+    };
     let gate = Gate {
         selected,
         drill: args.drill,
@@ -79,6 +86,7 @@ pub async fn check(file: &Path, args: &cli::Check) -> u8 {
         deadline: args.deadline,
         format: args.format,
         output: args.output.as_deref(),
+        push,
     };
     pass(Arc::new(plan), gate).await
 }
@@ -125,13 +133,14 @@ pub async fn pass(plan: Arc<Plan>, gate: Gate<'_>) -> u8 {
                 .map_err(|e| format!("cannot write the report to standard output: {e}"))
         }
     };
-    match written {
-        Ok(()) => report.conclusion(&gate.allow_unproven).exit_code(),
-        Err(why) => {
-            eprintln!("mustnot: {why}");
-            EXIT_REPORT
-        }
-    }
+    // The one is tried whatever became of the other: each has its readers.
+    let pushed = match &gate.push {
+        Some(push) => push.send(&push.of_run(&report)).await,
+        None => Ok(()),
+    };
+    let failed: Vec<String> = [written, pushed].into_iter().filter_map(Result::err).collect();
+    failed.iter().for_each(|why| eprintln!("mustnot: {why}"));
+    if failed.is_empty() { report.conclusion(&gate.allow_unproven).exit_code() } else { EXIT_REPORT }
 }
 
 /// Every round, each settled; the worst record of each check.
