@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::duration;
@@ -110,12 +111,15 @@ pub struct Check {
     /// Run only this check, or every check with this tag (repeatable); its witnesses run too
     #[arg(long, value_name = "NAME|tag:TAG")]
     pub only: Vec<String>,
-    /// The form of the report: text, json, junit, sarif, github, gitlab or tap
-    #[arg(long, default_value = "text", value_parser = parse_format)]
+    /// The form of the report
+    #[arg(long, default_value = "text", value_parser = formats())]
     pub format: Format,
     /// Where the report is written, instead of standard output
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// Write the same report in another form, too, to a file (repeatable): --also markdown=summary.md
+    #[arg(long, value_name = "FORMAT=FILE", value_parser = parse_also)]
+    pub also: Vec<(Format, PathBuf)>,
     /// Prove first that a breach would be seen: drill the kinds of what is run
     #[arg(long)]
     pub drill: bool,
@@ -226,8 +230,8 @@ pub struct Probe {
     /// What this place is called in the report
     #[arg(long, default_value = "here")]
     pub vantage: String,
-    /// The form of the report: text, json, junit, sarif, github, gitlab or tap
-    #[arg(long, default_value = "text", value_parser = parse_format)]
+    /// The form of the report
+    #[arg(long, default_value = "text", value_parser = formats())]
     pub format: Format,
 }
 
@@ -361,6 +365,12 @@ fn parse_finding(text: &str) -> Result<Finding, String> {
     found.ok_or_else(|| format!("write one of {}", Finding::ALL.iter().map(|id| id.token()).collect::<Vec<_>>().join(", ")))
 }
 
-fn parse_format(text: &str) -> Result<Format, String> {
-    text.parse()
+fn formats() -> impl TypedValueParser<Value = Format> {
+    PossibleValuesParser::new(Format::NAMES.iter().map(|(_, name)| *name)).try_map(|name| name.parse::<Format>())
+}
+
+fn parse_also(text: &str) -> Result<(Format, PathBuf), String> {
+    let (format, file) =
+        text.split_once('=').filter(|(_, file)| !file.is_empty()).ok_or("write FORMAT=FILE, such as markdown=summary.md")?;
+    Ok((format.parse()?, file.into()))
 }

@@ -23,11 +23,11 @@ use toml::de::DeTable;
 pub use dns::Dns;
 pub use keys::every_key;
 pub use problem::{At, Place, Problem, Problems, printable};
-pub use reader::{Context, Noted, did_you_mean, listed};
+pub use reader::{Context, Noted, did_you_mean, listed, near};
 pub use shown::shown;
 pub use targets::{MAX_TARGETS, matching};
 pub use written::{
-    AdminPage, Beacon, Check, Common, Expect, File, Http, MAX_LABELS, OpenProxy, Own, Peer, Ports, PromQl, Tls, Tried, Via, Web,
+    AdminPage, Beacon, Check, Common, Exception, Expect, File, Http, MAX_LABELS, OpenProxy, Own, Peer, Ports, PromQl, Tls, Tried, Via, Web,
 };
 
 /// Reads the text as far as it can be read. What is wrong in it is noted in the context, where the plan notes more.

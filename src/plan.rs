@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::exception::Exception;
 use crate::expectation::Expectation;
 use crate::net::resolve::Resolver;
 use crate::net::sweep;
@@ -59,6 +60,8 @@ pub struct Plan {
     pub checks: Vec<Arc<Check>>,
     /// The checks that run against targets which others name; those that have a target of their own stand in `checks`, too.
     pub templates: Vec<Template>,
+    /// What is known not to hold for a time, and who answers for it; at most one for each target of a check.
+    pub exceptions: Vec<Arc<Exception>>,
     /// The web listener, if any.
     pub web: Option<web::Settings>,
     /// Our own beacon, if any.
@@ -270,7 +273,8 @@ impl Plan {
     pub fn probes_as(&self, other: &Plan) -> bool {
         let marks = |plan: &Plan| (plan.witness_window, plan.linger, plan.decoy, plan.vantage.clone(), plan.file.clone());
         // A check is told by its place: that of another line is shown there.
-        marks(self) == marks(other) && self.checks == other.checks && self.masks == other.masks
+        let said = |plan: &Plan| (plan.exceptions.clone(), plan.masks.clone());
+        marks(self) == marks(other) && self.checks == other.checks && said(self) == said(other)
     }
 
     /// A plan of one check that is not in this one, with the checks that it names as witnesses, which are.
@@ -282,6 +286,7 @@ impl Plan {
             vantage: self.vantage.clone(),
             checks: std::iter::once(Arc::new(check)).chain(witnesses).collect(),
             templates: Vec::new(),
+            exceptions: self.exceptions.clone(),
             web: None,
             beacon: None,
             proxy: None,
@@ -322,6 +327,11 @@ impl Plan {
         for (check, worst) in checks.iter_mut().zip(worst) {
             check.worst_run = worst;
         }
+    }
+
+    /// The exception of the check on this target, in force or over ([`Exception::active`]); none where there is none.
+    pub fn exception_of(&self, check: &str, target: &str) -> Option<&Arc<Exception>> {
+        self.exceptions.iter().find(|exception| exception.covers(check, target))
     }
 
     /// The decoy of a family.

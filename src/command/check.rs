@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::console::{Console, Show};
 use super::push::Push;
 use super::services::Services;
-use super::{load, usage};
+use super::{expired, load, usage};
 use crate::cli::{self, EXIT_NOTHING, EXIT_REPORT, EXIT_USAGE};
 use crate::clock::{Moment, Wall};
 use crate::drill::{drill, kinds_of};
@@ -48,6 +48,8 @@ pub struct Gate<'a> {
     pub output: Option<&'a Path>,
     /// Where the metrics go besides.
     pub push: Option<Push>,
+    /// Other forms of it, and where they go.
+    pub also: &'a [(Format, PathBuf)],
 }
 
 /// Runs the gate over the file.
@@ -65,6 +67,12 @@ pub async fn check(file: &Path, args: &cli::Check) -> u8 {
         }
         Err(Selection::Unknown(what)) => return usage(&what),
     };
+    let chosen: Vec<&Check> = selected.iter().filter_map(|number| plan.checks.get(*number)).map(Arc::as_ref).collect();
+    let over = expired(&plan, file, |exception| chosen.iter().any(|c| exception.covers(&c.name, &c.target)));
+    if !over.is_empty() {
+        over.iter().for_each(|line| eprintln!("{line}"));
+        return usage("nothing was probed: no gate is passed on an exception that is over");
+    }
     let mut allow_unproven = BTreeSet::new();
     for pattern in &args.allow_unproven {
         let matching: Vec<_> = plan.checks.iter().filter(|c| matches(c, pattern)).map(|c| c.name.clone()).collect();
@@ -87,6 +95,7 @@ pub async fn check(file: &Path, args: &cli::Check) -> u8 {
         format: args.format,
         output: args.output.as_deref(),
         push,
+        also: &args.also,
     };
     pass(Arc::new(plan), gate).await
 }
@@ -121,9 +130,11 @@ pub async fn pass(plan: Arc<Plan>, gate: Gate<'_>) -> u8 {
     services.stop(Duration::from_secs(1)).await;
     Console::clear_progress();
 
-    let report = Report { vantage: plan.vantage.clone(), started_at, duration: Moment::now().since(began), records, drills };
+    let (duration, as_of) = (Moment::now().since(began), Wall::now());
+    let report = Report { vantage: plan.vantage.clone(), started_at, duration, as_of, records, drills };
     let colour = gate.output.is_none() && std::io::stdout().is_terminal();
-    let text = gate.format.render(&report, &Style { colour, allow_unproven: gate.allow_unproven.clone() });
+    let rendered = |format: Format, colour| format.render(&report, &Style { colour, allow_unproven: gate.allow_unproven.clone() });
+    let text = rendered(gate.format, colour);
     let written = match gate.output {
         Some(path) => write_report(path, &text),
         None => {
@@ -133,12 +144,13 @@ pub async fn pass(plan: Arc<Plan>, gate: Gate<'_>) -> u8 {
                 .map_err(|e| format!("cannot write the report to standard output: {e}"))
         }
     };
-    // The one is tried whatever became of the other: each has its readers.
-    let pushed = match &gate.push {
-        Some(push) => push.send(&push.of_run(&report)).await,
-        None => Ok(()),
-    };
-    let failed: Vec<String> = [written, pushed].into_iter().filter_map(Result::err).collect();
+    // Whatever becomes of one of them, the others are written, and pushed.
+    let also = gate.also.iter().map(|(format, path)| write_report(path, &rendered(*format, false)));
+    let mut results: Vec<Result<(), String>> = std::iter::once(written).chain(also).collect();
+    if let Some(push) = &gate.push {
+        results.push(push.send(&push.of_run(&report)).await);
+    }
+    let failed: Vec<String> = results.into_iter().filter_map(Result::err).collect();
     failed.iter().for_each(|why| eprintln!("mustnot: {why}"));
     if failed.is_empty() { report.conclusion(&gate.allow_unproven).exit_code() } else { EXIT_REPORT }
 }

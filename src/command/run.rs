@@ -15,7 +15,7 @@ use super::operator::Operator;
 use super::services::Services;
 use super::signals::{Signals, Word};
 use super::watcher::{Change, MAX_WAITING, Watcher, answer};
-use super::{load, usage};
+use super::{expired, load, usage};
 use crate::cli::{self, EXIT_HOLDS, EXIT_USAGE};
 use crate::drill::kinds;
 use crate::engine::{Course, Engine};
@@ -35,6 +35,7 @@ pub async fn run(file: &Path, args: &cli::Run) -> u8 {
     if let Some(key) = created_key {
         say(&format!("made the beacon key {}; other monitors of this beacon need a copy", key.display()));
     }
+    expired(&plan, file, |_| true).iter().for_each(|line| tracing::warn!("{line}"));
     match serve(plan, args.listen, file, source).await {
         Ok(()) => EXIT_HOLDS,
         Err(why) => usage(&why),

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::expired;
 use super::operator::InForce;
 use crate::config::{Problems, matching};
 use crate::engine::Engine;
@@ -196,6 +197,7 @@ impl Watcher {
         for hint in &loaded.hints {
             tracing::info!("hint: {hint}");
         }
+        expired(&loaded.plan, &self.file, |_| true).iter().for_each(|line| tracing::warn!("{line}"));
         let same = source.is_same(&self.source);
         self.source = source;
         self.seen = Vec::new();

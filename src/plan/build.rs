@@ -1,6 +1,7 @@
 //! From the file as written to the plan: defaults, legality, witnesses found by name.
 
 mod check;
+mod exceptions;
 mod expect;
 mod key;
 mod ports;
@@ -46,6 +47,7 @@ pub fn plan(mut file: File, context: &Context<'_>, keys: &Keys) -> Option<(Plan,
     let drafts: Vec<Draft> = file.checks.iter().map(|written| builder.draft(written)).collect();
     let witnesses = witnesses::resolve(&drafts, &file.defaults, context);
     let templates = templates::templates(&file.checks, web.as_ref(), context);
+    let exceptions = exceptions::resolve(&file.exceptions, &file.checks, context);
     if context.problems() > 0 {
         return None;
     }
@@ -80,6 +82,7 @@ pub fn plan(mut file: File, context: &Context<'_>, keys: &Keys) -> Option<(Plan,
         vantage: file.vantage?.value,
         checks: checks.into_iter().map(Arc::new).collect(),
         templates,
+        exceptions,
         web,
         beacon,
         proxy: file.proxy,
