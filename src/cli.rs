@@ -21,12 +21,17 @@ pub const EXIT_USAGE: u8 = 2;
 pub const EXIT_UNPROVEN: u8 = Conclusion::Unproven.exit_code();
 /// Nothing ran: no check selected.
 pub const EXIT_NOTHING: u8 = Conclusion::NothingRan.exit_code();
-/// The report could not be written, or its metrics were not taken where they were pushed to.
+/// What was to be written could not be: a report, a page; or metrics were not taken where they were pushed to.
 pub const EXIT_REPORT: u8 = 5;
+/// `mustnot healthcheck`: the monitor is not well, or could not be asked. Docker reserves 2.
+pub const EXIT_UNWELL: u8 = 1;
+
+/// What `--version` says, with what this was made from.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (revision ", env!("MUSTNOT_REVISION"), ", Rust ", env!("MUSTNOT_RUSTC"), ")");
 
 /// Proves that what must not be reachable is not reachable, and that the one allowed way still works.
 #[derive(Debug, Parser)]
-#[command(name = "mustnot", version, propagate_version = true, after_help = EXIT_CODES)]
+#[command(name = "mustnot", version = VERSION, propagate_version = true, after_help = EXIT_CODES)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -43,13 +48,13 @@ const EXIT_CODES: &str =
 #[derive(Debug, Args)]
 pub struct Common {
     /// The configuration
-    #[arg(long, alias = "config.file", global = true, value_name = "FILE", default_value = "probes.toml")]
+    #[arg(long, visible_alias = "config.file", global = true, value_name = "FILE", default_value = "probes.toml")]
     pub config: PathBuf,
     /// How log lines are written to standard error
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    #[arg(long, visible_alias = "log.format", global = true, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
     /// The least important log lines to write
-    #[arg(long, global = true, value_enum, default_value_t = LogLevel::Info)]
+    #[arg(long, visible_alias = "log.level", global = true, value_enum, default_value_t = LogLevel::Info)]
     pub log_level: LogLevel,
 }
 
@@ -95,13 +100,46 @@ pub enum Command {
     /// Look at the configuration
     #[command(subcommand)]
     Config(Config),
+    /// Ask the monitor of this host whether it is well, for a container's HEALTHCHECK: 0 if so, else 1
+    Healthcheck(Healthcheck),
+    /// Write the completions for a shell
+    Completions(Completions),
+    /// Write the manual page
+    Man(Man),
+}
+
+/// `mustnot healthcheck`.
+#[derive(Debug, Args)]
+pub struct Healthcheck {
+    /// The page to ask [default: /healthz where [web] listens, or else the proxy's health_listen]
+    #[arg(long, value_name = "URL")]
+    pub url: Option<crate::target::Url>,
+    /// How long it may take, all of it
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, default_value = "3s")]
+    pub timeout: Duration,
+}
+
+/// `mustnot completions`.
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+/// `mustnot man`.
+#[derive(Debug, Args)]
+pub struct Man {
+    /// A directory for the pages of all commands, mustnot-check.1 and so on; without it, the page of the program to standard output
+    #[arg(long, value_name = "DIRECTORY")]
+    pub output: Option<PathBuf>,
 }
 
 /// `mustnot run`.
 #[derive(Debug, Args)]
 pub struct Run {
     /// Where metrics, status page and API are served, instead of `[web] listen`
-    #[arg(long, alias = "web.listen-address", value_name = "ADDRESS:PORT")]
+    #[arg(long, visible_alias = "web.listen-address", value_name = "ADDRESS:PORT")]
     pub listen: Option<std::net::SocketAddr>,
 }
 

@@ -13,7 +13,9 @@ mod check;
 mod console;
 mod drill;
 pub mod explain;
+mod healthcheck;
 pub mod init;
+mod manual;
 mod neighbours;
 mod operator;
 mod probe;
@@ -50,6 +52,9 @@ pub fn run(cli: Cli) -> u8 {
             }
             Command::Config(Config::Explain(args)) => explain::explain(file, &args),
             Command::Config(Config::Init(args)) => init::init(file, &args),
+            Command::Healthcheck(args) => healthcheck::healthcheck(file, &args).await,
+            Command::Completions(args) => manual::completions(&args),
+            Command::Man(args) => manual::man(&args),
         }
     });
     console::flush();

@@ -28,7 +28,6 @@ use gate::{Caller, Gate, Outside};
 use password::Refusal;
 
 mod accept;
-pub mod ask;
 mod connection;
 pub mod control;
 pub mod gate;

@@ -4,6 +4,8 @@ mod beacon;
 #[cfg(test)]
 mod ci;
 #[cfg(test)]
+mod commands;
+#[cfg(test)]
 mod complaints;
 #[cfg(test)]
 mod config;

@@ -4,12 +4,8 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::Path;
-use std::time::Duration;
 
 use mustnot::plan::{Keys, from_text};
-use mustnot::web::ask::ask;
-use mustnot::web::settings::Files;
-use mustnot::web::{Settings, Web};
 use socket2::{Domain, Socket, Type};
 
 use crate::monitor::{Authority, Monitor, PATIENCE};
@@ -180,37 +176,25 @@ fn a_peer_asks_by_certificate_and_password() {
     assert_eq!(check(right).1, "status:403");
 }
 
-#[tokio::test]
-async fn the_own_host_asks_for_health_without_a_secret() {
+/// A health check beside the monitor has neither certificate nor password, and need not have: it is told by the file alone that TLS is spoken.
+#[test]
+fn a_health_check_needs_no_secret() {
     let ours = Authority::new("ours");
-    let folder = tempfile::tempdir().unwrap();
-    ours.server().write(folder.path(), "web");
-    fs::write(folder.path().join("ca.pem"), &ours.pem).unwrap();
-    let path = |name: &str| folder.path().join(name);
-    let files = Files { cert_file: path("web.pem"), key_file: path("web.key"), client_ca_file: Some(path("ca.pem")) };
-    for tls in [None, Some(files)] {
-        let settings = Settings {
-            tls,
-            users: [("ann".to_string(), mustnot::secret::Secret::new(hash("x")))].into(),
-            ..Settings::open("0.0.0.0:0".parse().unwrap())
-        };
-        let web = Web::guarded(settings.clone()).await.unwrap();
-        let settings = Settings { listen: SocketAddr::new(settings.listen.ip(), web.address().port()), ..settings };
-        let (state, _) = crate::exporter::state(&["a"]);
-        let (stop, stopped) = tokio::sync::watch::channel(false);
-        let running = tokio::spawn(web.run(state, stopped));
-        assert_eq!(ask(&settings, "/healthz", PATIENCE).await, Ok((200, "ok".into())));
-        assert_eq!(ask(&settings, "/readyz", PATIENCE).await, Ok((503, "not ready: 1 of 1 checks have not run yet\n".into())));
-        assert_eq!(ask(&settings, "/metrics", PATIENCE).await.unwrap().0, if settings.tls.is_some() { 403 } else { 401 });
-        stop.send(true).unwrap();
-        running.await.unwrap();
-        let told = ask(&settings, "/healthz", PATIENCE).await.unwrap_err();
-        assert!(told.starts_with(&format!("127.0.0.1:{} cannot be reached: ", settings.listen.port())), "{told}");
-    }
-    // one that takes and says nothing
-    let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let settings = Settings::open(mute.local_addr().unwrap());
-    assert!(ask(&settings, "/healthz", Duration::from_millis(100)).await.unwrap_err().contains("did not answer /healthz within 100ms"));
+    let keys = format!("{TLS}client_ca_file = \"ca.pem\"\nbasic_auth = {{ ann = \"{}\" }}", hash("x"));
+    let monitor = monitor(&keys, |folder| {
+        ours.server().write(folder, "web");
+        fs::write(folder.join("ca.pem"), &ours.pem).unwrap();
+    });
+    let healthcheck = |keys: &str| {
+        fs::write(monitor.path("health.toml"), format!("vantage = \"office\"\n[web]\nlisten = \"{}\"\n{keys}\n", monitor.at)).unwrap();
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_mustnot"));
+        let output = command.args(["healthcheck", "--config", "health.toml"]).current_dir(monitor.folder.path()).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout) + &text(&output.stderr))
+    };
+    assert_eq!(healthcheck(&keys), (Some(0), format!("ok: https://{}/healthz\n", monitor.at)));
+    let (code, said) = healthcheck("");
+    assert_eq!(code, Some(1), "{said}");
 }
 
 /// A connection from this address of loopback.
