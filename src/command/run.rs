@@ -83,6 +83,10 @@ async fn serve(mut plan: Plan, listen: Option<SocketAddr>, file: &Path, source: 
     let (order, orders) = mpsc::channel(MAX_WAITING);
     let watcher = Watcher::new(file, source, &plan, signals.hangups.clone(), orders);
     let operator = Arc::new(Operator::new(order, watcher.what_is_in_force()));
+    let console = Arc::new(Console::new(Arc::clone(&metrics), Show::Changes));
+    let engine = Engine::new(Arc::clone(&plan), Arc::clone(&board), console, state);
+    // Before anybody can ask for a probe.
+    watcher.runs(&engine);
     let mut web_task = None;
     if let Some(web) = web {
         let at = format!("{}://{}", web.gate().rules().settings.scheme(), web.address());
@@ -98,8 +102,6 @@ async fn serve(mut plan: Plan, listen: Option<SocketAddr>, file: &Path, source: 
     if let Some(interval) = plan.drill {
         tokio::spawn(keep_drilling(kinds(&plan), interval, Arc::clone(&metrics), stop.clone()));
     }
-    let console = Arc::new(Console::new(Arc::clone(&metrics), Show::Changes));
-    let engine = Engine::new(Arc::clone(&plan), board, console, state);
     let mut asked = stop.clone();
     let asked = tokio::spawn(async move {
         let _ = asked.wait_for(|stopped| *stopped).await;

@@ -355,13 +355,9 @@ struct Served {
     task: tokio::task::JoinHandle<()>,
 }
 
-fn shown(abouts: Vec<About>) -> (State, Arc<Board>) {
-    let board = board(abouts);
-    (State::new("internet", Arc::clone(&board), Arc::new(metrics(&board))), board)
-}
-
 async fn serve(abouts: Vec<About>) -> Served {
-    let (state, board) = shown(abouts);
+    let board = board(abouts);
+    let state = State::new("internet", Arc::clone(&board), Arc::new(metrics(&board)));
     let web = Web::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let (stop, stopped) = watch::channel(false);
     Served { address: web.address(), board, stop, task: tokio::spawn(web.run(state, stopped)) }

@@ -4,7 +4,6 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::Command;
 
 use mustnot::plan::{Keys, from_text};
 use socket2::{Domain, Socket, Type};
@@ -177,25 +176,25 @@ fn a_peer_asks_by_certificate_and_password() {
     assert_eq!(check(right).1, "status:403");
 }
 
+/// A health check beside the monitor has neither certificate nor password, and need not have: it is told by the file alone that TLS is spoken.
 #[test]
-fn the_own_host_asks_for_health_without_a_secret() {
+fn a_health_check_needs_no_secret() {
     let ours = Authority::new("ours");
-    let guarded = |listen: &str| {
-        let guards = format!("client_ca_file = \"ca.pem\"\nbasic_auth = {{ ann = \"{}\" }}", hash("x"));
-        format!("vantage = \"office\"\n[web]\nlisten = \"{listen}\"\n{TLS}{guards}\n{CHECK}")
-    };
-    let monitor = Monitor::start(&guarded("127.0.0.1:0"), |folder| {
+    let keys = format!("{TLS}client_ca_file = \"ca.pem\"\nbasic_auth = {{ ann = \"{}\" }}", hash("x"));
+    let monitor = monitor(&keys, |folder| {
         ours.server().write(folder, "web");
         fs::write(folder.join("ca.pem"), &ours.pem).unwrap();
     });
-    fs::write(monitor.folder.path().join("known.toml"), guarded(&monitor.at.to_string())).unwrap();
-    let asked = Command::new(env!("CARGO_BIN_EXE_mustnot"))
-        .args(["--config", "known.toml", "healthcheck"])
-        .current_dir(monitor.folder.path())
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&asked.stdout) + String::from_utf8_lossy(&asked.stderr);
-    assert_eq!((asked.status.code(), said.into_owned()), (Some(0), format!("ok: https://{}/healthz\n", monitor.at)));
+    let healthcheck = |keys: &str| {
+        fs::write(monitor.path("health.toml"), format!("vantage = \"office\"\n[web]\nlisten = \"{}\"\n{keys}\n", monitor.at)).unwrap();
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_mustnot"));
+        let output = command.args(["healthcheck", "--config", "health.toml"]).current_dir(monitor.folder.path()).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout) + &text(&output.stderr))
+    };
+    assert_eq!(healthcheck(&keys), (Some(0), format!("ok: https://{}/healthz\n", monitor.at)));
+    let (code, said) = healthcheck("");
+    assert_eq!(code, Some(1), "{said}");
 }
 
 /// A connection from this address of loopback.
