@@ -313,6 +313,23 @@ pub fn parse_user(text: &str) -> Result<String, String> {
     filled(text)
 }
 
+/// Costs of a bcrypt hash that is checked in at most some seconds: each step doubles the work.
+const COSTS: std::ops::RangeInclusive<u32> = 4..=14;
+
+/// The bcrypt hash of a password. What is wrong with it is told without it.
+pub fn parse_bcrypt(text: &str) -> Result<Secret, String> {
+    let remedy = "write what `htpasswd -nBC 10 USER` gives behind the colon, 60 characters that begin with $2y$";
+    let parts: bcrypt::HashParts = text.parse().map_err(|_| format!("is no bcrypt hash; {remedy}"))?;
+    match parts.get_cost() {
+        cost if COSTS.contains(&cost) => Ok(Secret::new(text)),
+        cost => Err(format!(
+            "is a bcrypt hash of cost {cost}, and checking one takes a moment at {} to {} only; {remedy}",
+            COSTS.start(),
+            COSTS.end()
+        )),
+    }
+}
+
 /// A request method that a probe may send.
 pub fn parse_method(text: &str) -> Result<String, String> {
     match text {
