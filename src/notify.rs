@@ -3,38 +3,38 @@
 //! One task looks; each place of each sink has a task of its own, so that one that is slow or away holds up nobody: neither a probe, nor
 //! the looking, nor another place.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::alert::ledger::{self, Ledger};
-use crate::alert::outbox::{self, Message, Next, Outbox};
-use crate::alert::scene::{Known, Roll, Scene};
+use crate::alert::ledger::Ledger;
+use crate::alert::outbox::{Message, Next, Outbox};
+use crate::alert::scene::{Places, Roll, Scene};
 use crate::alert::sink::{Sink, To};
 use crate::alert::{Alert, test_alert};
 use crate::clock::{Moment, Wall};
 use crate::history::Board;
 use crate::metrics::{Metrics, Program};
-use crate::state::write_beside;
 
 mod body;
 mod heartbeat;
+mod keep;
 mod sender;
 
+use keep::{Keeper, Kept, KeptSink};
 use sender::{Sender, Told};
 
 /// How often is looked where no verdict changes: what is stale or overdue changes none.
 const LOOK: Duration = Duration::from_secs(1);
 /// The least time between two looks: what changes meanwhile is seen by the next. The first is at once.
 const BREATH: Duration = Duration::from_millis(50);
+/// A share of the time goes into looking, at most one of so many parts, however many checks there are.
+const PARTS: u32 = 5;
 /// How often is asked what is true of the whole program: nothing of it is told in a hurry, and to count descriptors costs.
 const ASK: Duration = Duration::from_secs(5);
 /// Alerts that an Alertmanager is told at once.
@@ -43,8 +43,6 @@ const BATCH: usize = 64;
 const STEP: Duration = Duration::from_secs(10);
 /// How often the same failure is logged.
 const SAY_AGAIN: Duration = Duration::from_secs(600);
-/// The file in `state_dir`.
-const FILE: &str = "alerts.json";
 
 /// The alerts of a monitor that runs.
 pub struct Alerts {
@@ -94,8 +92,7 @@ impl Alerts {
     ) -> Result<Alerts, String> {
         let ready = Ready::all(sinks)?;
         let (orders, received) = mpsc::unbounded_channel();
-        let file = state_dir.map(|dir| dir.join(FILE));
-        let mut kept = file.as_deref().map_or_else(Kept::default, read);
+        let (keeper, mut kept) = Keeper::open(state_dir);
         let (now, wall) = (Moment::now(), Wall::now());
         let roll = Roll::recalled(std::mem::take(&mut kept.known), now, wall);
         let mut desk = Desk {
@@ -106,8 +103,7 @@ impl Alerts {
             posts: Vec::new(),
             program: (now - ASK, Program::default()),
             pulse: Arc::new(Pulse { ways: Mutex::default(), looked: Mutex::new(now) }),
-            file,
-            saving: None,
+            keeper,
             dirty: false,
         };
         desk.take(ready, kept);
@@ -159,36 +155,6 @@ pub async fn try_all(vantage: &str, sinks: &[Sink]) -> Result<Vec<(String, Resul
     Ok(futures_util::future::join_all(each).await)
 }
 
-/// What stands in the file.
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct Kept {
-    known: BTreeMap<String, Known>,
-    sinks: BTreeMap<String, KeptSink>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct KeptSink {
-    place: String,
-    open: Vec<ledger::Kept>,
-    /// For each of its places.
-    waiting: Vec<Vec<outbox::Kept>>,
-}
-
-/// What was kept. A file that is none is put aside: to begin anew tells too much, and not to run would tell nothing.
-fn read(path: &Path) -> Kept {
-    let broken = |why: &str| {
-        let aside = path.with_extension("json.broken");
-        let _ = fs::rename(path, &aside);
-        tracing::error!("{} is no memory of alerts: {why}; it is {} now, and what is so is told anew", path.display(), aside.display());
-        Kept::default()
-    };
-    match fs::read_to_string(path) {
-        Ok(text) => serde_json::from_str(&text).unwrap_or_else(|e| broken(&e.to_string())),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Kept::default(),
-        Err(e) => broken(&e.to_string()),
-    }
-}
-
 /// Who looks, and what is known of every sink.
 struct Desk {
     vantage: String,
@@ -198,8 +164,8 @@ struct Desk {
     posts: Vec<Post>,
     program: (Moment, Program),
     pulse: Arc<Pulse>,
-    file: Option<PathBuf>,
-    saving: Option<JoinHandle<()>>,
+    keeper: Keeper,
+    /// Something was opened or has ended since that was kept.
     dirty: bool,
 }
 
@@ -246,9 +212,10 @@ impl Desk {
                 () = self.board.turned() => {}
                 () = tokio::time::sleep(LOOK) => {}
             }
+            let began = Moment::now();
             self.look();
-            self.save();
-            tokio::time::sleep(BREATH).await;
+            self.save(began);
+            tokio::time::sleep(BREATH.max(Moment::now().since(began) * (PARTS - 1))).await;
         }
     }
 
@@ -263,19 +230,31 @@ impl Desk {
         }
         let program = &self.program.1;
         self.roll.call(&readings, program, now);
-        let scene = Scene { vantage: &self.vantage, now, wall, readings: &readings, breaches: &breaches, program, roll: &self.roll };
+        let places = Places::of(&readings);
+        let scene = Scene {
+            vantage: &self.vantage,
+            now,
+            wall,
+            readings: &readings,
+            places: &places,
+            breaches: &breaches,
+            program,
+            roll: &self.roll,
+        };
         let conditions = scene.conditions();
         for post in &mut self.posts {
             let notes = post.ledger.look(&scene, &conditions, &post.sink.rules);
             self.dirty |= notes.iter().any(|note| !note.repeated);
-            for note in notes {
-                log(&post.sink, &note.alert, note.repeated);
-                for way in &post.ways {
-                    let given_up = lock(&way.outbox).put(note.clone(), now);
-                    if given_up > 0 {
-                        self.metrics.alerts_failed(&way.name);
-                        tracing::warn!("alerts to {}: too many wait, and {given_up} of the least important were given up", way.name);
-                    }
+            notes.iter().for_each(|note| log(&post.sink, &note.alert, note.repeated));
+            for way in post.ways.iter().filter(|_| !notes.is_empty()) {
+                let given_up = {
+                    let mut outbox = lock(&way.outbox);
+                    notes.iter().for_each(|note| outbox.put(note.clone(), now));
+                    outbox.make_room()
+                };
+                if given_up > 0 {
+                    self.metrics.alerts_failed(&way.name);
+                    tracing::warn!("alerts to {}: too many wait, and {given_up} of the least important were given up", way.name);
                 }
             }
             post.ways.iter().for_each(|way| way.wake.notify_one());
@@ -292,26 +271,46 @@ impl Desk {
     fn take(&mut self, ready: Vec<Ready>, mut kept: Kept) {
         self.metrics.alerts_go_to(ready.iter().map(|ready| ready.sink.name.as_str()));
         let mut old = std::mem::take(&mut self.posts);
+        let (mut same, mut moved) = (Vec::new(), Vec::new());
         for Ready { sink, senders } in ready {
-            let same = old.iter().position(|post| post.sink.tells_the_same(&sink) && post.ways.len() == senders.len());
-            if let Some(mut post) = same.map(|at| old.swap_remove(at)) {
-                for (way, sender) in post.ways.iter().zip(senders) {
-                    *lock(&way.by) = (Arc::clone(&sink), sender);
-                }
-                post.sink = sink;
-                self.posts.push(post);
-                continue;
+            match old.iter().position(|post| post.sink.tells_the_same(&sink) && post.ways.len() == senders.len()) {
+                Some(at) => same.push((sink, senders, old.swap_remove(at))),
+                None => moved.push((sink, senders)),
             }
-            let kept = kept.sinks.remove(&sink.name).filter(|kept| kept.place == sink.place());
+        }
+        for (sink, senders, mut post) in same {
+            for (way, sender) in post.ways.iter().zip(senders) {
+                *lock(&way.by) = (Arc::clone(&sink), sender);
+                // What was refused may be taken now: somebody has changed something.
+                lock(&way.outbox).hurry();
+                way.wake.notify_one();
+            }
+            post.sink = sink;
+            self.posts.push(post);
+        }
+        for (sink, senders) in moved {
+            let mut kept = kept.sinks.remove(&sink.name);
+            if let Some(at) = old.iter().position(|post| post.sink.stands_in_for(&sink)) {
+                let before = old.swap_remove(at).end();
+                if !before.open.is_empty() && before.mark != sink.mark() {
+                    tracing::warn!(
+                        "alerts to {}: from now on another place is told; {} alerts stay open at the one before",
+                        sink.name,
+                        before.open.len()
+                    );
+                }
+                kept = Some(before);
+            }
             self.posts.push(self.post(sink, senders, kept));
         }
         for post in old {
-            post.tasks.iter().for_each(JoinHandle::abort);
-            if post.ledger.open() > 0 {
+            let name = post.sink.name.clone();
+            let KeptSink { open, waiting, .. } = post.end();
+            let untold: usize = waiting.iter().map(Vec::len).sum();
+            if open.len() + untold > 0 {
                 tracing::warn!(
-                    "alerts to {}: it is told nothing any more, and {} alerts stay open there",
-                    post.sink.name,
-                    post.ledger.open()
+                    "alerts to {name}: it is told nothing any more; {} alerts stay open there, and {untold} messages that it has not taken are given up",
+                    open.len()
                 );
             }
         }
@@ -320,14 +319,27 @@ impl Desk {
 
     fn post(&self, sink: Arc<Sink>, senders: Vec<Sender>, kept: Option<KeptSink>) -> Post {
         let (now, wall) = (Moment::now(), Wall::now());
+        let same = kept.as_ref().is_some_and(|kept| kept.mark == sink.mark() && kept.waiting.len() == senders.len());
         let (open, waiting) = kept.map_or_else(Default::default, |kept| (kept.open, kept.waiting));
-        let mut waiting = waiting.into_iter();
+        let outboxes = senders.iter().enumerate().map(|(at, _)| {
+            let mut outbox = Outbox::default();
+            // Elsewhere nobody was told what is open; what waited for there must be heard here.
+            let for_it = waiting.iter().enumerate().filter(|(of, _)| !same || *of == at);
+            for_it.for_each(|(_, waiting)| outbox.take_over(waiting.clone(), now, wall));
+            outbox
+        });
+        let outboxes: Vec<Outbox> = outboxes.collect();
+        let mut ledger = Ledger::recalled(open, now, wall);
+        if !same {
+            ledger.keep(|key| outboxes.iter().any(|outbox| outbox.opens(key)));
+        }
         let ways: Vec<Arc<Way>> = senders
             .into_iter()
-            .map(|sender| {
+            .zip(outboxes)
+            .map(|(sender, outbox)| {
                 Arc::new(Way {
                     name: sink.name.clone(),
-                    outbox: Mutex::new(Outbox::recalled(waiting.next().unwrap_or_default(), now)),
+                    outbox: Mutex::new(outbox),
                     by: Mutex::new((Arc::clone(&sink), sender)),
                     wake: Notify::new(),
                     changed: AtomicBool::new(false),
@@ -348,39 +360,26 @@ impl Desk {
         let tasks = ways.iter().map(tell).collect();
         // A dead man's switch is told nothing else.
         let ways = if matches!(sink.to, To::Heartbeat { .. }) { Vec::new() } else { ways };
-        Post { sink, ledger: Ledger::recalled(open, now, wall), ways, tasks }
+        Post { sink, ledger, ways, tasks }
     }
 
-    /// Keeps what has changed, on a thread of its own: the looking waits for no disk.
-    fn save(&mut self) {
-        let changed =
-            self.posts.iter().flat_map(|post| &post.ways).fold(self.dirty, |changed, way| changed | way.changed.load(Ordering::Relaxed));
-        if !changed || self.saving.as_ref().is_some_and(|saving| !saving.is_finished()) {
+    /// Keeps what has changed.
+    fn save(&mut self, now: Moment) {
+        let changed = || self.posts.iter().flat_map(|post| &post.ways).any(|way| way.changed.load(Ordering::Relaxed));
+        let ready = self.keeper.ready(self.dirty, now);
+        if !ready || !(self.dirty || self.keeper.owes() || changed()) {
             return;
         }
-        let Some(path) = self.file.clone() else { return };
         self.posts.iter().flat_map(|post| &post.ways).for_each(|way| way.changed.store(false, Ordering::Relaxed));
         self.dirty = false;
-        let (now, wall) = (Moment::now(), Wall::now());
-        let sinks = self.posts.iter().filter(|post| !post.ways.is_empty()).map(|post| {
-            let waiting = post.ways.iter().map(|way| lock(&way.outbox).kept()).collect();
-            (post.sink.name.clone(), KeptSink { place: post.sink.place(), open: post.ledger.kept(now, wall), waiting })
-        });
-        let kept = Kept { known: self.roll.kept(now, wall), sinks: sinks.collect() };
-        self.saving = Some(tokio::task::spawn_blocking(move || {
-            let text = serde_json::to_string(&kept).map_err(std::io::Error::other);
-            if let Err(e) = text.and_then(|text| write_beside(&path, &text)) {
-                tracing::error!(
-                    "cannot write {}: {e}; after a restart some alerts may be told twice, and the end of some not at all",
-                    path.display()
-                );
-            }
-        }));
+        let wall = Wall::now();
+        let sinks = self.posts.iter().filter(|post| !post.ways.is_empty()).map(|post| (post.sink.name.clone(), post.kept(now, wall)));
+        self.keeper.write(Kept::new(self.roll.kept(now, wall), sinks.collect()));
     }
 
     async fn stop(mut self, deadline: Instant) {
         self.look();
-        self.save();
+        self.save(Moment::now());
         let ways: Vec<Arc<Way>> = self.posts.iter().flat_map(|post| post.ways.iter().map(Arc::clone)).collect();
         for way in &ways {
             way.failed.store(false, Ordering::Relaxed);
@@ -388,8 +387,8 @@ impl Desk {
             way.wake.notify_one();
         }
         // What is kept can wait for the next start; what is not is tried to the end.
-        let keeps = self.file.is_some();
-        let done = |way: &Arc<Way>| lock(&way.outbox).only_refused() || keeps && way.failed.load(Ordering::Relaxed);
+        let keeps = self.keeper.keeps();
+        let done = |way: &Arc<Way>| lock(&way.outbox).only_later() || keeps && way.failed.load(Ordering::Relaxed);
         while !ways.iter().all(done) && Instant::now() < deadline {
             tokio::time::sleep(BREATH).await;
         }
@@ -399,14 +398,11 @@ impl Desk {
             tracing::warn!("alerts: {left} messages were not taken in time; {what}");
         }
         self.posts.iter().flat_map(|post| &post.tasks).for_each(JoinHandle::abort);
-        if let Some(saving) = self.saving.take() {
-            let _ = saving.await;
-        }
+        self.keeper.done(Moment::now()).await;
         self.dirty = true;
-        self.save();
-        if let Some(saving) = self.saving.take() {
-            let _ = saving.await;
-        }
+        // Also where it failed a moment ago: it is the last time.
+        self.save(Moment::now() + STEP);
+        self.keeper.done(Moment::now()).await;
     }
 }
 
@@ -416,6 +412,19 @@ fn log(sink: &Sink, alert: &Alert, repeated: bool) {
         (true, _) => tracing::debug!("alert to {}: {name} ({severity}) goes on: {said}", sink.name),
         (false, None) => tracing::info!("alert to {}: {name} ({severity}) opened: {said}", sink.name),
         (false, Some(_)) => tracing::info!("alert to {}: {name} ({severity}) resolved: {said} Now {}", sink.name, alert.said("resolved")),
+    }
+}
+
+impl Post {
+    fn kept(&self, now: Moment, wall: Wall) -> KeptSink {
+        let waiting = self.ways.iter().map(|way| lock(&way.outbox).kept(now, wall)).collect();
+        KeptSink { mark: self.sink.mark(), open: self.ledger.kept(now, wall), waiting }
+    }
+
+    /// Nothing more is told by it; what it knew.
+    fn end(self) -> KeptSink {
+        self.tasks.iter().for_each(JoinHandle::abort);
+        self.kept(Moment::now(), Wall::now())
     }
 }
 
@@ -441,10 +450,13 @@ impl Way {
         let told = self.tell(&messages).await;
         // One that is refused must not take the others with it.
         if messages.len() > 1 && matches!(told, Told::Refused(_)) {
-            for message in messages {
-                let alone = vec![message];
-                let told = self.tell(&alone).await;
-                self.note(&alone, told, metrics, said);
+            let mut rest = messages.as_slice();
+            while let Some((alone, _)) = rest.split_at_checked(1) {
+                let told = self.tell(alone).await;
+                // Who does not answer now need not be asked for each of the others.
+                let to_note = if matches!(told, Told::Later(..)) { rest } else { alone };
+                self.note(to_note, told, metrics, said);
+                rest = rest.get(to_note.len()..).unwrap_or_default();
             }
             return;
         }
@@ -498,17 +510,29 @@ struct Said {
 
 impl Said {
     fn failed(&mut self, sink: &str, why: &str, remedy: &str, now: Moment) {
-        let known = self.failure.as_ref().is_some_and(|(last, at)| last == why && now.since(*at) < SAY_AGAIN);
-        if !known {
+        if self.is_news(why, now) {
             tracing::warn!("alerts to {sink}: {why}; {remedy}");
-            self.failure = Some((why.to_string(), now));
         }
     }
 
     fn taken(&mut self, sink: &str) {
-        if self.failure.take().is_some() {
+        if self.is_over() {
             tracing::info!("alerts to {sink}: they are taken again");
         }
+    }
+
+    /// Whether this failure is to be said; it counts as said then.
+    fn is_news(&mut self, why: &str, now: Moment) -> bool {
+        let known = self.failure.as_ref().is_some_and(|(last, at)| last == why && now.since(*at) < SAY_AGAIN);
+        if !known {
+            self.failure = Some((why.to_string(), now));
+        }
+        !known
+    }
+
+    /// Whether a failure was said, and is over by this.
+    fn is_over(&mut self) -> bool {
+        self.failure.take().is_some()
     }
 }
 

@@ -5,14 +5,14 @@ use std::time::Duration;
 use crate::clock::Moment;
 use crate::history::Reading;
 
-/// How long a critical alert may wait for a sink before that is a fault of the monitor: somebody must hear of it another way.
+/// How long a violation may wait for a sink before that is a fault of the monitor: somebody must hear of it another way.
 pub const DEAF_AFTER: Duration = Duration::from_secs(900);
 
 /// How long ago somebody must have looked for what is to be told; that is done once a second.
 pub const LOOKED_WITHIN: Duration = Duration::from_secs(60);
 
-/// Whether the scheduler goes round and is heard: there are checks, no record of any is older than it may be, somebody has `looked` at them, and no critical alert has waited
-/// for longer than [`DEAF_AFTER`] for a sink. `waits` are the sinks for which one waits, and since when.
+/// Whether the scheduler goes round and is heard: there are checks, no record of any is older than it may be, somebody has `looked` at them, and no violation has
+/// waited for longer than [`DEAF_AFTER`] for a sink. `waits` are the sinks for which one waits, and since when.
 ///
 /// # Errors
 /// Why not.
@@ -33,7 +33,7 @@ pub fn beats<'a>(
         return Err(format!("nobody has looked for what is to be told for {:.0} s", now.since(looked).as_secs_f64()));
     }
     match waits.into_iter().find(|(_, since)| now.since(*since) > DEAF_AFTER) {
-        Some((sink, since)) => Err(format!("{sink} has not taken a critical alert for {:.0} s", now.since(since).as_secs_f64())),
+        Some((sink, since)) => Err(format!("{sink} has not taken a violation for {:.0} s", now.since(since).as_secs_f64())),
         None => Ok(()),
     }
 }

@@ -74,9 +74,9 @@ impl Ledger {
         each.collect()
     }
 
-    /// How many alerts are open.
-    pub fn open(&self) -> usize {
-        self.firing.len()
+    /// Forgets that the others were told.
+    pub fn keep(&mut self, these: impl Fn(&Key) -> bool) {
+        self.firing.retain(|key, _| these(key));
     }
 
     /// What is to be told after this look, in this order.
@@ -88,16 +88,19 @@ impl Ledger {
                 notes.push(self.open_one(&condition, scene, Duration::ZERO));
             }
         }
-        let mut so = BTreeSet::new();
-        for condition in conditions.iter().filter(wanted) {
-            so.insert(&condition.key);
-            notes.extend(self.still_so(condition, scene, rules));
+        let (mut so, mut elsewhere) = (BTreeSet::new(), BTreeSet::new());
+        for condition in conditions {
+            if wanted(&condition) {
+                so.insert(&condition.key);
+                notes.extend(self.still_so(condition, scene, rules));
+            } else {
+                elsewhere.insert(&condition.key);
+            }
         }
         self.pending.retain(|key, _| so.contains(key));
         let over: Vec<Key> = self.firing.keys().filter(|key| !so.contains(key)).cloned().collect();
         for key in over {
-            let elsewhere = conditions.iter().any(|condition| condition.key == key && !wanted(&condition));
-            notes.extend(self.over(&key, elsewhere, scene, rules));
+            notes.extend(self.over(&key, elsewhere.contains(&key), scene, rules));
         }
         notes
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ledger::Note;
 use super::{Alert, Key, Name};
-use crate::clock::Moment;
+use crate::clock::{Moment, Wall};
 use crate::severity::Severity;
 
 /// Messages that wait at most, besides violations: more than three an alert of a thousand checks. What is least important goes first; a
@@ -18,8 +18,8 @@ pub const MAX_WAITING: usize = 4096;
 pub const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// The pause after a message was refused in a way that trying again does not mend: somebody has to, there or here.
 pub const REFUSED_PAUSE: Duration = Duration::from_secs(600);
-/// The longest pause that a place may ask for: longer would be silence.
-pub const LONGEST_ASKED: Duration = Duration::from_secs(3600);
+/// The longest pause that a place may ask for: longer would be silence. Less than the 15 minutes for which the rules of Prometheus look back.
+pub const LONGEST_ASKED: Duration = Duration::from_secs(600);
 /// What is new and urgent waits no longer than this for a place that did not answer.
 const URGENT_PAUSE: Duration = Duration::from_secs(1);
 
@@ -28,10 +28,15 @@ const URGENT_PAUSE: Duration = Duration::from_secs(1);
 pub struct Outbox {
     slots: BTreeMap<Key, Slot>,
     count: u64,
+    /// Tries in a row that got no answer, or a place that asked to wait.
     failures: u32,
+    /// Tries in a row that were refused.
+    refusals: u32,
     not_before: Option<Moment>,
     last_try: Option<Moment>,
     asked_to_wait: bool,
+    /// A violation came in since the last try began.
+    urgent: bool,
 }
 
 /// What waits of one alert: that it is so, and then that it is over.
@@ -48,7 +53,10 @@ struct Waiting {
     number: u64,
     since: Moment,
     tries: u32,
+    /// It was refused, and is not tried again before.
     not_before: Option<Moment>,
+    /// That it was so was told only now: that it is over is not told before.
+    apart: Option<Moment>,
     on_its_way: bool,
 }
 
@@ -58,6 +66,7 @@ pub struct Kept {
     alert: Alert,
     repeated: bool,
     tried: bool,
+    apart: Option<Wall>,
 }
 
 /// A message that is on its way.
@@ -81,9 +90,9 @@ pub enum Next {
 
 impl Outbox {
     /// The outbox as it was kept.
-    pub fn recalled(kept: Vec<Kept>, now: Moment) -> Outbox {
+    pub fn recalled(kept: Vec<Kept>, now: Moment, wall: Wall) -> Outbox {
         let mut outbox = Outbox::default();
-        for Kept { alert, repeated, tried } in kept {
+        for Kept { alert, repeated, tried, apart } in kept {
             outbox.count += 1;
             let (key, ends) = (alert.key.clone(), alert.ends_at.is_some());
             let note = Note { alert, repeated };
@@ -94,6 +103,8 @@ impl Outbox {
                 since: now,
                 tries: tried.into(),
                 not_before: None,
+                // However far the clock was turned since.
+                apart: apart.map(|until| now + until.since(wall).min(REFUSED_PAUSE)),
                 on_its_way: false,
             };
             let slot = outbox.slots.entry(key).or_default();
@@ -103,9 +114,20 @@ impl Outbox {
     }
 
     /// What must survive a restart.
-    pub fn kept(&self) -> Vec<Kept> {
+    pub fn kept(&self, now: Moment, wall: Wall) -> Vec<Kept> {
         let waiting = self.slots.values().flat_map(|slot| [&slot.firing, &slot.resolved]).flatten();
-        waiting.map(|w| Kept { alert: w.note.alert.clone(), repeated: w.note.repeated, tried: w.tries > 0 || w.on_its_way }).collect()
+        let each = waiting.map(|w| Kept {
+            alert: w.note.alert.clone(),
+            repeated: w.note.repeated,
+            tried: w.tries > 0 || w.on_its_way,
+            apart: w.apart.map(|until| wall.after(until.since(now))),
+        });
+        each.collect()
+    }
+
+    /// Whether it is still to be told that this is so.
+    pub fn opens(&self, key: &Key) -> bool {
+        self.slots.get(key).is_some_and(|slot| slot.firing.is_some())
     }
 
     /// How many messages wait.
@@ -118,31 +140,32 @@ impl Outbox {
         self.slots.is_empty()
     }
 
-    /// Since when the oldest critical alert waits that is so, and that nobody was told of there.
-    pub fn critical_since(&self) -> Option<Moment> {
-        let critical = |w: &&Waiting| !w.note.repeated && w.note.alert.key.severity() == Severity::Critical;
-        self.slots.values().filter_map(|slot| slot.firing.as_ref()).filter(critical).map(|waiting| waiting.since).min()
+    /// Since when the oldest violation waits that nobody was told of there.
+    pub fn breach_since(&self) -> Option<Moment> {
+        let untold = |w: &&Waiting| !w.note.repeated && w.note.alert.is_breach();
+        self.slots.values().filter_map(|slot| slot.firing.as_ref()).filter(untold).map(|waiting| waiting.since).min()
     }
 
-    /// Whether all that waits was refused: trying again soon mends nothing.
-    pub fn only_refused(&self) -> bool {
+    /// Whether all that waits was refused, or is not to be told yet: trying again soon mends nothing.
+    pub fn only_later(&self) -> bool {
         let mut waiting = self.slots.values().map(|slot| slot.firing.as_ref().or(slot.resolved.as_ref()));
-        waiting.all(|waiting| waiting.is_some_and(|waiting| waiting.not_before.is_some()))
+        waiting.all(|waiting| waiting.is_some_and(|waiting| waiting.not_before.or(waiting.apart).is_some()))
     }
 
-    /// The end is near: whatever waits is tried now.
+    /// Whatever waits is tried now: the end is near, or something was changed that may have been what was wrong.
     pub fn hurry(&mut self) {
-        self.not_before = None;
+        (self.not_before, self.asked_to_wait, self.failures, self.refusals) = (None, false, 0, 0);
         let waiting = self.slots.values_mut().flat_map(|slot| [&mut slot.firing, &mut slot.resolved]).flatten();
         waiting.for_each(|waiting| waiting.not_before = None);
     }
 
-    /// Takes a message in; how many were given up for want of room.
-    pub fn put(&mut self, note: Note, now: Moment) -> usize {
+    /// Takes a message in.
+    pub fn put(&mut self, note: Note, now: Moment) {
         self.count += 1;
         let urgent = note.alert.is_breach() && !note.repeated;
         let key = note.alert.key.clone();
-        let mut new = Waiting { rank: rank(&note), note, number: self.count, since: now, tries: 0, not_before: None, on_its_way: false };
+        let mut new =
+            Waiting { rank: rank(&note), note, number: self.count, since: now, tries: 0, not_before: None, apart: None, on_its_way: false };
         let slot = self.slots.entry(key.clone()).or_default();
         if new.note.alert.ends_at.is_none() {
             // It is so again: that it was over need not be told any more.
@@ -151,7 +174,9 @@ impl Outbox {
                 // One message of it is enough, in the newest words. What was refused is no less so.
                 new.note.repeated &= old.note.repeated;
                 new.rank = rank(&new.note);
-                (new.since, new.tries, new.not_before) = (old.since, old.tries, if urgent { None } else { old.not_before });
+                (new.since, new.not_before) = (old.since, if urgent { None } else { old.not_before });
+                // What is on its way may arrive.
+                new.tries = old.tries.saturating_add(u32::from(old.on_its_way));
             }
             slot.firing = Some(new);
         } else {
@@ -160,39 +185,55 @@ impl Outbox {
             let repeated = slot.firing.as_ref().is_some_and(|w| w.note.repeated);
             if untold && !key.is(Name::Violated) {
                 self.slots.remove(&key);
-                return 0;
+                return;
             }
             if repeated {
                 slot.firing = None;
             }
             slot.resolved = Some(new);
         }
+        self.urgent |= urgent;
         if urgent && !self.asked_to_wait {
             let soon = self.last_try.map_or(now, |last| last + URGENT_PAUSE);
             self.not_before = self.not_before.map(|later| later.min(soon));
         }
-        self.make_room()
     }
 
-    fn make_room(&mut self) -> usize {
-        let mut given_up = 0;
-        // The count comes before the search, so that an outbox with room pays nothing.
-        while self.slots.len() > MAX_WAITING / 2 && self.len() > MAX_WAITING {
-            let all = self.slots.iter().flat_map(|(key, slot)| [(key, &slot.firing, false), (key, &slot.resolved, true)]);
-            let least = all
-                .filter_map(|(key, waiting, ends)| waiting.as_ref().map(|w| ((w.rank, w.number), key, ends)))
-                .max_by_key(|(rank, ..)| *rank);
-            let Some((rank, key, ends)) = least.map(|((rank, _), key, ends)| (rank, key.clone(), ends)) else { break };
-            if matches!(rank, Rank::Breach(_)) {
-                break;
-            }
-            if let Some(slot) = self.slots.get_mut(&key) {
-                if ends { slot.resolved = None } else { slot.firing = None }
-            }
-            self.drop_if_empty(&key);
-            given_up += 1;
+    /// Gives up what matters least, where more waits than may; how many messages that was. No violation ever is.
+    pub fn make_room(&mut self) -> usize {
+        let excess = self.len().saturating_sub(MAX_WAITING);
+        if excess == 0 {
+            return 0;
         }
-        given_up
+        let all = self.slots.iter().flat_map(|(key, slot)| [(key, &slot.firing, false), (key, &slot.resolved, true)]);
+        let mut may_go: Vec<(Rank, u64, Key, bool)> = all
+            .filter_map(|(key, waiting, ends)| waiting.as_ref().map(|w| (w.rank, w.number, key.clone(), ends)))
+            .filter(|(rank, ..)| !matches!(rank, Rank::Breach(_)))
+            .collect();
+        may_go.sort_unstable();
+        let first = may_go.len().saturating_sub(excess);
+        let go = may_go.split_off(first);
+        for (_, _, key, ends) in &go {
+            if let Some(slot) = self.slots.get_mut(key) {
+                if *ends { slot.resolved = None } else { slot.firing = None }
+            }
+            self.drop_if_empty(key);
+        }
+        go.len()
+    }
+
+    /// Takes over what waited for another place, in whose stead this one is told.
+    pub fn take_over(&mut self, kept: Vec<Kept>, now: Moment, wall: Wall) {
+        for (key, theirs) in Outbox::recalled(kept, now, wall).slots {
+            let mine = self.slots.entry(key).or_default();
+            for (mine, theirs) in [(&mut mine.firing, theirs.firing), (&mut mine.resolved, theirs.resolved)] {
+                if let (None, Some(mut waiting)) = (&mine, theirs) {
+                    self.count += 1;
+                    waiting.number = self.count;
+                    *mine = Some(waiting);
+                }
+            }
+        }
     }
 
     /// What is to be sent now, the most important first; at most so many at once.
@@ -215,7 +256,7 @@ impl Outbox {
             if waiting.on_its_way {
                 continue;
             }
-            let wait = waiting.not_before.map_or(Duration::ZERO, |later| later.since(now));
+            let wait = waiting.not_before.max(waiting.apart).map_or(Duration::ZERO, |later| later.since(now));
             if wait.is_zero() {
                 due.push((waiting.rank, waiting.number, key, ends));
             } else {
@@ -236,14 +277,14 @@ impl Outbox {
                 messages.push(Message { alert: waiting.note.alert.clone(), number: waiting.number });
             }
         }
-        self.last_try = Some(now);
+        (self.last_try, self.urgent) = (Some(now), false);
         Next::Send(messages)
     }
 
     /// The place has taken these. Where it was told only now that something was so, it is told that it is over no sooner than `apart`:
     /// an Alertmanager that hears both at once tells nobody of either.
     pub fn taken(&mut self, messages: &[Message], apart: Duration, now: Moment) {
-        (self.failures, self.not_before, self.asked_to_wait) = (0, None, false);
+        (self.failures, self.refusals, self.not_before, self.asked_to_wait) = (0, 0, None, false);
         for message in messages {
             let key = &message.alert.key;
             let Some(slot) = self.slots.get_mut(key) else { continue };
@@ -260,7 +301,7 @@ impl Outbox {
                 firing.rank = rank(&firing.note);
             }
             if let Some(resolved) = slot.resolved.as_mut().filter(|_| news && !apart.is_zero()) {
-                resolved.not_before = Some(now + apart);
+                resolved.apart = Some(now + apart);
             }
             self.drop_if_empty(key);
         }
@@ -270,15 +311,24 @@ impl Outbox {
     /// all come back at once.
     pub fn failed(&mut self, messages: &[Message], asked: Option<Duration>, now: Moment, chance: f64) {
         self.failures = self.failures.saturating_add(1);
+        self.tried(messages, None);
         let pause = pause(self.failures, chance);
         self.asked_to_wait = asked.is_some();
-        self.not_before = Some(now + asked.map_or(pause, |asked| asked.min(LONGEST_ASKED).max(pause)));
-        self.tried(messages, None);
+        let pause = match asked {
+            Some(asked) => asked.min(LONGEST_ASKED).max(pause),
+            // What came in while that try was under way has not had one.
+            None if self.urgent => pause.min(URGENT_PAUSE),
+            None => pause,
+        };
+        self.not_before = Some(now + pause);
     }
 
-    /// The place will not take these as they are: they wait for long, and the others go on.
+    /// The place will not take these as they are: they wait for long, and the others go on; at once after the first, and slower
+    /// where it refuses one after the other.
     pub fn refused(&mut self, messages: &[Message], now: Moment, chance: f64) {
-        (self.failures, self.not_before, self.asked_to_wait) = (0, None, false);
+        self.refusals = self.refusals.saturating_add(1);
+        (self.failures, self.asked_to_wait) = (0, false);
+        self.not_before = (self.refusals > 1).then(|| now + pause(self.refusals - 1, chance));
         self.tried(messages, Some(now + REFUSED_PAUSE.mul_f64(0.75 + chance / 2.0)));
     }
 

@@ -1,6 +1,6 @@
 //! Scenes: what is so at one look, as the board and the metrics say it, and which alerts that would be.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,12 +35,34 @@ pub struct Scene<'a> {
     pub wall: Wall,
     /// Every check as the board shows it.
     pub readings: &'a [Reading],
+    /// The same, to be found.
+    pub places: &'a Places<'a>,
     /// What was violated since the last look, even if it is over.
     pub breaches: &'a [Arc<Record>],
     /// What is true of the whole program.
     pub program: &'a Program,
     /// What is known from looks before.
     pub roll: &'a Roll,
+}
+
+/// Where each check stands among the readings: there may be many thousand, and as many alerts that ask.
+#[derive(Debug, Clone, Default)]
+pub struct Places<'a> {
+    targets: HashMap<(&'a str, &'a str), &'a Reading>,
+    /// The first of each name.
+    names: HashMap<&'a str, &'a Reading>,
+}
+
+impl<'a> Places<'a> {
+    /// The places of these.
+    pub fn of(readings: &'a [Reading]) -> Places<'a> {
+        let mut places = Places::default();
+        for reading in readings {
+            places.targets.insert((&reading.about.name, &reading.about.target), reading);
+            places.names.entry(&reading.about.name).or_insert(reading);
+        }
+        places
+    }
 }
 
 /// What one look teaches the next: which checks there were, and when the proxy was full.
@@ -150,7 +172,12 @@ impl Roll {
     /// Takes note of what is there at this look; asked before the scene is.
     pub fn call(&mut self, readings: &[Reading], program: &Program, now: Moment) {
         for reading in readings {
-            self.seen.insert(reading.about.name.clone(), Seen { last: now, tags: reading.about.tags.clone() });
+            match self.seen.get_mut(&reading.about.name) {
+                Some(seen) if seen.tags == reading.about.tags => seen.last = now,
+                _ => {
+                    self.seen.insert(reading.about.name.clone(), Seen { last: now, tags: reading.about.tags.clone() });
+                }
+            }
         }
         self.seen.retain(|_, seen| now.since(seen.last) <= MISSED);
         if program.turned_away > self.turned_away {
@@ -262,7 +289,7 @@ impl<'a> Scene<'a> {
             }
         }
         for (name, _) in program.witnesses.iter().filter(|(_, up)| !**up) {
-            let reading = self.readings.iter().find(|reading| reading.about.name == *name);
+            let reading = self.places.names.get(name.as_str()).copied();
             let tags = reading.map_or(&[][..], |reading| &reading.about.tags);
             let record = reading.map(|reading| &*reading.record);
             add(What::WitnessDown(name, record), &[("witness", name)], Some((name.as_str(), tags)));
@@ -314,21 +341,22 @@ impl<'a> Scene<'a> {
             return Some(format!("this monitor stands at {} now, and says no more of {}", self.vantage, key.label("vantage")));
         }
         if !target.is_empty() {
-            let Some(reading) = self.readings.iter().find(|r| r.about.name == check && r.about.target == target) else {
+            let Some(reading) = self.places.targets.get(&(check, target)) else {
                 return removed(&format!("the check {check} of {target}"));
             };
             let name = Name::ALL.into_iter().find(|name| key.is(*name))?;
             let other = self.key_of(name, &reading.about) != *key;
             return other.then(|| format!("the alert of {check} goes on by other labels, as its severity or its exception has changed"));
         }
-        if key.is(Name::CheckGone) && !self.readings.iter().any(|reading| reading.about.name == check) {
+        let is_there = |name: &str| self.places.names.contains_key(name);
+        if key.is(Name::CheckGone) && !is_there(check) {
             return Some(format!("{check} has been gone for more than an hour, and is no longer missed"));
         }
-        if !check.is_empty() && !key.is(Name::CheckGone) && !self.readings.iter().any(|reading| reading.about.name == check) {
+        if !check.is_empty() && !key.is(Name::CheckGone) && !is_there(check) {
             return removed(&format!("the check {check}"));
         }
         let (witness, kind) = (key.label("witness"), key.label("kind"));
-        if !witness.is_empty() && !self.readings.iter().any(|reading| reading.about.name == witness) {
+        if !witness.is_empty() && !is_there(witness) {
             return removed(&format!("the witness {witness}"));
         }
         let sink = key.label("sink");
@@ -343,7 +371,7 @@ impl<'a> Scene<'a> {
 
     /// The newest record of what an alert was about.
     pub fn record_of(&self, key: &Key) -> Option<&'a Record> {
-        let here = |r: &&Reading| r.about.name == key.label("check") && r.about.target == key.label("target");
-        self.readings.iter().find(here).map(|reading| &*reading.record)
+        let reading: &'a Reading = self.places.targets.get(&(key.label("check"), key.label("target")))?;
+        Some(&*reading.record)
     }
 }

@@ -4,10 +4,13 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ring::digest;
+
 use super::Labels;
 use super::template::Template;
 use crate::secret::Secret;
 use crate::severity::Severity;
+use crate::token::hex;
 
 /// One `[[alert]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,7 +143,28 @@ impl Sink {
         (&self.name, &self.to, &self.labels) == (&other.name, &other.to, &other.labels)
     }
 
-    /// The same in words that may be kept in a file: no secret, and no path that may be one.
+    /// Whether it is told in the stead of the other, which is no more: what waits there must be heard here.
+    pub fn stands_in_for(&self, new: &Sink) -> bool {
+        (&self.name, self.to.kind()) == (&new.name, new.to.kind()) || self.to == new.to
+    }
+
+    /// The place as it is kept in a file: with a digest of what is secret of it, since another key or path leads to somebody else.
+    pub fn mark(&self) -> String {
+        let key = match &self.to {
+            To::PagerDuty { routing_key: key, .. } | To::Datadog { api_key: key, .. } => key.expose(),
+            To::Alertmanager { .. } | To::Slack { .. } | To::Webhook { .. } | To::Heartbeat { .. } => "",
+        };
+        let mut all = digest::Context::new(&digest::SHA256);
+        for text in self.to.addresses().into_iter().map(Address::expose).chain([key]) {
+            // With its length, so that no text runs into the next.
+            all.update(&(text.len() as u64).to_be_bytes());
+            all.update(text.as_bytes());
+        }
+        let hash = hex(all.finish().as_ref());
+        format!("{} #{}", self.place(), hash.get(..16).unwrap_or(&hash))
+    }
+
+    /// Where it is, in words that may be shown: no secret, and no path that may be one.
     pub fn place(&self) -> String {
         let hosts: Vec<String> = self.to.addresses().into_iter().map(Address::to_string).collect();
         let labels: Vec<String> = self.labels.iter().map(|(name, value)| format!(" {name}={value}")).collect();

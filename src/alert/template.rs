@@ -1,6 +1,7 @@
 //! Templates: what a webhook is told, in its own form. Every value is written as JSON where the body is JSON, so that no reason of
 //! a check can break out of its string.
 
+use std::fmt;
 use std::sync::Arc;
 
 use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior};
@@ -8,29 +9,42 @@ use serde_json::{Value, json};
 
 use super::Alert;
 use crate::clock::Wall;
+use crate::secret::Secret;
 use crate::severity::Severity;
 
 /// Instructions that one message may take; a loop over all labels takes some hundred.
 const FUEL: u64 = 100_000;
 
 /// A template (Jinja) that was tried.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Template {
     text: Arc<str>,
     json: bool,
+    secrets: Vec<Secret>,
+}
+
+impl fmt::Debug for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Template").field("json", &self.json).finish_non_exhaustive()
+    }
 }
 
 impl Template {
-    /// The template, tried on alerts of every form.
+    /// The template, tried on alerts of every form; `secrets` stand in it.
     ///
     /// # Errors
     /// What is wrong with it, in which of its lines, and what to write.
-    pub fn new(text: &str, content_type: &str) -> Result<Template, String> {
-        let template = Template { text: text.into(), json: content_type.contains("json") };
+    pub fn new(text: &str, content_type: &str, secrets: Vec<Secret>) -> Result<Template, String> {
+        let template = Template { text: text.into(), json: content_type.contains("json"), secrets };
         for sample in samples() {
             template.render(&sample)?;
         }
         Ok(template)
+    }
+
+    /// The secrets that every body has.
+    pub fn secrets(&self) -> &[Secret] {
+        &self.secrets
     }
 
     /// The body that tells this alert.
@@ -109,7 +123,8 @@ mod tests {
     #[test]
     fn values_bring_their_own_quotes() {
         let template =
-            Template::new("{\"text\": {{ status ~ \": \" ~ summary }}, \"all\": {{ labels }}, \"why\": {{ reason }}}", JSON).unwrap();
+            Template::new("{\"text\": {{ status ~ \": \" ~ summary }}, \"all\": {{ labels }}, \"why\": {{ reason }}}", JSON, Vec::new())
+                .unwrap();
         for sample in samples() {
             let body: Value = serde_json::from_str(&template.render(&sample).unwrap()).unwrap();
             assert_eq!(body["why"], sample.said("reason"));
@@ -130,10 +145,10 @@ mod tests {
             ("{\"a\": {{ reason }},}", "is not JSON"),
             ("", "is not JSON"),
         ] {
-            let why = Template::new(text, JSON).unwrap_err();
+            let why = Template::new(text, JSON, Vec::new()).unwrap_err();
             assert!(why.contains(word), "{text}: {why}");
         }
-        assert!(Template::new("{{ labels.nobody | default(\"\") }}", JSON).is_ok());
-        assert!(Template::new("{{ status }}: {{ summary }}", "text/plain").is_ok(), "plain text is no JSON, and need not be");
+        assert!(Template::new("{{ labels.nobody | default(\"\") }}", JSON, Vec::new()).is_ok());
+        assert!(Template::new("{{ status }}: {{ summary }}", "text/plain", Vec::new()).is_ok(), "plain text is no JSON, and need not be");
     }
 }

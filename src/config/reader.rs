@@ -121,9 +121,9 @@ impl<'a> Context<'a> {
         self.notes.borrow().problems.iter().any(|(p, _)| p.path == path)
     }
 
-    /// Whether what came from the environment stands in this text.
-    pub fn came_from_environment(&self, text: &str) -> bool {
-        self.notes.borrow().masks.iter().any(|secret| !secret.expose().is_empty() && text.contains(secret.expose()))
+    /// What came from the environment and stands in this text.
+    pub fn from_environment(&self, text: &str) -> Vec<Secret> {
+        self.notes.borrow().masks.iter().filter(|secret| !secret.expose().is_empty() && text.contains(secret.expose())).cloned().collect()
     }
 
     /// How many problems were noted so far.

@@ -58,6 +58,6 @@ pub(super) async fn keep_beating(way: Arc<Way>, interval: Duration, board: Arc<B
 fn fit(board: &Board, pulse: &Pulse) -> Result<(), String> {
     let now = Moment::now();
     let (ways, looked) = (lock(&pulse.ways).clone(), *lock(&pulse.looked));
-    let waits = ways.iter().filter_map(|way| Some((way.name.as_str(), lock(&way.outbox).critical_since()?)));
+    let waits = ways.iter().filter_map(|way| Some((way.name.as_str(), lock(&way.outbox).breach_since()?)));
     heart::beats(&board.read(now), looked, waits, now)
 }

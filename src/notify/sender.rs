@@ -4,6 +4,8 @@
 use std::error::Error;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Method, StatusCode};
@@ -20,6 +22,8 @@ const USER_AGENT: &str = concat!("mustnot/", env!("CARGO_PKG_VERSION"));
 const MAX_ANSWER: usize = 4096;
 /// Characters of it that are said.
 const MAX_SAID: usize = 200;
+/// A part of a path that is as long as this may be a token.
+const TOKEN: usize = 12;
 
 /// Sends to one place of one sink.
 #[derive(Debug, Clone)]
@@ -67,11 +71,8 @@ impl Sender {
             _ => ("", "application/json"),
         };
         let mut own = sink.headers.clone();
-        let mut secrets: Vec<Secret> = sink.headers.iter().map(|(_, value)| value.clone()).collect();
-        match &sink.to {
-            To::Datadog { api_key, .. } => own.push(("DD-API-KEY".into(), api_key.clone())),
-            To::PagerDuty { routing_key, .. } => secrets.push(routing_key.clone()),
-            _ => {}
+        if let To::Datadog { api_key, .. } = &sink.to {
+            own.push(("DD-API-KEY".into(), api_key.clone()));
         }
         let mut headers = HeaderMap::new();
         for (name, value) in &own {
@@ -81,11 +82,7 @@ impl Sender {
             value.set_sensitive(true);
             headers.insert(name, value);
         }
-        secrets.extend(own.into_iter().map(|(_, value)| value));
-        // Who answers often repeats where it was asked.
-        let hidden = reqwest::Url::parse(address.expose()).map_or(String::new(), |url| url.path().to_string());
-        secrets.extend([address.expose(), hidden.as_str()].into_iter().filter(|text| text.len() > 1).map(Secret::new));
-        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.expose().len()));
+        let secrets = hidden(sink, address, &own);
         let method = if matches!(sink.to, To::Heartbeat { .. }) { Method::GET } else { Method::POST };
         Ok(Sender { client, method, address: address.clone(), path, content_type: content_type.to_string(), headers, secrets })
     }
@@ -131,6 +128,33 @@ impl Sender {
     fn shown(&self, text: &str) -> String {
         mask(text, &self.secrets)
     }
+}
+
+/// What an answer may show of the question, and nobody is to read in a log; longest first. Who answers often repeats where it was asked, and with what.
+fn hidden(sink: &Sink, address: &Address, headers: &[(String, Secret)]) -> Vec<Secret> {
+    let mut texts = vec![address.expose().to_string()];
+    if let Ok(url) = reqwest::Url::parse(address.expose()) {
+        texts.extend([url.path().to_string(), url.query().unwrap_or_default().to_string()]);
+        texts.extend(url.query_pairs().map(|(_, value)| value.into_owned()));
+        // One word of the path is said too often to be hidden, unless it is as long as a token.
+        texts.extend(url.path_segments().into_iter().flatten().filter(|part| part.len() >= TOKEN).map(String::from));
+    }
+    for value in headers.iter().map(|(_, value)| value.expose()) {
+        texts.push(value.to_string());
+        let Some((scheme, credential)) = value.split_once(' ') else { continue };
+        texts.push(credential.to_string());
+        let decoded = scheme.eq_ignore_ascii_case("basic").then(|| BASE64.decode(credential).ok()).flatten();
+        let password = decoded.and_then(|bytes| Some(String::from_utf8(bytes).ok()?.split_once(':')?.1.to_string()));
+        texts.extend(password);
+    }
+    match &sink.to {
+        To::PagerDuty { routing_key, .. } => texts.push(routing_key.expose().to_string()),
+        To::Webhook { body: Some(body), .. } => texts.extend(body.secrets().iter().map(|secret| secret.expose().to_string())),
+        _ => {}
+    }
+    texts.retain(|text| text.len() > 1);
+    texts.sort_by_key(|text| std::cmp::Reverse(text.len()));
+    texts.into_iter().map(Secret::new).collect()
 }
 
 /// How long `Retry-After` asks to wait: seconds, or a date (RFC 9110 section 10.2.3).

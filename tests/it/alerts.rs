@@ -10,7 +10,7 @@ use std::time::Duration;
 use mustnot::alert::heart::{DEAF_AFTER, LOOKED_WITHIN, beats};
 use mustnot::alert::ledger::{Ledger, Note};
 use mustnot::alert::outbox::{LONGEST_ASKED, LONGEST_PAUSE, MAX_WAITING, Message, Next, Outbox, REFUSED_PAUSE};
-use mustnot::alert::scene::{Roll, Scene};
+use mustnot::alert::scene::{Places, Roll, Scene};
 use mustnot::alert::sink::{Only, Rules};
 use mustnot::alert::{Alert, Key, Name};
 use mustnot::clock::{Moment, Wall};
@@ -87,6 +87,7 @@ impl World {
             now: moment(at),
             wall: wall(at),
             readings: &self.readings,
+            places: &Places::of(&self.readings),
             breaches: &breaches,
             program: &self.program,
             roll: &self.roll,
@@ -317,6 +318,7 @@ fn a_restart_opens_nothing_anew_and_forgets_nothing() {
             now: moment(at),
             wall: wall(wall_at),
             readings: &world.readings,
+            places: &Places::of(&world.readings),
             breaches: &[],
             program: &world.program,
             roll: &world.roll,
@@ -723,8 +725,125 @@ fn what_is_refused_waits_for_long_and_holds_up_no_other() {
     assert_eq!(outbox.next(moment(0), 1), Next::Wait(REFUSED_PAUSE));
     outbox.put(repeated(opened("bad")), moment(60));
     assert_eq!(outbox.next(moment(60), 1), Next::Wait(REFUSED_PAUSE - secs(60)), "the same again is refused again");
-    assert_eq!(outbox.critical_since(), Some(moment(0)), "nobody was told yet, whatever it is called");
+    assert_eq!(outbox.breach_since(), Some(moment(0)), "nobody was told yet, whatever it is called");
     assert_eq!(short(&sent(&mut outbox, 600)), ["MustnotViolated bad firing"]);
+}
+
+#[test]
+fn who_refuses_one_after_the_other_is_asked_slower_and_slower() {
+    let mut outbox = Outbox::default();
+    for n in 0..1000 {
+        outbox.put(doubted(&format!("u{n:03}")), moment(0));
+    }
+    let mut at = 0;
+    let mut pauses = Vec::new();
+    for _ in 0..10 {
+        let way = sent(&mut outbox, at);
+        outbox.refused(&way, moment(at), 0.0);
+        let pause = match outbox.next(moment(at), 1) {
+            Next::Wait(pause) => pause.as_secs(),
+            Next::Send(way) => {
+                outbox.refused(&way, moment(at), 0.0);
+                0
+            }
+            Next::Idle => panic!(),
+        };
+        pauses.push(pause);
+        at += pause.max(1);
+    }
+    assert_eq!(pauses[..3], [0, 2, 4], "the second at once");
+    assert_eq!(pauses.last(), Some(&LONGEST_PAUSE.as_secs()));
+    // what is urgent and new is tried all the same, and one that is taken ends it
+    outbox.put(opened("a"), moment(at));
+    let way = sent(&mut outbox, at);
+    assert_eq!(short(&way), ["MustnotViolated a firing"]);
+    outbox.taken(&way, Duration::ZERO, moment(at));
+    let way = sent(&mut outbox, at);
+    outbox.refused(&way, moment(at), 0.0);
+    assert!(matches!(outbox.next(moment(at), 1), Next::Send(_)));
+}
+
+/// A place that hangs holds a try for as long as its time-out: a violation that comes in meanwhile has not had one.
+#[test]
+fn a_violation_that_comes_in_during_a_try_waits_for_no_long_pause() {
+    let mut outbox = Outbox::default();
+    outbox.put(opened("old"), moment(0));
+    let mut at = 0;
+    for _ in 0..10 {
+        let way = sent(&mut outbox, at);
+        outbox.failed(&way, None, moment(at), 0.0);
+        let Next::Wait(pause) = outbox.next(moment(at), 1) else { panic!() };
+        at += pause.as_secs();
+    }
+    let way = sent(&mut outbox, at);
+    outbox.put(opened("new"), moment(at));
+    outbox.failed(&way, None, moment(at + 10), 0.0);
+    assert_eq!(outbox.next(moment(at + 10), 2), Next::Wait(secs(1)));
+    // and once: after that it is as patient as with all others
+    let Next::Send(way) = outbox.next(moment(at + 11), 2) else { panic!() };
+    assert_eq!(short(&way), ["MustnotViolated old firing", "MustnotViolated new firing"]);
+    outbox.failed(&way, None, moment(at + 21), 0.0);
+    assert_eq!(outbox.next(moment(at + 21), 2), Next::Wait(LONGEST_PAUSE));
+    let way = sent(&mut outbox, at + 100);
+    outbox.put(doubted("u"), moment(at + 100));
+    outbox.failed(&way, None, moment(at + 110), 0.0);
+    assert_eq!(outbox.next(moment(at + 110), 2), Next::Wait(LONGEST_PAUSE), "nothing else is in a hurry");
+}
+
+/// What is told again while the first time is on its way may have arrived by then, so that its end is told.
+#[test]
+fn the_end_of_what_is_on_its_way_is_told_whatever_came_in_meanwhile() {
+    let mut outbox = Outbox::default();
+    outbox.put(doubted("a"), moment(0));
+    let way = sent(&mut outbox, 0);
+    outbox.put(repeated(doubted("a")), moment(1));
+    outbox.put(resolved(doubted("a")), moment(2));
+    outbox.taken(&way, Duration::ZERO, moment(3));
+    assert_eq!(drained(&mut outbox, 3), ["MustnotUnproven a firing", "MustnotUnproven a resolved"]);
+}
+
+#[test]
+fn who_tells_another_place_takes_over_what_the_one_before_has_not_taken() {
+    let mut before = Outbox::default();
+    before.put(opened("a"), moment(0));
+    before.put(resolved(opened("a")), moment(1));
+    before.put(doubted("b"), moment(1));
+    let mut here = Outbox::default();
+    here.put(opened("c"), moment(2));
+    here.put(doubted("b"), moment(2));
+    here.take_over(before.kept(moment(2), wall(2)), moment(2), wall(2));
+    assert_eq!((here.len(), here.opens(&opened("a").alert.key), here.opens(&opened("x").alert.key)), (4, true, false));
+    let expected = ["MustnotViolated c firing", "MustnotViolated a firing", "MustnotUnproven b firing", "MustnotViolated a resolved"];
+    assert_eq!(drained(&mut here, 3), expected);
+}
+
+/// The end is near: what was refused or waits for an answer is tried a last time, and what would undo an alert of a moment ago is not.
+#[test]
+fn at_the_end_all_is_tried_but_what_must_come_later() {
+    let mut outbox = Outbox::default();
+    outbox.put(opened("refused"), moment(0));
+    let way = sent(&mut outbox, 0);
+    outbox.refused(&way, moment(0), 0.0);
+    assert!(outbox.only_later());
+    outbox.put(opened("late"), moment(0));
+    outbox.put(resolved(opened("late")), moment(0));
+    assert!(!outbox.only_later());
+    let way = sent(&mut outbox, 1);
+    outbox.taken(&way, secs(300), moment(1));
+    assert!(outbox.only_later());
+    outbox.hurry();
+    assert!(!outbox.only_later());
+    let way = sent(&mut outbox, 2);
+    assert_eq!(short(&way), ["MustnotViolated refused firing"]);
+    outbox.taken(&way, Duration::ZERO, moment(2));
+    assert_eq!(outbox.next(moment(2), 1), Next::Wait(secs(299)));
+    assert!(outbox.only_later());
+    // nor does a restart bring the end nearer
+    let kept = outbox.kept(moment(2), wall(2));
+    let mut after = Outbox::recalled(kept.clone(), moment(50), wall(12));
+    assert_eq!(after.next(moment(50), 1), Next::Wait(secs(289)));
+    let mut turned_back = Outbox::recalled(kept, moment(50), wall(2).before(secs(86_400)));
+    assert_eq!(turned_back.next(moment(50), 1), Next::Wait(REFUSED_PAUSE), "however the clock was turned");
 }
 
 #[test]
@@ -732,15 +851,19 @@ fn a_full_outbox_gives_up_what_matters_least_and_never_a_violation() {
     let mut outbox = Outbox::default();
     let mut given_up = 0;
     for n in 0..MAX_WAITING {
-        given_up += outbox.put(repeated(doubted(&format!("r{n}"))), moment(0));
+        outbox.put(repeated(doubted(&format!("r{n}"))), moment(0));
+        given_up += outbox.make_room();
     }
     assert_eq!((outbox.len(), given_up), (MAX_WAITING, 0));
-    assert_eq!(outbox.put(resolved(opened("x")), moment(1)), 1);
+    outbox.put(resolved(opened("x")), moment(1));
+    assert_eq!(outbox.make_room(), 1);
     for n in 0..MAX_WAITING + 10 {
         outbox.put(opened(&format!("v{n}")), moment(2));
     }
+    assert_eq!(outbox.make_room(), MAX_WAITING, "all that was there before");
     assert_eq!(outbox.len(), MAX_WAITING + 10, "violations, and nothing else");
-    assert_eq!(outbox.put(doubted("u"), moment(3)), 1);
+    outbox.put(doubted("u"), moment(3));
+    assert_eq!(outbox.make_room(), 1);
     let all = drained(&mut outbox, 4);
     assert!(all.iter().all(|m| m.starts_with("MustnotViolated v")), "{all:?}");
     assert_eq!(all.len(), MAX_WAITING + 10);
@@ -753,11 +876,11 @@ fn what_waits_survives_a_restart() {
     outbox.put(doubted("b"), moment(0));
     let way = sent(&mut outbox, 0);
     outbox.put(resolved(opened("a")), moment(1));
-    let kept = serde_json::to_string(&outbox.kept()).unwrap();
-    let mut after = Outbox::recalled(serde_json::from_str(&kept).unwrap(), moment(5));
+    let kept = serde_json::to_string(&outbox.kept(moment(1), wall(1))).unwrap();
+    let mut after = Outbox::recalled(serde_json::from_str(&kept).unwrap(), moment(5), wall(5));
     assert_eq!(drained(&mut after, 5), ["MustnotViolated a firing", "MustnotUnproven b firing", "MustnotViolated a resolved"]);
     outbox.taken(&way, Duration::ZERO, moment(0));
-    let mut after = Outbox::recalled(outbox.kept(), moment(5));
+    let mut after = Outbox::recalled(outbox.kept(moment(1), wall(1)), moment(5), wall(5));
     assert_eq!(drained(&mut after, 5), ["MustnotUnproven b firing", "MustnotViolated a resolved"]);
 }
 
@@ -775,5 +898,5 @@ fn the_heart_beats_only_while_all_is_looked_at_and_somebody_hears() {
     let unseen = beats(&[fresh()], now - LOOKED_WITHIN - secs(1), [], now);
     assert_eq!(unseen, Err("nobody has looked for what is to be told for 61 s".into()));
     let deaf = beats(&[fresh()], now, [("pager", now - DEAF_AFTER - secs(1))], now);
-    assert_eq!(deaf, Err("pager has not taken a critical alert for 901 s".into()));
+    assert_eq!(deaf, Err("pager has not taken a violation for 901 s".into()));
 }

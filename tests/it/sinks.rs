@@ -19,6 +19,7 @@ use tokio::net::TcpListener;
 use tokio::time::sleep;
 
 use crate::fixture::{about, held, unproven, violated};
+use crate::monitor::Monitor;
 use crate::rules::{Alertmanager, PATIENCE};
 
 /// How often is looked whether something has come; never how long it should take.
@@ -49,11 +50,13 @@ enum Does {
     Answer(u16, &'static str),
     /// Refuses, and says what it was asked.
     Repeat,
+    /// Refuses with this.
+    Say(&'static str),
     Cut,
     Hang,
 }
 
-use Does::{Answer, Cut, Hang, Repeat};
+use Does::{Answer, Cut, Hang, Repeat, Say};
 
 type Script = Arc<dyn Fn(usize, &Request) -> Does + Send + Sync>;
 
@@ -151,10 +154,14 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, heard: &Mutex<Vec<Re
         match does {
             Cut => return,
             Hang => sleep(Duration::from_secs(3600)).await,
-            Answer(..) | Repeat => {
+            Answer(..) | Repeat | Say(_) => {
                 let (status, headers) = if let Answer(status, headers) = does { (status, headers) } else { (400, "") };
                 let said = format!("cannot {}\r\n{} {}", request.line, request.header("authorization"), request.body);
-                let text = if matches!(does, Repeat) { &said } else { "what was wrong" };
+                let text = match does {
+                    Repeat => said.as_str(),
+                    Say(said) => said,
+                    _ => "what was wrong",
+                };
                 let answer = format!("HTTP/1.1 {status} Status\r\n{headers}Content-Length: {}\r\n\r\n{text}", text.len());
                 if stream.write_all(answer.as_bytes()).await.is_err() {
                     return;
@@ -525,6 +532,251 @@ async fn a_private_authority_is_trusted_where_it_is_named_and_nowhere_else() {
     alerts.stop(tokio::time::Instant::now()).await;
 }
 
+/// A place that is replaced because it did not take anything: what happened meanwhile, and is over, must be heard at the new one.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_place_before_has_not_taken_is_told_to_the_one_in_its_stead() {
+    let sink =
+        |key: &str, peer: &Peer| format!("[[alert]]\nkind = \"pagerduty\"\nurl = \"{}\"\nrouting_key = \"${{{key}}}\"\n{QUICK}", peer.url);
+    let told = |heard: &[Request]| -> Vec<String> {
+        let new = heard.iter().filter(|r| r.body.contains("secret-of-NEW"));
+        new.map(|r| {
+            format!("{} {}", r.json()["event_action"], r.json()["dedup_key"])
+                .replace('"', "")
+                .split('/')
+                .take(4)
+                .collect::<Vec<_>>()
+                .join("/")
+        })
+        .collect()
+    };
+    let wrong = |_, request: &Request| if request.body.contains("secret-of-NEW") { Answer(202, "") } else { Answer(401, "") };
+    let expected = ["trigger mustnot/internet/MustnotViolated/over", "trigger mustnot/internet/MustnotViolated/still"];
+    for restart in [false, true] {
+        let mut world = World::new(&["over", "still"]);
+        let peer = Peer::new(wrong).await;
+        let mut alerts = world.tell_and_keep(&sink("OLD", &peer));
+        world.board.publish(0, violated("over"));
+        world.board.publish(1, violated("still"));
+        peer.until("both were refused", |heard| {
+            ["over", "still"].iter().all(|name| heard.iter().any(|r| r.body.contains(&format!("/{name}/"))))
+        })
+        .await;
+        world.board.publish(0, held("over"));
+        let kept = world.folder.path().join("alerts.json");
+        world.until("its end waits too", |_| fs::read_to_string(&kept).is_ok_and(|kept| kept.contains("\"resolved\":"))).await;
+        if restart {
+            stop(alerts).await;
+            world = world.restarted(&["over", "still"]);
+            world.board.publish(0, held("over"));
+            world.board.publish(1, violated("still"));
+            alerts = world.tell_and_keep(&sink("NEW", &peer));
+        } else {
+            alerts.reload(Ready::all(&sinks(world.folder.path(), &sink("NEW", &peer))).unwrap());
+        }
+        let heard = peer.until("all is told", |heard| told(heard).len() >= 3).await;
+        let mut first: Vec<String> = told(&heard)[..2].to_vec();
+        first.sort();
+        assert_eq!(first, expected, "restart: {restart}");
+        assert_eq!(told(&heard)[2], "resolve mustnot/internet/MustnotViolated/over", "restart: {restart}");
+        world.board.publish(1, held("still"));
+        let heard = peer.until("the other end", |heard| told(heard).len() >= 4).await;
+        assert_eq!(told(&heard)[3], "resolve mustnot/internet/MustnotViolated/still", "restart: {restart}");
+        stop(alerts).await;
+        let kept = fs::read_to_string(world.folder.path().join("alerts.json")).unwrap();
+        assert!(!kept.contains("secret-of"), "{kept}");
+    }
+}
+
+/// Another key of the same sink leads to somebody else, who has heard of nothing yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_told_by_another_key_hears_what_is_open() {
+    let sink = |key: &str, peer: &Peer| format!("[[alert]]\nkind = \"datadog\"\nurl = \"{}\"\napi_key = \"${{{key}}}\"\n{QUICK}", peer.url);
+    let world = World::new(&["a"]);
+    let peer = Peer::good().await;
+    let alerts = world.tell_and_keep(&sink("OLD", &peer));
+    world.board.publish(0, violated("a"));
+    peer.requests(1).await;
+    stop(alerts).await;
+    let world = world.restarted(&["a"]);
+    world.board.publish(0, violated("a"));
+    let alerts = world.tell_and_keep(&sink("NEW", &peer));
+    let heard = peer.requests(2).await;
+    assert_eq!((heard[1].header("dd-api-key"), &heard[1].json()["alert_type"]), ("secret-of-NEW", &json!("error")));
+    stop(alerts).await;
+    // and who has is not told again
+    let world = world.restarted(&["a"]);
+    world.board.publish(0, violated("a"));
+    let alerts = world.tell_and_keep(&sink("NEW", &peer));
+    stop(alerts).await;
+    assert_eq!(peer.heard().len(), 2);
+}
+
+/// The disk is full, or the directory not ours: what is told is told, and what must survive is written as soon as it can be.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_written_is_told_all_the_same_and_written_later() {
+    let world = World::new(&["a"]);
+    let peer = Peer::new(|n, _| if n == 0 { Answer(200, "") } else { Answer(500, "") }).await;
+    let in_the_way = world.folder.path().join("alerts.json.new");
+    fs::create_dir(&in_the_way).unwrap();
+    let alerts = world.tell_and_keep(&format!("[[alert]]\nkind = \"webhook\"\nurl = \"{}\"\n{QUICK}", peer.url));
+    world.board.publish(0, violated("a"));
+    peer.requests(1).await;
+    world.board.publish(0, held("a"));
+    peer.requests(2).await;
+    assert!(!world.folder.path().join("alerts.json").exists());
+    fs::remove_dir(&in_the_way).unwrap();
+    // nothing happens any more that would be a reason to write
+    let kept = || fs::read_to_string(world.folder.path().join("alerts.json")).unwrap_or_default();
+    world.until("it is written after all", |_| kept().contains("ends_at")).await;
+    drop(alerts);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_memory_of_another_form_or_that_cannot_be_read_is_put_aside() {
+    type Put<'a> = (&'a str, &'a dyn Fn(&Path));
+    let put: [Put; 3] = [
+        ("of a newer program", &|path| fs::write(path, "{\"version\": 2, \"known\": {}, \"sinks\": {}}").unwrap()),
+        ("not text", &|path| fs::write(path, [0xff, 0xfe, 0]).unwrap()),
+        ("not a file", &|path| fs::create_dir(path).unwrap()),
+    ];
+    for (what, put) in put {
+        let world = World::new(&["a"]);
+        let peer = Peer::good().await;
+        put(&world.folder.path().join("alerts.json"));
+        let alerts = world.tell_and_keep(&format!("[[alert]]\nkind = \"webhook\"\nurl = \"{}\"\n", peer.url));
+        world.board.publish(0, violated("a"));
+        peer.requests(1).await;
+        stop(alerts).await;
+        assert!(world.folder.path().join("alerts.json.broken").exists(), "{what}");
+        let kept = fs::read_to_string(world.folder.path().join("alerts.json")).unwrap();
+        assert!(kept.starts_with("{\"version\":1,") && kept.contains("MustnotViolated"), "{what}: {kept}");
+    }
+}
+
+/// Who has mended what was refused, and tells the monitor, does not wait for the next of its tries.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_tries_at_once_what_was_refused() {
+    let world = World::new(&["a"]);
+    let peer = Peer::new(|_, request| if request.header("x-team").is_empty() { Answer(403, "") } else { Answer(200, "") }).await;
+    let sink = |rest: &str| format!("[[alert]]\nkind = \"webhook\"\nurl = \"{}\"\n{rest}", peer.url);
+    let alerts = world.tell(&sink(""));
+    world.board.publish(0, violated("a"));
+    world.until("it is refused", |w| w.counted("webhook") == (0.0, 1.0)).await;
+    alerts.reload(Ready::all(&sinks(world.folder.path(), &sink("headers = { X-Team = \"blue\" }\n"))).unwrap());
+    world.until("it is taken", |w| w.counted("webhook") == (1.0, 1.0)).await;
+    stop(alerts).await;
+}
+
+/// One message of many is refused, and then nobody answers: each of the others would wait for a whole time-out.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_stops_answering_in_the_middle_is_not_asked_for_each_of_the_rest() {
+    let names: Vec<String> = (0..20).map(|n| format!("c{n:02}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let world = World::new(&names);
+    for (number, name) in names.iter().enumerate() {
+        world.board.publish(number, violated(name));
+    }
+    let peer = Peer::new(|n, _| match n {
+        0 => Answer(400, ""),
+        1 => Answer(200, ""),
+        2 => Answer(500, ""),
+        _ => Answer(200, ""),
+    })
+    .await;
+    let alerts = world.tell(&format!("[[alert]]\nkind = \"alertmanager\"\nurl = \"{}\"\n", peer.url));
+    let heard = peer.requests(4).await;
+    let told: Vec<usize> = heard.iter().map(|r| r.json().as_array().unwrap().len()).collect();
+    assert_eq!(told[..4], [20, 1, 1, 19], "{heard:#?}");
+    world.until("all is told", |w| w.counted("alertmanager") == (20.0, 1.0)).await;
+    stop(alerts).await;
+}
+
+/// What is sent with a request must not come back in a log, in whichever part of it the other side repeats it.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_part_of_a_secret_is_shown_by_an_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let tell: [(&str, &str, &str); 6] = [
+        ("url = \"URL/hooks/0123456789abcdef0123/x\"", "no such hook: 0123456789abcdef0123", "0123456789abcdef0123"),
+        ("url = \"URL/hook?key=q1w2e3r4\"", "the key q1w2e3r4 is unknown", "q1w2e3r4"),
+        ("url = \"URL/\"\nbearer_token_file = \"file\"", "invalid token: t0pS3cret", "t0pS3cret"),
+        ("url = \"URL/\"\nuser = \"ann\"\npassword_file = \"file\"", "ann may not come in with t0pS3cret", "t0pS3cret"),
+        ("url = \"URL/\"\nheaders = { Authorization = \"Token t0pS3cret\" }", "t0pS3cret?", "t0pS3cret"),
+        ("url = \"URL/\"\nbody = '{\"token\": \"${APP}\", \"text\": {{ summary }}}'", "bad token hunter2-app", "hunter2-app"),
+    ];
+    fs::write(folder.path().join("file"), "t0pS3cret\n").unwrap();
+    for (keys, said, secret) in tell {
+        let peer = Peer::new(move |_, _| Say(said)).await;
+        let done = drill(folder.path(), &format!("[[alert]]\nkind = \"webhook\"\n{}\n", keys.replace("URL", &peer.url))).await;
+        let shown = String::from_utf8_lossy(&done.stdout).into_owned() + &String::from_utf8_lossy(&done.stderr);
+        assert!(shown.contains("answered 400 Bad Request: ") && shown.contains("***"), "{keys}: {shown}");
+        assert!(!shown.contains(secret), "{keys}: {shown}");
+    }
+    let all = sinks(folder.path(), &format!("[[alert]]\nkind = \"webhook\"\n{}\n", tell[5].0.replace("URL", "http://127.0.0.1:1")));
+    assert!(!format!("{all:?}").contains("secret-of-APP"), "{all:?}");
+}
+
+/// The program itself: what an excepted check tells, what `/config` shows, and what a reload over the wire changes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_monitor_that_runs_tells_shows_and_reloads_its_sinks() {
+    let peer = Peer::good().await;
+    let open = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = &peer.url;
+    let text = format!(
+        "vantage = \"v\"\nstate_dir = \"state\"\n[web]\nlisten = \"127.0.0.1:0\"\n\
+         [[alert]]\nname = \"all\"\nkind = \"webhook\"\nurl = \"{url}/all/hunter2-path\"\nheaders = {{ X-Key = \"hunter2-header\" }}\n\
+         [[alert]]\nname = \"own\"\nkind = \"webhook\"\nurl = \"{url}/own\"\nbody = '{{\"app\": \"hunter2-body\", \"text\": {{{{ summary }}}}}}'\n\
+         [[alert]]\nkind = \"pagerduty\"\nurl = \"{url}/pager\"\nrouting_key = \"${{MUSTNOT_TEST_PAGER}}\"\n\
+         [[alert]]\nkind = \"datadog\"\nurl = \"{url}/dog\"\napi_key_file = \"dog.key\"\n\
+         [[check]]\nname = \"closed\"\nkind = \"tcp\"\ntarget = \"{}\"\nexpect = \"blocked\"\nwitness = []\nrequire = []\ninterval = \"1h\"\n\
+         [[exception]]\ncheck = \"closed\"\nreason = \"OPS-1\"\nowner = \"alice\"\nuntil = 2099-12-31\n",
+        open.local_addr().unwrap()
+    );
+    let start = {
+        let text = text.clone();
+        move || {
+            Monitor::with_env(&text, &[("MUSTNOT_TEST_PAGER", "hunter2-env")], |folder| {
+                fs::write(folder.join("dog.key"), "hunter2-old").unwrap()
+            })
+        }
+    };
+    let monitor = Arc::new(tokio::task::spawn_blocking(start).await.unwrap());
+    let of =
+        |heard: &[Request], path: &str| heard.iter().filter(|r| r.line.starts_with(&format!("POST {path}"))).cloned().collect::<Vec<_>>();
+    let heard = peer.requests(4).await;
+    let alert = of(&heard, "/all")[0].json();
+    assert_eq!((&alert["labels"]["excepted"], &alert["check"]), (&json!("true"), &json!("closed")));
+    assert_eq!(alert["annotations"]["exception"], "by alice until the end of 2099-12-31 (UTC): OPS-1");
+    assert_eq!(of(&heard, "/dog")[0].header("dd-api-key"), "hunter2-old");
+
+    let ask = |path: &'static str, arguments: &'static [&'static str]| {
+        let monitor = Arc::clone(&monitor);
+        async move { tokio::task::spawn_blocking(move || monitor.curl(path, arguments)).await.unwrap() }
+    };
+    let shown = ask("/config", &[]).await;
+    assert_eq!(shown.status, 200);
+    assert!(!shown.body.contains("hunter2"), "{}", shown.body);
+    for kept in [&format!("url = \"{url}/***\""), "api_key_file = \"dog.key\"", "name = \"own\""] {
+        assert!(shown.body.contains(kept), "{kept}: {}", shown.body);
+    }
+    let metrics = ask("/metrics", &[]).await.body;
+    assert!(metrics.contains("mustnot_alerts_sent_total{sink=\"all\",vantage=\"v\"} 1") && !metrics.contains("hunter2"), "{metrics}");
+
+    let post: &'static [&'static str] = &["-X", "POST"];
+    fs::remove_file(monitor.path("dog.key")).unwrap();
+    let bad = ask("/-/reload", post).await;
+    assert_eq!(bad.status, 500);
+    assert!(bad.body.contains("alert \"datadog\".api_key_file: ") && bad.body.contains("cannot be read"), "{}", bad.body);
+    fs::write(monitor.path("dog.key"), "hunter2-new").unwrap();
+    let good = ask("/-/reload", post).await;
+    assert_eq!((good.status, good.body.as_str()), (200, "reloaded: the checks are the same\n"));
+    // who is told by another key has heard of nothing; the others have
+    let heard = peer.requests(5).await;
+    assert_eq!(of(&heard, "/dog").iter().map(|r| r.header("dd-api-key")).collect::<Vec<_>>(), ["hunter2-old", "hunter2-new"]);
+    assert_eq!((of(&heard, "/all").len(), of(&heard, "/own").len(), of(&heard, "/pager").len()), (1, 1, 1), "{heard:#?}");
+    let said = monitor.said() + &monitor.logged();
+    assert!(!said.contains("hunter2"), "{said}");
+}
+
 /// `mustnot drill --alert` by the program itself, with proxies in its environment that nobody must ask.
 async fn drill(folder: &Path, text: &str) -> Output {
     let check = "[[check]]\nname = \"a\"\nkind = \"tcp\"\ntarget = \"a.example.com:443\"\nexpect = \"open\"\n";
@@ -532,7 +784,12 @@ async fn drill(folder: &Path, text: &str) -> Output {
     let folder = folder.to_path_buf();
     let program = move || {
         let mut program = Command::new(env!("CARGO_BIN_EXE_mustnot"));
-        program.args(["drill", "--kind", "tcp", "--alert"]).current_dir(folder).env("PAGER", "hunter2-the-key").env("HOOK", "hunter3");
+        program
+            .args(["drill", "--kind", "tcp", "--alert"])
+            .current_dir(folder)
+            .env("PAGER", "hunter2-the-key")
+            .env("HOOK", "hunter3")
+            .env("APP", "hunter2-app");
         for proxy in ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
             program.env(proxy, "http://127.0.0.1:1");
         }

@@ -11,7 +11,7 @@ use super::value_or;
 use crate::alert::Name;
 use crate::alert::sink::{Address, Only, Rules, Sink, SinkKind, To};
 use crate::alert::template::Template;
-use crate::config::{Alert, At, Context, File, Place, parse_sink};
+use crate::config::{Alert, At, Check, Context, File, Place, parse_sink};
 use crate::net::tls;
 use crate::secret::Secret;
 use crate::severity::Severity;
@@ -46,17 +46,18 @@ pub(super) fn sinks(file: &File, context: &Context<'_>) -> Vec<Sink> {
 }
 
 fn vet_only(only: &At<Only>, file: &File, context: &Context<'_>) {
-    let known = file.checks.iter().any(|check| match &only.value {
+    let meant = |check: &&Check| match &only.value {
         Only::Check(name) => check.name.as_ref().is_some_and(|known| known.value == *name),
         Only::Tag(tag) => check.common.tags.as_ref().or(file.defaults.tags.as_ref()).is_some_and(|tags| tags.contains(tag)),
-    });
-    if !known {
-        let what = match &only.value {
-            Only::Check(name) => format!("there is no check \"{name}\""),
-            Only::Tag(tag) => format!("no check has the tag \"{tag}\""),
-        };
-        context.wrong(&only.place, format!("{what}; write the name of one, or tag:TAG"));
-    }
+    };
+    let known: Vec<&Check> = file.checks.iter().filter(meant).collect();
+    let what = match &only.value {
+        _ if known.iter().any(|check| !check.placeholder) => return,
+        Only::Check(name) if known.is_empty() => format!("there is no check \"{name}\""),
+        Only::Tag(tag) if known.is_empty() => format!("no check has the tag \"{tag}\""),
+        _ => "is a template alone: what /probe finds is told to who asks, and to nobody else".to_string(),
+    };
+    context.wrong(&only.place, format!("{what}; write the name of one that runs by itself, or tag:TAG"));
 }
 
 /// What is legal and still would be missed at night.
@@ -69,7 +70,7 @@ fn hint(built: &[(&Alert, Sink)], file: &File, context: &Context<'_>) {
             }
         }
         let url = alert.urls.as_ref().and_then(|urls| urls.value.first()).filter(|_| sink.to.kind() == SinkKind::Slack);
-        if let Some(url) = url.filter(|url| !context.came_from_environment(url.value.expose()) && !is_near(&url.value.to_string())) {
+        if let Some(url) = url.filter(|url| context.from_environment(url.value.expose()).is_empty() && !is_near(&url.value.to_string())) {
             let message =
                 "who knows this URL can write there, and here it stands for all to read; write url_file, or url = \"${SLACK_WEBHOOK}\"";
             context.hint(&url.place, message);
@@ -82,7 +83,7 @@ fn hint(built: &[(&Alert, Sink)], file: &File, context: &Context<'_>) {
             "every sink has only, so that nobody is told when a drill fails, a reload fails or descriptors run out; leave only out of one";
         context.hint(&first.place, message);
     }
-    let untold = file.checks.iter().find(|check| {
+    let untold = file.checks.iter().filter(|check| !check.placeholder).find(|check| {
         let severity =
             check.common.severity.as_ref().or(file.defaults.severity.as_ref()).map_or(Severity::Warning, |severity| severity.value);
         let name = check.name.as_ref().map_or("", |name| name.value.as_str());
@@ -157,7 +158,8 @@ fn to(alert: &Alert, kind: SinkKind, context: &Context<'_>) -> Option<To> {
         }
         SinkKind::Webhook => {
             let content_type = value_or(alert.content_type.clone(), JSON.to_string());
-            let body = alert.body.as_ref().map(|body| (body, Template::new(&body.value, &content_type)));
+            let body =
+                alert.body.as_ref().map(|body| (body, Template::new(&body.value, &content_type, context.from_environment(&body.value))));
             let body = match body {
                 None => None,
                 Some((_, Ok(template))) => Some(template),
