@@ -11,8 +11,8 @@ use super::{Alert, Key, Name};
 use crate::clock::{Moment, Wall};
 use crate::severity::Severity;
 
-/// Messages that wait at most, besides violations: more than three an alert of a thousand checks. What is least important goes first; a
-/// violation never does.
+/// Messages that wait at most, besides violations and their ends: more than three an alert of a thousand checks. What is least important goes first.
+/// Violations are as many as there are checks: none is given up, nor that it is over, without which a pager would ring for ever.
 pub const MAX_WAITING: usize = 4096;
 /// The longest pause between two tries while a place does not answer.
 pub const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -199,20 +199,18 @@ impl Outbox {
         }
     }
 
-    /// Gives up what matters least, where more waits than may; how many messages that was. No violation ever is.
+    /// Gives up what matters least, where more waits than may; how many messages that was.
     pub fn make_room(&mut self) -> usize {
-        let excess = self.len().saturating_sub(MAX_WAITING);
-        if excess == 0 {
+        if self.len() <= MAX_WAITING {
             return 0;
         }
         let all = self.slots.iter().flat_map(|(key, slot)| [(key, &slot.firing, false), (key, &slot.resolved, true)]);
         let mut may_go: Vec<(Rank, u64, Key, bool)> = all
             .filter_map(|(key, waiting, ends)| waiting.as_ref().map(|w| (w.rank, w.number, key.clone(), ends)))
-            .filter(|(rank, ..)| !matches!(rank, Rank::Breach(_)))
+            .filter(|(rank, _, key, _)| !matches!(rank, Rank::Breach(_)) && (*rank != Rank::Resolved || !key.is(Name::Violated)))
             .collect();
         may_go.sort_unstable();
-        let first = may_go.len().saturating_sub(excess);
-        let go = may_go.split_off(first);
+        let go = may_go.split_off(may_go.len().min(MAX_WAITING));
         for (_, _, key, ends) in &go {
             if let Some(slot) = self.slots.get_mut(key) {
                 if *ends { slot.resolved = None } else { slot.firing = None }

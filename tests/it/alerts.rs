@@ -855,18 +855,35 @@ fn a_full_outbox_gives_up_what_matters_least_and_never_a_violation() {
         given_up += outbox.make_room();
     }
     assert_eq!((outbox.len(), given_up), (MAX_WAITING, 0));
-    outbox.put(resolved(opened("x")), moment(1));
-    assert_eq!(outbox.make_room(), 1);
     for n in 0..MAX_WAITING + 10 {
         outbox.put(opened(&format!("v{n}")), moment(2));
+        outbox.put(resolved(opened(&format!("v{n}"))), moment(2));
     }
-    assert_eq!(outbox.make_room(), MAX_WAITING, "all that was there before");
-    assert_eq!(outbox.len(), MAX_WAITING + 10, "violations, and nothing else");
-    outbox.put(doubted("u"), moment(3));
-    assert_eq!(outbox.make_room(), 1);
+    assert_eq!(outbox.make_room(), 0, "violations and their ends take no other's place");
+    for (n, note) in [doubted("u"), resolved(doubted("x")), doubted("w"), resolved(doubted("y"))].into_iter().enumerate() {
+        outbox.put(note, moment(3));
+        assert_eq!(outbox.make_room(), 1, "{n}");
+    }
     let all = drained(&mut outbox, 4);
-    assert!(all.iter().all(|m| m.starts_with("MustnotViolated v")), "{all:?}");
-    assert_eq!(all.len(), MAX_WAITING + 10);
+    assert_eq!(all.len(), 2 * (MAX_WAITING + 10) + MAX_WAITING);
+    for state in ["firing", "resolved"] {
+        assert_eq!(all.iter().filter(|m| m.starts_with("MustnotViolated v") && m.ends_with(state)).count(), MAX_WAITING + 10);
+    }
+    let others = ["MustnotUnproven u firing", "MustnotUnproven w firing", "MustnotUnproven x resolved", "MustnotUnproven y resolved"];
+    assert!(others.iter().all(|other| all.iter().any(|m| m == other)), "repetitions go first");
+    // and of those that are left, what is over, then what is least severe
+    let mut outbox = Outbox::default();
+    outbox.put(Note { alert: alert(Name::Unproven, Severity::Info, "i"), repeated: false }, moment(0));
+    outbox.put(resolved(doubted("x")), moment(0));
+    for n in 1..MAX_WAITING {
+        outbox.put(doubted(&format!("u{n}")), moment(0));
+    }
+    assert_eq!(outbox.make_room(), 1);
+    outbox.put(doubted("last"), moment(0));
+    assert_eq!(outbox.make_room(), 1);
+    let all = drained(&mut outbox, 1);
+    assert_eq!(all.len(), MAX_WAITING);
+    assert!(!all.iter().any(|m| m.ends_with("resolved") || m == "MustnotUnproven i firing"), "{all:?}");
 }
 
 #[test]
