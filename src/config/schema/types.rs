@@ -37,6 +37,8 @@ pub enum Type {
     OneOrList(&'static Type),
     /// One, or a list of at least one.
     OneOrFilledList(&'static Type),
+    /// A string, or a list of at least one of these.
+    TextOrFilledList(&'static Type),
     /// An address, or a list of at most one a family.
     OneAFamily(&'static Type),
     /// A port, a string of ports and ranges, or a list of both.
@@ -124,6 +126,9 @@ const BEACON_URL: Type = Type::Like(url!("[Hh][Tt][Tt][Pp]", path!()));
 const VIA: Type = Type::Like(concat!("http://", host!(), ":", port!(), "/?"));
 const USER: Type = Type::Like(r"[^:\x00-\x1f\x7f]+");
 const METHOD: Type = Type::Like("(?!CONNECT$)[A-Z_-]+");
+const LIST_AT: Type = Type::Like(concat!("(?:", url!("[Hh][Tt][Tt][Pp][Ss]?", path_and_query!()), "|file:(?:///.*|(?!//).+))"));
+/// RFC 6901.
+const POINTER: Type = Type::Like("(?:/(?:[^~/]|~[01])*)*");
 const FILE: Type = Type::Text;
 const BUDGET: Type = Type::Like(r"[0-9]{1,12}(?:\.[0-9]{1,12})?(?:B|kB|MB|GB|TB|KiB|MiB|GiB|TiB)/[mhd]");
 
@@ -264,6 +269,12 @@ pub const OWN: &[Row] = &[
         ))),
     ),
     ("answers", Type::OneOrFilledList(&Type::Text)),
+    ("expected", Type::TextOrFilledList(&NETWORK)),
+    ("expected_pointer", Type::OneOrFilledList(&POINTER)),
+    ("pointer", Type::OneOrFilledList(&POINTER)),
+    ("where", Type::Strings("[^]+", &[], Some(super::super::sections::WHERES))),
+    ("only", Type::Word(|| vec!["ipv4", "ipv6"])),
+    ("besides", Type::OneOrFilledList(&NETWORK)),
 ];
 /// Keys that cannot be left out, by table; `""` is the top level.
 pub const REQUIRED: &[(&str, &[&str])] = &[
@@ -297,6 +308,7 @@ pub fn target(kind: Kind) -> Type {
         Kind::Http => URL,
         Kind::EgressIp => BEACON_URL,
         Kind::Peer | Kind::PromQl => BASE_URL,
+        Kind::Ranges => LIST_AT,
     }
 }
 
@@ -307,6 +319,7 @@ pub fn required(kind: Kind) -> &'static [&'static str] {
         Kind::PromQl => &["query"],
         Kind::Ports => &["ports"],
         Kind::OpenProxy => &["beacon"],
+        Kind::Ranges => &["expected"],
         _ => &[],
     }
 }
@@ -336,6 +349,9 @@ impl Type {
             Type::FilledSet(item) => json!({ "type": "array", "items": item.schema(), "uniqueItems": true, "minItems": 1 }),
             Type::OneOrList(item) => one_or(item, json!({ "type": "array", "items": item.schema() })),
             Type::OneOrFilledList(item) => one_or(item, json!({ "type": "array", "items": item.schema(), "minItems": 1 })),
+            Type::TextOrFilledList(item) => {
+                json!({ "anyOf": [Type::Text.schema(), { "type": "array", "items": item.schema(), "minItems": 1 }] })
+            }
             Type::OneAFamily(item) => one_or(item, one_a_family(item)),
             Type::Ports => {
                 let entry = json!({ "anyOf": [{ "type": "integer", "minimum": 1, "maximum": 65535 }, like(PORTS)] });
