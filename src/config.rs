@@ -23,8 +23,8 @@ pub use problem::{At, Place, Problem, Problems, printable};
 pub use reader::{Context, Noted, did_you_mean, listed, near};
 pub use targets::{MAX_TARGETS, matching};
 pub use written::{
-    AdminPage, Beacon, Check, Common, Exception, Expect, File, Http, ListAt, MAX_LABELS, Networks, OpenProxy, Own, Peer, Ports, PromQl, Ranges,
-    Tls, Tried, Via,
+    AdminPage, Beacon, Check, Common, Exception, Expect, File, Http, ListAt, MAX_LABELS, Networks, OpenProxy, Own, Peer, Ports, PromQl,
+    Ranges, Tls, Tried, Via,
 };
 
 /// Reads the text as far as it can be read. What is wrong in it is noted in the context, where the plan notes more.

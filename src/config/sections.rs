@@ -14,13 +14,13 @@ use super::reader::{Section, listed};
 use super::targets::{self, Target};
 use super::value::{
     client_cert_name, filled, parse_address, parse_alpn, parse_base, parse_beacon, parse_client_cert, parse_decoy, parse_door,
-    parse_family, parse_host_port, parse_hosts, parse_http_version, parse_kind, parse_label, parse_line, parse_list_at, parse_listen, parse_log,
-    parse_method, parse_name, parse_proof, parse_query, parse_resolver, parse_runbook, parse_scope, parse_severity, parse_sha256,
-    parse_technique, parse_url, parse_user, parse_variants, parse_version, parse_via, parse_via_method,
+    parse_family, parse_host_port, parse_hosts, parse_http_version, parse_kind, parse_label, parse_line, parse_list_at, parse_listen,
+    parse_log, parse_method, parse_name, parse_proof, parse_query, parse_resolver, parse_runbook, parse_scope, parse_severity,
+    parse_sha256, parse_technique, parse_url, parse_user, parse_variants, parse_version, parse_via, parse_via_method,
 };
 use super::written::{
-    AdminPage, Beacon, Check, Common, Exception, Expect, File, Http, MAX_LABELS, Networks, OpenProxy, Own, Peer, Ports, PromQl, Ranges, Tls, Tried,
-    Via,
+    AdminPage, Beacon, Check, Common, Exception, Expect, File, Http, MAX_LABELS, Networks, OpenProxy, Own, Peer, Ports, PromQl, Ranges,
+    Tls, Tried, Via,
 };
 use crate::exception::{MAX_OWNER, MAX_REASON};
 use crate::observation::Family;
@@ -528,8 +528,9 @@ fn read_ranges(section: &Section<'_, '_>) -> Ranges {
         where_at: wanted.as_ref().map(|wanted| wanted.place.clone()),
         only_where: wanted.map_or(Vec::new(), |wanted| read_where(&wanted)),
         expected: match section.holds_list("expected") {
-            true => some_of(section, section.list("expected", "\"203.0.113.0/24\"", parse_cidr))
-                .map(|list| values(list).map(Networks::These)),
+            true => {
+                some_of(section, section.list("expected", "\"203.0.113.0/24\"", parse_cidr)).map(|list| values(list).map(Networks::These))
+            }
             false => section.parsed("expected", "\"ranges.txt\"", filled).map(|file| file.map(Networks::File)),
         },
         expected_pointer: pointers("expected_pointer"),

@@ -84,7 +84,12 @@ impl Probe {
                 promql.url.path.trim_end_matches('/')
             ),
             Probe::Ranges(Ranges { published: Published::Web(list), .. }) => {
-                format!("curl -sS --path-as-is --max-time {wait}{}{} {}", source("--interface"), pin(&list.url.authority), quoted(&list.url))
+                format!(
+                    "curl -sS --path-as-is --max-time {wait}{}{} {}",
+                    source("--interface"),
+                    pin(&list.url.authority),
+                    quoted(&list.url)
+                )
             }
             Probe::Ranges(_) => return None,
             Probe::Dns(_) => {

@@ -61,7 +61,11 @@ impl Probe {
                     Published::Web(list) => {
                         let names: Vec<&str> = list.headers.iter().map(|(name, _)| name.as_str()).collect();
                         let headers = if names.is_empty() { String::new() } else { format!(", with the headers {}", names.join(", ")) };
-                        format!("{} over {}{headers}; the networks of the answer are held against {against}", request("GET", &list.url), spoken(&list.url))
+                        format!(
+                            "{} over {}{headers}; the networks of the answer are held against {against}",
+                            request("GET", &list.url),
+                            spoken(&list.url)
+                        )
                     }
                     Published::File(_) => format!("nothing: a file on this host is read, and its networks are held against {against}"),
                 }

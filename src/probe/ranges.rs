@@ -17,8 +17,8 @@ use crate::target::{Networks, Url};
 
 mod list;
 
-pub use list::{Form, Pointer};
 use list::short;
+pub use list::{Form, Pointer};
 
 /// The most that is read of a list: the largest that is published, Azure's service tags, has some five megabytes.
 const MAX_LIST: usize = 16 * 1024 * 1024;
@@ -103,9 +103,7 @@ impl Expected {
     fn try_clone(&self) -> Expected {
         match self {
             Expected::Given(networks) => Expected::Given(networks.clone()),
-            Expected::File { path, written, form } => {
-                Expected::File { path: path.clone(), written: written.clone(), form: form.clone() }
-            }
+            Expected::File { path, written, form } => Expected::File { path: path.clone(), written: written.clone(), form: form.clone() },
         }
     }
 }
@@ -210,7 +208,8 @@ fn cut(head: &Head, body: &Body, deadline: Instant) -> Option<String> {
     // A JSON document has an end of its own. Of lines nobody can tell, where a connection that broke looks like their end.
     let framed = head.header("content-length").is_some() || head.header("transfer-encoding").is_some();
     let json = body.iter().find(|b| !b.is_ascii_whitespace()).is_some_and(|b| matches!(b, b'[' | b'{'));
-    (!framed && !json).then(|| "nothing in the answer says where it ends (neither Content-Length nor chunks), so lines may be missing".into())
+    (!framed && !json)
+        .then(|| "nothing in the answer says where it ends (neither Content-Length nor chunks), so lines may be missing".into())
 }
 
 /// Work that may take its time, or wait for a disk, beside everything else; until the deadline.

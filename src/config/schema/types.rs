@@ -272,7 +272,7 @@ pub const OWN: &[Row] = &[
     ("expected", Type::TextOrFilledList(&NETWORK)),
     ("expected_pointer", Type::OneOrFilledList(&POINTER)),
     ("pointer", Type::OneOrFilledList(&POINTER)),
-    ("where", Type::Strings("[^]+", &[], Some(super::super::sections::WHERES))),
+    ("where", Type::Strings(r"[\s\S]+", &[], Some(super::super::sections::WHERES))),
     ("only", Type::Word(|| vec!["ipv4", "ipv6"])),
     ("besides", Type::OneOrFilledList(&NETWORK)),
 ];

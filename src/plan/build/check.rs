@@ -396,7 +396,8 @@ impl Builder<'_> {
             }
         }
         self.vet_web_tls(url.as_ref(), &ranges.tls, &[HTTP_1_1]);
-        let pointers = |list: &Option<At<Vec<At<Pointer>>>>| list.iter().flat_map(|l| &l.value).map(|p| p.value.clone()).collect::<Vec<_>>();
+        let pointers =
+            |list: &Option<At<Vec<At<Pointer>>>>| list.iter().flat_map(|l| &l.value).map(|p| p.value.clone()).collect::<Vec<_>>();
         let form = ListForm { pointers: pointers(&ranges.pointer), only_where: ranges.only_where.clone() };
         if let (Some(place), false) = (&ranges.where_at, form.pointers.iter().all(Pointer::has_each) && !form.pointers.is_empty()) {
             let message = "asks the objects that the first * of each pointer gives; write pointer = \"/prefixes/*/ip_prefix\"";

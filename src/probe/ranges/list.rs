@@ -56,9 +56,11 @@ impl FromStr for Pointer {
                 _ => Err(format!("\"{text}\" is no JSON Pointer, which begins with /; {remedy}")),
             };
         };
-        let parts: Vec<Part> = rest.split('/').map(part).collect::<Option<_>>().ok_or_else(|| {
-            format!("\"{text}\" is no JSON Pointer: behind ~ stands 0 (for ~) or 1 (for /); {remedy}")
-        })?;
+        let parts: Vec<Part> = rest
+            .split('/')
+            .map(part)
+            .collect::<Option<_>>()
+            .ok_or_else(|| format!("\"{text}\" is no JSON Pointer: behind ~ stands 0 (for ~) or 1 (for /); {remedy}"))?;
         if parts.len() > MAX_PARTS {
             return Err(format!("has {} parts; write at most {MAX_PARTS}", parts.len()));
         }
@@ -137,11 +139,18 @@ fn network(entry: &str) -> Result<IpNet, String> {
     if let Ok(ip) = entry.parse::<IpAddr>() {
         return Ok(IpNet::from(ip));
     }
-    let net: IpNet = entry.parse().map_err(|_| format!("\"{}\" is no network", short(entry)))?;
+    let net = cidr(entry).ok_or_else(|| format!("\"{}\" is no network", short(entry)))?;
     if net.trunc() != net {
         return Err(format!("\"{net}\" has bits set behind its prefix: is it {} or {}?", net.addr(), net.trunc()));
     }
     Ok(net)
+}
+
+/// An address and a prefix in decimal digits; a number that begins with 0, which some take for octal, is neither.
+fn cidr(entry: &str) -> Option<IpNet> {
+    let (ip, prefix) = entry.split_once('/')?;
+    let plain = prefix == "0" || (!prefix.starts_with('0') && prefix.bytes().all(|b| b.is_ascii_digit()));
+    IpNet::new(ip.parse().ok()?, prefix.parse().ok().filter(|_| plain)?).ok()
 }
 
 /// As much of a text from outside as a sentence can bear.
