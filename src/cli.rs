@@ -21,12 +21,17 @@ pub const EXIT_USAGE: u8 = 2;
 pub const EXIT_UNPROVEN: u8 = Conclusion::Unproven.exit_code();
 /// Nothing ran: no check selected.
 pub const EXIT_NOTHING: u8 = Conclusion::NothingRan.exit_code();
-/// The report could not be written.
+/// What was to be written could not be: a report, a page; or metrics were not taken where they were pushed to.
 pub const EXIT_REPORT: u8 = 5;
+/// `mustnot healthcheck`: the monitor is not well, or could not be asked. Docker reserves 2.
+pub const EXIT_UNWELL: u8 = 1;
+
+/// What `--version` says, with what this was made from.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (revision ", env!("MUSTNOT_REVISION"), ", Rust ", env!("MUSTNOT_RUSTC"), ")");
 
 /// Proves that what must not be reachable is not reachable, and that the one allowed way still works.
 #[derive(Debug, Parser)]
-#[command(name = "mustnot", version, propagate_version = true, after_help = EXIT_CODES)]
+#[command(name = "mustnot", version = VERSION, propagate_version = true, after_help = EXIT_CODES)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -36,19 +41,20 @@ pub struct Cli {
     pub common: Common,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 holds, 1 violated, 2 usage or configuration, 3 unproven, 4 nothing selected, 5 report not written";
+const EXIT_CODES: &str =
+    "Exit codes: 0 holds, 1 violated, 2 usage or configuration, 3 unproven, 4 nothing selected, 5 report not written, or metrics not taken";
 
 /// Flags of all commands.
 #[derive(Debug, Args)]
 pub struct Common {
     /// The configuration
-    #[arg(long, alias = "config.file", global = true, value_name = "FILE", default_value = "probes.toml")]
+    #[arg(long, visible_alias = "config.file", global = true, value_name = "FILE", default_value = "probes.toml")]
     pub config: PathBuf,
     /// How log lines are written to standard error
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    #[arg(long, visible_alias = "log.format", global = true, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
     /// The least important log lines to write
-    #[arg(long, global = true, value_enum, default_value_t = LogLevel::Info)]
+    #[arg(long, visible_alias = "log.level", global = true, value_enum, default_value_t = LogLevel::Info)]
     pub log_level: LogLevel,
 }
 
@@ -94,13 +100,46 @@ pub enum Command {
     /// Look at the configuration
     #[command(subcommand)]
     Config(Config),
+    /// Ask the monitor of this host whether it is well, for a container's HEALTHCHECK: 0 if so, else 1
+    Healthcheck(Healthcheck),
+    /// Write the completions for a shell
+    Completions(Completions),
+    /// Write the manual page
+    Man(Man),
+}
+
+/// `mustnot healthcheck`.
+#[derive(Debug, Args)]
+pub struct Healthcheck {
+    /// The page to ask [default: /healthz where [web] listens, or else the proxy's health_listen]
+    #[arg(long, value_name = "URL")]
+    pub url: Option<crate::target::Url>,
+    /// How long it may take, all of it
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, default_value = "3s")]
+    pub timeout: Duration,
+}
+
+/// `mustnot completions`.
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+/// `mustnot man`.
+#[derive(Debug, Args)]
+pub struct Man {
+    /// A directory for the pages of all commands, mustnot-check.1 and so on; without it, the page of the program to standard output
+    #[arg(long, value_name = "DIRECTORY")]
+    pub output: Option<PathBuf>,
 }
 
 /// `mustnot run`.
 #[derive(Debug, Args)]
 pub struct Run {
     /// Where metrics, status page and API are served, instead of `[web] listen`
-    #[arg(long, alias = "web.listen-address", value_name = "ADDRESS:PORT")]
+    #[arg(long, visible_alias = "web.listen-address", value_name = "ADDRESS:PORT")]
     pub listen: Option<std::net::SocketAddr>,
 }
 
@@ -134,6 +173,35 @@ pub struct Check {
     /// This check, or every check with this tag, may be unproven (repeatable)
     #[arg(long, value_name = "NAME|tag:TAG")]
     pub allow_unproven: Vec<String>,
+    /// Where the metrics go besides.
+    #[command(flatten)]
+    pub remote_write: RemoteWrite,
+}
+
+/// Where the metrics of a run are pushed to, from a place that nothing can scrape.
+#[derive(Debug, Default, Args)]
+pub struct RemoteWrite {
+    /// Push the metrics of the run by Prometheus Remote-Write, such as https://prometheus.example.com/api/v1/write
+    #[arg(long, value_name = "URL")]
+    pub remote_write: Option<String>,
+    /// How often there is such a run: the alert rules tell then when one is missing
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, requires = "remote_write")]
+    pub remote_write_every: Option<Duration>,
+    /// The user; the password is in --remote-write-password-file, or in MUSTNOT_REMOTE_WRITE_PASSWORD
+    #[arg(long, value_name = "USER", requires = "remote_write")]
+    pub remote_write_user: Option<String>,
+    /// A file with the password
+    #[arg(long, value_name = "FILE", requires = "remote_write")]
+    pub remote_write_password_file: Option<PathBuf>,
+    /// A file with a bearer token; it may be in MUSTNOT_REMOTE_WRITE_TOKEN
+    #[arg(long, value_name = "FILE", requires = "remote_write")]
+    pub remote_write_token_file: Option<PathBuf>,
+    /// A PEM file of the authorities to trust instead of Mozilla's
+    #[arg(long, value_name = "FILE", requires = "remote_write")]
+    pub remote_write_ca_file: Option<PathBuf>,
+    /// A label for every series, besides job="mustnot-check" and instance="VANTAGE" (repeatable)
+    #[arg(long, value_name = "NAME=VALUE", requires = "remote_write")]
+    pub remote_write_label: Vec<String>,
 }
 
 /// `mustnot probe`.

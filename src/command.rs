@@ -13,9 +13,13 @@ mod check;
 mod console;
 mod drill;
 pub mod explain;
+mod healthcheck;
 pub mod init;
+mod manual;
 mod neighbours;
+mod operator;
 mod probe;
+mod push;
 mod proxy_explain;
 mod proxy_lint;
 mod run;
@@ -48,6 +52,9 @@ pub fn run(cli: Cli) -> u8 {
             }
             Command::Config(Config::Explain(args)) => explain::explain(file, &args),
             Command::Config(Config::Init(args)) => init::init(file, &args),
+            Command::Healthcheck(args) => healthcheck::healthcheck(file, &args).await,
+            Command::Completions(args) => manual::completions(&args),
+            Command::Man(args) => manual::man(&args),
         }
     });
     console::flush();
@@ -61,7 +68,12 @@ fn config_check(file: &Path) -> u8 {
         console::say(&format!("hint: {hint}"));
     }
     let positive = plan.checks.len() - inverted;
-    console::say(&format!("{}: ok: {} checks ({inverted} inverted, {positive} positive)", file.display(), plan.checks.len()));
+    let templates = match plan.templates.len() {
+        0 => String::new(),
+        1 => ", 1 template".to_string(),
+        many => format!(", {many} templates"),
+    };
+    console::say(&format!("{}: ok: {} checks ({inverted} inverted, {positive} positive){templates}", file.display(), plan.checks.len()));
     EXIT_HOLDS
 }
 

@@ -243,7 +243,9 @@ fn every_link_of_the_documents_leads_somewhere() {
         "docs/runbook.md",
         "docs/dashboards.md",
         "docs/drills.md",
+        "docs/web.md",
         "docs/ci.md",
+        "docs/commands.md",
         "deploy/squid/README.md",
     ] {
         for target in text(document).split("](").skip(1).filter_map(|rest| rest.split(')').next()) {

@@ -446,7 +446,7 @@ fn elements(test: &str, markdown: &str) -> Option<Vec<(String, String)>> {
         let (tag, text) = rest.split_once('>').unwrap();
         (tag.split([' ', '/']).next().unwrap().to_string(), plain(text.split("</").next().unwrap()))
     };
-    Some(xml.split('<').skip(1).filter(|rest| !rest.starts_with(['/', '?', '!'])).map(|rest| element(rest)).collect())
+    Some(xml.split('<').skip(1).filter(|rest| !rest.starts_with(['/', '?', '!'])).map(element).collect())
 }
 
 /// What a banner might write into a summary, at the begin of a line and within one, in a table and out of it.

@@ -214,12 +214,13 @@ async fn every_panel_shows_data_of_a_real_run() {
     for (place, check) in [("Violated now, and since when, C", "fails"), ("Unproven now, and why, C", "falls-silent")] {
         assert_eq!(labelled(place, &["check"]), set(&[check]), "only these have ever held");
     }
+    assert_eq!(labelled("Exceptions, A", &["check", "owner", "reason"]), set(&["breached net OPS-123"]));
     assert_eq!(labelled("Denials that changed, A", &["check"]), set(&["flapping"]));
     let ways = prometheus.query(of("Open-proxy techniques, A"));
     let through = |check: &str| ways.iter().filter(|(labels, _)| labels["check"] == check).map(|(_, value)| *value).fold(0.0, f64::max);
     assert_eq!((through("relays"), through("relays-nothing")), (1.0, 0.0));
     assert!(labelled("Egress addresses, D", &["check"]).contains("egress-wrong"));
-    assert!(labelled("Alerts that fire, A", &["alertname", "check"]).contains("MustnotViolated breached"));
+    assert!(labelled("Alerts that fire, A", &["alertname", "check", "excepted"]).contains("MustnotViolated breached true"));
     assert!(["address", "parse", "connect"].iter().all(|r| labelled("Refusals and errors, by reason, A", &["reason"]).contains(*r)));
     let verdicts = prometheus.query(of("Verdict of each check, A"));
     let shown = |check: &str| verdicts.iter().filter(|(labels, _)| labels["check"] == check).map(|(_, value)| *value).collect::<Vec<_>>();

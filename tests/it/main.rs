@@ -4,6 +4,8 @@ mod beacon;
 #[cfg(test)]
 mod ci;
 #[cfg(test)]
+mod commands;
+#[cfg(test)]
 mod complaints;
 #[cfg(test)]
 mod config;
@@ -63,6 +65,14 @@ mod scrape;
 mod squid;
 #[cfg(test)]
 mod judge;
+#[cfg(test)]
+mod monitor;
+#[cfg(test)]
+mod probe;
+#[cfg(test)]
+mod prometheus;
+#[cfg(test)]
+mod web;
 #[cfg(test)]
 mod strangers;
 #[cfg(test)]

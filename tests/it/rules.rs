@@ -160,7 +160,7 @@ fn documented() -> BTreeMap<String, BTreeSet<String>> {
         all.insert(own.into(), SCRAPED.map(String::from).into());
     }
     // What it makes of the rules.
-    all.insert("ALERTS".into(), ["alertname", "alertstate", "severity", "vantage", "check"].map(String::from).into());
+    all.insert("ALERTS".into(), ["alertname", "alertstate", "severity", "excepted", "vantage", "check"].map(String::from).into());
     all
 }
 

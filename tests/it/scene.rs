@@ -144,6 +144,7 @@ impl Scene {
             let rest = rest.replace("BEACON", &own).replace("PROXY", &way.to_string());
             text += &format!("[[check]]\nname = \"{name}\"\nkind = \"{kind}\"\ntarget = \"{target}\"\n{rest}\n");
         }
+        text += "[[exception]]\ncheck = \"breached\"\nreason = \"OPS-123\"\nowner = \"net\"\nuntil = 2099-12-31\n";
         let file = Program::text(proxy, &text);
         program.rewrite(&file);
         let scene = Scene { program, _closed: held, flap: Mutex::new(Some(flapping)), says, file, page };
