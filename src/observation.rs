@@ -565,6 +565,9 @@ pub struct RangesEvidence {
     /// How they differ; none where they are the same addresses.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drift: Option<Drift>,
+    /// A whole family is published: everybody.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub everybody: bool,
     /// What is published and not expected, at most [`RangesEvidence::MAX_NETWORKS`].
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub added: Vec<String>,
@@ -599,7 +602,7 @@ impl RangesEvidence {
             (false, false) => Some(Drift::Changed),
         };
         let (published, expected) = (published.cidrs().count(), expected.cidrs().count());
-        RangesEvidence { published, expected, drift, added, more_added, removed, more_removed }
+        RangesEvidence { published, expected, drift, everybody: false, added, more_added, removed, more_removed }
     }
 }
 

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use ipnet::IpNet;
 use tokio::time::{Instant, timeout_at};
 
 use super::fetch::{Fetch, Speak};
@@ -149,12 +150,17 @@ impl Ranges {
             Ok(networks) => networks,
             Err(why) => return told(evidence, format!("what is expected is not known, {why}"), (Outcome::LocalError, stage)),
         };
+        if let Some(all) = self.everybody(&expected) {
+            let detail = format!("{} has {all}, which is everybody: no list can be held against that", self.expected.name());
+            return told(evidence, detail, (Outcome::LocalError, stage));
+        }
+        let everybody = self.everybody(&published).is_some();
         let (published, expected) = (self.compared(published), self.compared(expected));
         if published.is_empty() || expected.is_empty() {
             let side = if published.is_empty() { "the published list" } else { self.expected.name() };
             return told(evidence, format!("nothing of {side} is left to compare; see only and besides"), (Outcome::Mismatch, stage));
         }
-        let seen = RangesEvidence::of(&published, &expected);
+        let seen = RangesEvidence { everybody, ..RangesEvidence::of(&published, &expected) };
         let outcome = if seen.drift.is_some() { Outcome::QueryFalse } else { Outcome::QueryTrue };
         let detail = in_words(&seen, self.expected.name());
         evidence.ranges = Some(seen);
@@ -163,12 +169,20 @@ impl Ranges {
 
     /// What of a list is compared.
     pub fn compared(&self, networks: Networks) -> Networks {
-        let networks = match self.only {
+        self.of_its_families(networks).without(&self.besides)
+    }
+
+    /// A whole family in a list: what is left out of it for another reason makes it no smaller.
+    pub fn everybody(&self, networks: &Networks) -> Option<IpNet> {
+        self.of_its_families(networks.clone()).everybody()
+    }
+
+    fn of_its_families(&self, networks: Networks) -> Networks {
+        match self.only {
             Some(Family::V4) => networks.of_ipv4(),
             Some(Family::V6) => networks.of_ipv6(),
             None => networks,
-        };
-        networks.without(&self.besides)
+        }
     }
 }
 
@@ -178,7 +192,11 @@ impl Web {
     /// # Errors
     /// Where it ended before there was a whole list.
     async fn list(&self, approach: &Approach, deadline: Instant, evidence: &mut Evidence) -> Result<Vec<u8>, Ended> {
-        let headers: Vec<_> = self.headers.iter().map(|(name, value)| (name.clone(), value.expose().to_string())).collect();
+        let mut headers: Vec<_> = self.headers.iter().map(|(name, value)| (name.clone(), value.expose().to_string())).collect();
+        if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("cache-control")) {
+            // What a cache kept is what was published then (RFC 9111 section 5.2.1.4).
+            headers.push(("Cache-Control".into(), "no-cache".into()));
+        }
         let fetch = Fetch { url: &self.url, via: None, tls: Some(&self.tls), method: "GET", headers: &headers, body: true };
         let (head, body) = fetch.run_by(Speak::Http1, MAX_LIST, approach, deadline, evidence).await?;
         if head.status != 200 {

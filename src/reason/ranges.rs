@@ -28,6 +28,9 @@ pub(super) fn advice(ranges: &Ranges, one: &Judged) -> String {
     let new = format!("clients from what is new are refused here until it stands in {file}");
     let gone = format!("what is published no more may be somebody else's tomorrow, and is let in for as long as it stands in {file}");
     let drift = one.seen.evidence.ranges.as_ref().and_then(|seen| seen.drift);
+    if one.seen.evidence.ranges.as_ref().is_some_and(|seen| seen.everybody) {
+        return format!("that is everybody, and no list of a publisher: add it to {file} in no case, and ask the publisher what it means.");
+    }
     match (&one.verdict, drift) {
         (Verdict::Violated(_), Some(Drift::Widened)) => format!("{new}. See that the publisher means it, and add it there."),
         (Verdict::Violated(_), Some(Drift::Narrowed)) => format!("{gone}. See that the publisher means it, and take it out there."),

@@ -14,13 +14,21 @@ pub struct Networks {
 /// Addresses of one family as numbers: from and to, both included, in order, and none touches the next.
 type Spans = Vec<(u128, u128)>;
 
+/// The first address of `::ffff:0:0/96` (RFC 4291 section 2.5.5.2).
+const MAPPED: u128 = 0xffff_0000_0000;
+
 impl Networks {
-    /// All addresses of these networks.
+    /// All addresses of these networks; the IPv4-mapped ones (`::ffff:203.0.113.0/120`) are of IPv4, whatever else lies around them.
     pub fn of(networks: impl IntoIterator<Item = IpNet>) -> Networks {
         let (mut v4, mut v6) = (Spans::new(), Spans::new());
         for network in networks {
-            let span = (number(network.network()), number(network.broadcast()));
-            if network.addr().is_ipv4() { v4.push(span) } else { v6.push(span) }
+            let (first, last) = (number(network.network()), number(network.broadcast()));
+            let mapped = |number: u128| number.checked_sub(MAPPED).filter(|low| *low <= u32::MAX.into());
+            match (network, mapped(first), mapped(last)) {
+                (IpNet::V6(_), Some(first), Some(last)) => v4.push((first, last)),
+                (IpNet::V6(_), ..) => v6.push((first, last)),
+                (IpNet::V4(_), ..) => v4.push((first, last)),
+            }
         }
         Networks { v4: merged(v4), v6: merged(v6) }
     }
@@ -28,6 +36,11 @@ impl Networks {
     /// Whether there is no address in it.
     pub fn is_empty(&self) -> bool {
         self.v4.is_empty() && self.v6.is_empty()
+    }
+
+    /// A network that is a whole family, where there is one: everybody.
+    pub fn everybody(&self) -> Option<IpNet> {
+        self.cidrs().find(|net| net.prefix_len() == 0)
     }
 
     /// What is in this set and not in the other.
@@ -133,6 +146,11 @@ mod tests {
         assert_eq!(set(&["203.0.113.0/24", "203.0.113.0/24", "203.0.113.7/32"]), set(&["203.0.113.0/24"]));
         assert_eq!(set(&["2001:db8::/33", "2001:db8:8000::/33"]), set(&["2001:db8::/32"]));
         assert_ne!(set(&["203.0.113.0/25"]), set(&["203.0.113.0/24"]));
+        // A mapped address is the one that it maps; what only lies around them is not.
+        assert_eq!(set(&["::ffff:203.0.113.0/120", "::ffff:198.51.100.7/128"]), set(&["203.0.113.0/24", "198.51.100.7/32"]));
+        assert_eq!(told(&set(&["::ffff:0:0/96"])), ["0.0.0.0/0"]);
+        assert_eq!(told(&set(&["::fffe:0:0/95"])), ["::fffe:0:0/95"]);
+        assert_eq!(told(&set(&["::fffe:ffff:0/112", "::1:0:0:0/128"])), ["::fffe:ffff:0/112", "::1:0:0:0/128"]);
         // The same number in both families is two addresses.
         assert_ne!(set(&["::cb00:7100/120"]), set(&["203.0.113.0/24"]));
         assert_eq!(told(&set(&["203.0.113.128/25", "198.51.100.0/24", "203.0.113.0/25"])), ["198.51.100.0/24", "203.0.113.0/24"]);
@@ -151,6 +169,10 @@ mod tests {
         assert_eq!(left(&["255.255.255.0/24"], &["255.255.255.255/32"]).len(), 8);
         assert_eq!(told(&set(&["203.0.113.7/32", "2001:db8::7/128"]).of_ipv6()), ["2001:db8::7/128"]);
         assert!(set(&["203.0.113.7/32"]).of_ipv6().is_empty());
+        let everybody = |networks: &[&str]| set(networks).everybody().map(|net| net.to_string());
+        assert_eq!(everybody(&["128.0.0.0/1", "0.0.0.0/1"]).as_deref(), Some("0.0.0.0/0"));
+        assert_eq!(everybody(&["203.0.113.0/24", "::/0"]).as_deref(), Some("::/0"));
+        assert_eq!(everybody(&["0.0.0.0/1", "::/1"]), None);
     }
 
     proptest! {

@@ -133,6 +133,14 @@ fn drift_is_told_from_a_list_that_is_cut_otherwise() {
     assert_eq!((ranges["drift"].as_str(), ranges["added"].clone(), code), (Some("changed"), serde_json::json!(["10.0.0.0/8"]), 1));
     assert_eq!((ranges["removed"].as_array().unwrap().len(), ranges["removed"][0].as_str()), (16, Some("2001:db8::/48")));
     assert!(check["reason"].as_str().unwrap().contains(" and 11 more are in ranges.txt"), "{check}");
+    // Everybody is no list that anybody should take, and what is left out of it makes it no smaller; mapped addresses are those that they map.
+    for all in ["0.0.0.0/0\n2001:db8::/32\n", "128.0.0.0/1\n0.0.0.0/1\n2001:db8::/32\n", "::ffff:0:0/96\n2001:db8::/32\n"] {
+        let (check, code) = of(all);
+        let ranges = &seen(&check)["evidence"]["ranges"];
+        assert_eq!((ranges["drift"].as_str(), ranges["everybody"].as_bool(), code), (Some("widened"), Some(true), 1), "{check}");
+        assert!(check["reason"].as_str().unwrap().contains("that is everybody, and no list of a publisher"), "{check}");
+    }
+    assert_eq!(of("::ffff:203.0.113.0/120\n2001:db8::/32\n").0["verdict"], "holds");
     // Of one family alone it is no drift.
     let keys = format!("{keys}\nonly = \"ipv4\"");
     assert_eq!(judged(folder.path(), &publisher.url(), &keys).0["observations"][0]["evidence"]["ranges"]["drift"], "widened");
@@ -177,6 +185,13 @@ fn what_is_no_whole_list_is_neither_the_same_nor_another() {
         assert_eq!(got, ("unproven", outcome, 3), "{check}");
         let reason = check["reason"].as_str().unwrap();
         assert!(reason.contains(why) && reason.contains("without the list nothing can be said of it"), "{why}: {reason}");
+    }
+    // A list without end is not read to its end: one byte within the bound it is one, and one behind it none.
+    let bound = 16 * 1024 * 1024;
+    for (length, verdict) in [(bound - 1, "holds"), (bound, "unproven"), (3 * bound, "unproven")] {
+        publisher.gives(&[ok(&format!("{list}{}", "\n".repeat(length - list.len())))]);
+        let (check, _) = judged(folder.path(), &publisher.url(), &format!("{keys}\ntimeout = \"60s\""));
+        assert_eq!(check["verdict"], verdict, "{}", check["reason"]);
     }
     // Both sides of those borders: the same list, whole.
     let chunked = with("200 OK", "Transfer-Encoding: chunked\r\n", &format!("f\r\n{list}\r\n0\r\n\r\n"));
@@ -239,6 +254,7 @@ fn pointers_filters_and_headers_reach_the_publisher_and_the_file() {
     assert_eq!((check["verdict"].as_str(), code), (Some("holds"), 0), "{check}");
     let asked = publisher.asked.lock().unwrap().join("\n");
     assert!(asked.starts_with("GET /ranges HTTP/1.1\r\n") && asked.contains("\r\nAuthorization: Bearer hunter2\r\n"), "{asked}");
+    assert!(asked.contains("\r\nCache-Control: no-cache\r\n"), "what a cache kept was published once: {asked}");
     assert!(!check.to_string().contains("hunter2"), "{check}");
 }
 
@@ -319,6 +335,11 @@ fn what_is_expected_may_change_while_it_runs() {
     fs::remove_file(folder.path().join("ranges.txt")).unwrap();
     let (verdict, reason) = told();
     assert!(verdict == "unproven" && reason.contains("ranges.txt cannot be read: No such file"), "{reason}");
+    write("ranges.txt", "203.0.113.0/24\n0.0.0.0/0\n");
+    write("published.txt", "0.0.0.0/0\n");
+    let (verdict, reason) = told();
+    assert!(verdict == "unproven" && reason.contains("ranges.txt has 0.0.0.0/0, which is everybody"), "{reason}");
+    write("published.txt", "203.0.113.0/24\n");
     write("ranges.txt", "203.0.113.0/24\n");
     assert_eq!(told().0, "holds");
 }

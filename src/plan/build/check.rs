@@ -433,10 +433,20 @@ impl Builder<'_> {
         };
         match probe.expected.read() {
             Err(why) => self.context.wrong(&expected.place, format!("{why}; write networks, one a line, or JSON with expected_pointer")),
-            Ok(networks) if probe.compared(networks.clone()).is_empty() => {
-                self.context.wrong(&expected.place, "of it nothing is left to compare; see only and besides");
+            Ok(networks) => {
+                if let Some(all) = probe.everybody(&networks) {
+                    let message = format!("has {all}, which is everybody; write the networks that the publisher has");
+                    self.context.wrong(&expected.place, message);
+                } else if probe.compared(networks).is_empty() {
+                    self.context.wrong(&expected.place, "of it nothing is left to compare; see only and besides");
+                } else {
+                    if let Some(url) = url.filter(|url| url.value.scheme == Scheme::Http) {
+                        let message = "is fetched over plain http, so whoever sits on the way may write the list; write https://";
+                        self.context.hint(&url.place, message);
+                    }
+                    return Some(probe);
+                }
             }
-            Ok(_) => return Some(probe),
         }
         None
     }

@@ -261,9 +261,14 @@ impl<'de> Visitor<'de> for Walk<'_> {
         }
         let Some((part, rest)) = self.parts.split_first() else { return self.other("an object") };
         let element = *part == Part::Each && !self.only_where.is_empty();
+        let mut seen = false;
         while let Some(key) = object.next_key::<String>()? {
             match part {
                 Part::Named(name) if *name != key => drop(object.next_value::<IgnoredAny>()?),
+                // Of two members of one name (RFC 8259 section 4) some readers take the first, others the last.
+                Part::Named(name) if std::mem::replace(&mut seen, true) => {
+                    return Err(A::Error::custom(format_args!("\"{}\" stands there twice", short(name))));
+                }
                 _ => object.next_value_seed(self.next(rest, element))?,
             }
         }
@@ -276,17 +281,21 @@ impl Walk<'_> {
     fn visit_element<'de, A: MapAccess<'de>>(self, mut object: A) -> Result<(), A::Error> {
         let Some((part, rest)) = self.parts.split_first() else { return self.other("an object") };
         let mut given = Vec::new();
-        let mut says = vec![false; self.only_where.len()];
+        let mut says: Vec<Option<bool>> = vec![None; self.only_where.len()];
+        let mut seen = false;
         while let Some(key) = object.next_key::<String>()? {
             let wanted = self.only_where.iter().zip(&mut says).find(|((name, _), _)| *name == key);
+            let twice = || A::Error::custom(format_args!("\"{}\" stands there twice", short(&key)));
             match (wanted, part) {
-                (Some(((_, value), met)), _) => *met = object.next_value::<Said>()?.0.as_ref() == Some(value),
+                (Some((_, Some(_))), _) => return Err(twice()),
+                (Some(((_, value), met)), _) => *met = Some(object.next_value::<Said>()?.0.as_ref() == Some(value)),
                 (None, Part::Named(name)) if *name != key => drop(object.next_value::<IgnoredAny>()?),
+                (None, Part::Named(_)) if std::mem::replace(&mut seen, true) => return Err(twice()),
                 // `where` has been asked here, and is not again further down.
                 (None, _) => object.next_value_seed(Walk { parts: rest, only_where: &[], found: &mut given, element: false })?,
             }
         }
-        if says.iter().all(|met| *met) {
+        if says.iter().all(|met| *met == Some(true)) {
             if self.found.len() + given.len() > MAX_ENTRIES {
                 return Err(A::Error::custom(format_args!("it has more than {MAX_ENTRIES} networks")));
             }

@@ -127,6 +127,21 @@ fn what_is_no_list_is_none_as_a_whole() {
     assert!(read(&["/*/ip"], &[("a", "b")], "[{\"ip\": \"203.0.113.0/24\"}, {\"ip\": \"203.0.113.0/24\", \"a\": [\"b\"]}]").is_err());
 }
 
+/// Some readers of JSON take the first of two, others the last: nobody knows which of them was published.
+#[test]
+fn a_member_that_stands_there_twice_leads_nowhere() {
+    let twice = r#"{ "a": ["203.0.113.0/24"], "b": 1, "a": ["203.0.113.0/24"] }"#;
+    assert!(read(&["/a"], &[], twice).unwrap_err().contains("\"a\" stands there twice"));
+    let once = r#"{ "a": ["203.0.113.0/24"], "b": 1, "b": ["203.0.113.0/24"] }"#;
+    assert_eq!(read(&["/a"], &[], once).unwrap(), ["203.0.113.0/24"]);
+    for twice in [
+        r#"[ { "s": "x", "ip": "203.0.113.0/24", "s": "y" } ]"#,
+        r#"[ { "s": "x", "ip": "203.0.113.0/24", "ip": "198.51.100.0/24" } ]"#,
+    ] {
+        assert!(read(&["/*/ip"], &[("s", "x")], twice).unwrap_err().contains("stands there twice"), "{twice}");
+    }
+}
+
 #[test]
 fn a_list_has_a_bound() {
     let lines = |n: usize| "192.0.2.1\n".repeat(n);
