@@ -45,7 +45,7 @@ pub struct Ranges {
 #[derive(Debug, PartialEq)]
 pub enum Published {
     /// At a URL.
-    Web(Web),
+    Web(Box<Web>),
     /// In a file on this host.
     File(PathBuf),
 }

@@ -133,6 +133,11 @@ fn drift_is_told_from_a_list_that_is_cut_otherwise() {
     assert_eq!((ranges["drift"].as_str(), ranges["added"].clone(), code), (Some("changed"), serde_json::json!(["10.0.0.0/8"]), 1));
     assert_eq!((ranges["removed"].as_array().unwrap().len(), ranges["removed"][0].as_str()), (16, Some("2001:db8::/48")));
     assert!(check["reason"].as_str().unwrap().contains(" and 11 more are in ranges.txt"), "{check}");
+    // Of one family alone it is no drift.
+    let keys = format!("{keys}\nonly = \"ipv4\"");
+    assert_eq!(judged(folder.path(), &publisher.url(), &keys).0["observations"][0]["evidence"]["ranges"]["drift"], "widened");
+    publisher.gives(&[ok("203.0.113.0/24\n2001:db8:1::/48\n")]);
+    assert_eq!(judged(folder.path(), &publisher.url(), &keys).0["verdict"], "holds");
     // Everybody is no list that anybody should take, and what is left out of it makes it no smaller; mapped addresses are those that they map.
     for all in ["0.0.0.0/0\n2001:db8::/32\n", "128.0.0.0/1\n0.0.0.0/1\n2001:db8::/32\n", "::ffff:0:0/96\n2001:db8::/32\n"] {
         let (check, code) = of(all);
@@ -141,11 +146,6 @@ fn drift_is_told_from_a_list_that_is_cut_otherwise() {
         assert!(check["reason"].as_str().unwrap().contains("that is everybody, and no list of a publisher"), "{check}");
     }
     assert_eq!(of("::ffff:203.0.113.0/120\n2001:db8::/32\n").0["verdict"], "holds");
-    // Of one family alone it is no drift.
-    let keys = format!("{keys}\nonly = \"ipv4\"");
-    assert_eq!(judged(folder.path(), &publisher.url(), &keys).0["observations"][0]["evidence"]["ranges"]["drift"], "widened");
-    publisher.gives(&[ok("203.0.113.0/24\n2001:db8:1::/48\n")]);
-    assert_eq!(judged(folder.path(), &publisher.url(), &keys).0["verdict"], "holds");
 }
 
 #[test]
@@ -303,6 +303,22 @@ impl Listener for Nobody {
     fn witness(&self, _: &str, _: &str, _: bool) {}
     fn looking(&self, _: i64) {}
     fn lag(&self, _: std::time::Duration) {}
+}
+
+/// Over plain http the list is whoever's who sits on the way: it is said, and only then.
+#[test]
+fn a_list_over_plain_http_is_hinted_at() {
+    let hints = |scheme: &str| {
+        let text = format!(
+            "vantage = \"here\"\n[[check]]\nname = \"sase\"\nkind = \"ranges\"\ntarget = \"{scheme}://ranges.example.com/\"\nexpected = [\"203.0.113.0/24\"]\nexpect = \"open\"\n"
+        );
+        from_text("f", &text, Path::new("."), &|_| None, Keys::Read).unwrap().hints
+    };
+    assert_eq!(hints("https"), [""; 0]);
+    assert_eq!(
+        hints("http"),
+        ["f:5:10: check \"sase\".target: is fetched over plain http, so whoever sits on the way may write the list; write https://"]
+    );
 }
 
 /// While `run` goes on: the expected file is taken up as it is at the next run, and one that is gone is said to be.

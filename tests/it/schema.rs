@@ -41,6 +41,7 @@ const UNSEEN: &[(&str, &str)] = &[
     ("ports-too-many", "two values, multiplied"),
     ("promql-target", "what other checks do"),
     ("proxy-lead-beyond-drain", "two values do not go together"),
+    ("ranges-everybody", "a whole family, in halves too"),
     ("ranges-expected-nowhere", "a file that is not there, or has no list"),
     ("ranges-nothing-left", "what is left of two values"),
     ("ranges-witness", "a name that leads to another check"),

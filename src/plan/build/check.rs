@@ -423,7 +423,7 @@ impl Builder<'_> {
         };
         let probe = probe::Ranges {
             published: match &ranges.target.as_ref()?.value {
-                ListAt::Url(url) => Published::Web(WebList { url: url.clone(), headers: ranges.headers.clone(), tls: tls? }),
+                ListAt::Url(url) => Published::Web(Box::new(WebList { url: url.clone(), headers: ranges.headers.clone(), tls: tls? })),
                 ListAt::File(name) => Published::File(self.context.base_dir.join(name)),
             },
             form,

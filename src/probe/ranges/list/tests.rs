@@ -134,10 +134,9 @@ fn a_member_that_stands_there_twice_leads_nowhere() {
     assert!(read(&["/a"], &[], twice).unwrap_err().contains("\"a\" stands there twice"));
     let once = r#"{ "a": ["203.0.113.0/24"], "b": 1, "b": ["203.0.113.0/24"] }"#;
     assert_eq!(read(&["/a"], &[], once).unwrap(), ["203.0.113.0/24"]);
-    for twice in [
-        r#"[ { "s": "x", "ip": "203.0.113.0/24", "s": "y" } ]"#,
-        r#"[ { "s": "x", "ip": "203.0.113.0/24", "ip": "198.51.100.0/24" } ]"#,
-    ] {
+    for twice in
+        [r#"[ { "s": "x", "ip": "203.0.113.0/24", "s": "y" } ]"#, r#"[ { "s": "x", "ip": "203.0.113.0/24", "ip": "198.51.100.0/24" } ]"#]
+    {
         assert!(read(&["/*/ip"], &[("s", "x")], twice).unwrap_err().contains("stands there twice"), "{twice}");
     }
 }
