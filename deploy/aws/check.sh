@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Checks this module: format, validity, and its tests, which need neither an account nor credentials.
+#
+#   deploy/aws/check.sh           all of it; says what it could not do, and why
+#   deploy/aws/check.sh --bless   writes examples/ anew from what the tests render
+#
+# TERRAFORM names another terraform. A provider comes from its registry, or from wherever TF_CLI_CONFIG_FILE says.
+set -euo pipefail
+cd "$(dirname "$0")"
+terraform=${TERRAFORM:-terraform}
+
+if ! command -v "$terraform" >/dev/null; then
+    echo "SKIPPED deploy/aws: there is no terraform here (https://developer.hashicorp.com/terraform/install); its examples/ are checked by cargo test all the same"
+    exit 0
+fi
+"$terraform" fmt -check -diff -recursive
+
+# Nothing is left in the worktree, and a failed look at the registry is told apart from a failed test.
+export TF_IN_AUTOMATION=1 CHECKPOINT_DISABLE=1
+if ! "$terraform" validate -no-color >/dev/null 2>&1; then
+    TF_DATA_DIR=$(mktemp -d)
+    export TF_DATA_DIR
+    trap 'rm -rf "$TF_DATA_DIR"' EXIT
+    if ! said=$("$terraform" init -backend=false -input=false -lockfile=readonly -no-color 2>&1) && ! said=$("$terraform" init -backend=false -input=false -no-color 2>&1); then
+        echo "SKIPPED deploy/aws: validate and test, since the provider cannot be had here; the format is right. Terraform said:"
+        printf '%s\n' "$said" | grep -m1 -i 'error' || printf '%s\n' "$said" | tail -n 3
+        exit 0
+    fi
+fi
+"$terraform" validate -no-color
+
+if [ "${1:-}" = --bless ]; then
+    "$terraform" test -json -filter=tests/examples.tftest.hcl 2>&1 | python3 -c '
+import json, pathlib, sys
+for line in sys.stdin:
+    said = (json.loads(line) if line.startswith("{") else {}).get("diagnostic", {}).get("detail", "")
+    name, is_one, text = said.partition(" is not what the state renders, which is:\n")
+    if is_one:
+        path = pathlib.Path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text.rstrip("\n") + "\n")
+        print("wrote", name)' || true
+fi
+"$terraform" test -no-color
