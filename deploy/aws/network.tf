@@ -2,7 +2,7 @@
 
 locals {
   # Every zone keeps its place and its addresses; `economy` only leaves the others empty.
-  all_zones = var.zones == null ? slice(data.aws_availability_zones.this.names, 0, min(3, length(data.aws_availability_zones.this.names))) : var.zones
+  all_zones = var.zones
   zones     = var.economy ? slice(local.all_zones, 0, 1) : local.all_zones
   place     = { for i, zone in local.all_zones : zone => i }
 
@@ -98,6 +98,7 @@ resource "aws_eip" "nat" {
 resource "aws_eip" "nlb" {
   for_each = local.place
 
+  #checkov:skip=CKV2_AWS_19:They belong to the load balancer's subnet_mapping; with economy some are kept for the way back.
   domain = "vpc"
   tags   = { Name = "${var.name}-nlb-${each.key}" }
 }

@@ -127,6 +127,7 @@ resource "aws_vpc_security_group_egress_rule" "outside" {
 resource "aws_ecs_service" "outside" {
   count = local.in_vpc ? 1 : 0
 
+  #checkov:skip=CKV_AWS_332:1.4.0 is the latest of Linux, written as a number.
   #checkov:skip=CKV_AWS_333:It has a public address to leave by, which no list has, and that changes with every start: a stranger's.
   name             = "outside"
   cluster          = aws_ecs_cluster.this.id
@@ -155,6 +156,7 @@ resource "aws_ecs_service" "outside" {
 resource "aws_eip" "beacon" {
   count = local.in_vpc ? 1 : 0
 
+  #checkov:skip=CKV2_AWS_19:It belongs to the load balancer's subnet_mapping.
   domain = "vpc"
   tags   = { Name = "${var.name}-beacon" }
 }
@@ -248,6 +250,7 @@ resource "aws_vpc_security_group_egress_rule" "beacon" {
 resource "aws_ecs_service" "beacon" {
   count = local.in_vpc ? 1 : 0
 
+  #checkov:skip=CKV_AWS_332:1.4.0 is the latest of Linux, written as a number.
   #checkov:skip=CKV_AWS_333:Without a NAT gateway of its own it fetches its image by a public address; the group lets in what the balancer does, and no more.
   name             = "beacon"
   cluster          = aws_ecs_cluster.this.id

@@ -77,13 +77,19 @@ variable "vpc_cidr" {
 }
 
 variable "zones" {
-  description = "The availability zones, one to three. Null: the region's first three. Their order is their place in the network; do not change it later."
+  description = "The availability zones, one to three. Their order is their place in the network; do not change it later."
   type        = list(string)
-  default     = null
+  # Written out, not asked of AWS: a zone that it adds would move the others, and take their addresses along.
+  default = ["ap-northeast-1a", "ap-northeast-1c", "ap-northeast-1d"]
 
   validation {
-    condition     = var.zones == null ? true : length(var.zones) >= 1 && length(var.zones) <= 3 && length(distinct(var.zones)) == length(var.zones)
-    error_message = "zones must be one to three different zones, as [\"ap-northeast-1a\", \"ap-northeast-1c\", \"ap-northeast-1d\"]. For one zone while nothing is wrong, keep three and write economy = true: then no address is lost."
+    condition     = length(var.zones) >= 1 && length(var.zones) <= 3 && length(distinct(var.zones)) == length(var.zones)
+    error_message = "zones must be one to three different zones, as [\"ap-northeast-1a\", \"ap-northeast-1c\", \"ap-northeast-1d\"]. To run in one zone while nothing is wrong, keep three and write economy = true: then no address is lost."
+  }
+
+  validation {
+    condition     = alltrue([for zone in var.zones : startswith(zone, var.region)])
+    error_message = "zones must be of the region ${var.region}. Write its own zones: aws ec2 describe-availability-zones --region ${var.region} --query 'AvailabilityZones[].ZoneName'"
   }
 }
 

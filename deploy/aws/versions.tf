@@ -22,13 +22,3 @@ provider "aws" {
 data "aws_caller_identity" "this" {}
 
 data "aws_partition" "this" {}
-
-data "aws_availability_zones" "this" {
-  state = "available"
-
-  # Local zones and wavelength zones have neither NAT gateways nor Fargate as this needs them.
-  filter {
-    name   = "opt-in-status"
-    values = ["opt-in-not-required"]
-  }
-}

@@ -441,7 +441,7 @@ run "four_zones" {
   command = plan
 
   variables {
-    zones = ["a", "b", "c", "d"]
+    zones = ["ap-northeast-1a", "ap-northeast-1b", "ap-northeast-1c", "ap-northeast-1d"]
   }
 
   expect_failures = [var.zones]
@@ -452,6 +452,16 @@ run "a_zone_twice" {
 
   variables {
     zones = ["ap-northeast-1a", "ap-northeast-1a"]
+  }
+
+  expect_failures = [var.zones]
+}
+
+run "zones_of_another_region" {
+  command = plan
+
+  variables {
+    region = "eu-central-1"
   }
 
   expect_failures = [var.zones]

@@ -1,7 +1,4 @@
 # What AWS would answer, in addresses for documentation.
-mock_data "aws_availability_zones" {
-  defaults = { names = ["ap-northeast-1a", "ap-northeast-1c", "ap-northeast-1d"] }
-}
 mock_data "aws_caller_identity" {
   defaults = { account_id = "123456789012" }
 }
