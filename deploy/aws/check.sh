@@ -15,13 +15,13 @@ if ! command -v "$terraform" >/dev/null; then
 fi
 "$terraform" fmt -check -diff -recursive
 
-# Nothing is left in the worktree, and a failed look at the registry is told apart from a failed test.
+# A failed look at the registry is told apart from a failed test. Of `init` nothing is left but the lock file.
 export TF_IN_AUTOMATION=1 CHECKPOINT_DISABLE=1
 if ! "$terraform" validate -no-color >/dev/null 2>&1; then
     TF_DATA_DIR=$(mktemp -d)
     export TF_DATA_DIR
     trap 'rm -rf "$TF_DATA_DIR"' EXIT
-    if ! said=$("$terraform" init -backend=false -input=false -lockfile=readonly -no-color 2>&1) && ! said=$("$terraform" init -backend=false -input=false -no-color 2>&1); then
+    if ! said=$("$terraform" init -backend=false -input=false -no-color 2>&1); then
         echo "SKIPPED deploy/aws: validate and test, since the provider cannot be had here; the format is right. Terraform said:"
         printf '%s\n' "$said" | grep -m1 -i 'error' || printf '%s\n' "$said" | tail -n 3
         exit 0

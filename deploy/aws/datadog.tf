@@ -6,7 +6,8 @@ locals {
     "com.datadoghq.ad.checks" = jsonencode({ openmetrics = { init_config = {}, instances = [{ openmetrics_endpoint = "http://127.0.0.1:9890/metrics", namespace = "", metrics = [".*"] }] } })
   }
 
-  datadog_sidecar = var.datadog == null ? [] : [{
+  # Beside each that has /metrics; its log is its task's, since whoever starts the task may write to no other.
+  datadog_sidecar = { for task in var.datadog == null ? [] : ["proxy", "inside", "outside"] : task => {
     name      = "datadog"
     image     = var.datadog.agent_image
     essential = false
@@ -18,8 +19,8 @@ locals {
       { name = "DD_TAGS", value = "service:${var.name}" },
     ]
     secrets          = [{ name = "DD_API_KEY", valueFrom = var.datadog.api_key_secret_arn }]
-    logConfiguration = { logDriver = "awslogs", options = merge(local.log_options["proxy"], { "awslogs-stream-prefix" = "datadog" }) }
-  }]
+    logConfiguration = { logDriver = "awslogs", options = merge(local.log_options[task], { "awslogs-stream-prefix" = "datadog" }) }
+  } }
 }
 
 resource "aws_iam_role" "datadog" {

@@ -32,19 +32,20 @@ locals {
   }))}\n"
 
   outside_probes = "${trimspace(templatefile("${path.module}/config/outside.toml.tftpl", {
-    internet     = var.internet_witness
-    families     = var.ipv6 ? ["ipv4", "ipv6"] : ["ipv4"]
-    balancer     = local.nlb_addresses
-    balancer_v6  = local.nlb_addresses_v6
-    public       = concat([for zone in keys(local.place) : aws_eip.nlb[zone].public_ip], [for zone in keys(local.place) : aws_eip.nat[zone].public_ip], values(local.nlb_addresses_v6))
-    beacon       = local.beacon
-    port_witness = local.in_vpc ? aws_eip.beacon[0].public_ip : null
-    inside_url   = local.inside_url
-    proxy_name   = local.proxy_name
-    port         = local.port
-    admin_pages  = var.admin_pages
-    allowed      = concat(local.ranges_v4, [for zone in keys(local.place) : "${aws_eip.nat[zone].public_ip}/32"])
-    allowed_v6   = local.ranges_v6
+    internet      = var.internet_witness
+    beacon_listen = [for url in var.beacon_urls : "0.0.0.0:${regex(":([0-9]+)/$", url)[0]}"]
+    families      = var.ipv6 ? ["ipv4", "ipv6"] : ["ipv4"]
+    balancer      = local.nlb_addresses
+    balancer_v6   = local.nlb_addresses_v6
+    public        = concat([for zone in keys(local.place) : aws_eip.nlb[zone].public_ip], [for zone in keys(local.place) : aws_eip.nat[zone].public_ip], values(local.nlb_addresses_v6))
+    beacon        = local.beacon
+    port_witness  = local.in_vpc ? aws_eip.beacon[0].public_ip : null
+    inside_url    = local.inside_url
+    proxy_name    = local.proxy_name
+    port          = local.port
+    admin_pages   = var.admin_pages
+    allowed       = concat(local.ranges_v4, [for zone in keys(local.place) : "${aws_eip.nat[zone].public_ip}/32"])
+    allowed_v6    = local.ranges_v6
   }))}\n"
 
   inside_files  = { "probes.toml" = local.inside_probes }
@@ -102,7 +103,7 @@ resource "aws_ecs_task_definition" "monitor" {
   container_definitions = jsonencode(concat(
     [local.writer[each.value], local.monitor_container[each.value]],
     [for name, container in local.tally : container if name == each.value],
-    [for container in local.datadog_sidecar : container if each.value != "beacon"],
+    [for task, container in local.datadog_sidecar : container if task == each.value],
   ))
 
   runtime_platform {

@@ -114,7 +114,7 @@ resource "aws_ecs_task_definition" "proxy" {
   execution_role_arn       = aws_iam_role.execution["proxy"].arn
   # No task role: a proxy has no use for AWS, and what is not there cannot be stolen through it from 169.254.170.2.
 
-  container_definitions = jsonencode(concat([local.writer["proxy"], local.proxy_container], local.datadog_sidecar))
+  container_definitions = jsonencode(concat([local.writer["proxy"], local.proxy_container], [for task, container in local.datadog_sidecar : container if task == "proxy"]))
 
   runtime_platform {
     operating_system_family = "LINUX"

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use toml::{Table, Value};
+use toml::de::{DeTable, DeValue};
 
 const DEPLOYMENT: &str = "deploy/aws";
 
@@ -38,33 +38,41 @@ fn config_check(text: &str) -> (bool, String) {
     mustnot(&["--config", file.to_str().unwrap(), "config", "check"])
 }
 
-fn read(file: &Path) -> Table {
-    fs::read_to_string(file).unwrap_or_else(|e| panic!("{}: {e}", file.display())).parse().unwrap()
+type Table = DeTable<'static>;
+
+/// The `[[check]]` tables. The text lives as long as the test: that is what the parser without copies wants.
+fn checks(file: &Path) -> Vec<Table> {
+    let text = fs::read_to_string(file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+    let whole = DeTable::parse(Box::leak(text.into_boxed_str())).unwrap().into_inner();
+    let all = whole.get("check").and_then(|all| all.get_ref().as_array()).unwrap_or_else(|| panic!("{}: no checks", file.display()));
+    all.iter().map(|check| check.get_ref().as_table().unwrap().clone()).collect()
 }
 
-fn checks(file: &Path) -> Vec<Table> {
-    let Some(Value::Array(all)) = read(file).remove("check") else { panic!("{}: no checks", file.display()) };
-    all.into_iter().map(|check| check.as_table().unwrap().clone()).collect()
+fn value<'a>(check: &'a Table, key: &str) -> Option<&'a DeValue<'static>> {
+    check.get(key).map(|value| value.get_ref())
 }
 
 fn word<'a>(check: &'a Table, key: &str) -> &'a str {
-    check.get(key).and_then(Value::as_str).unwrap_or_default()
+    value(check, key).and_then(DeValue::as_str).unwrap_or_default()
 }
 
-fn words(value: Option<&Value>) -> BTreeSet<String> {
-    value.and_then(Value::as_array).into_iter().flatten().map(|word| word.as_str().unwrap().to_string()).collect()
+fn words(value: Option<&DeValue<'_>>) -> BTreeSet<String> {
+    value.and_then(DeValue::as_array).into_iter().flatten().map(|word| word.get_ref().as_str().unwrap().to_string()).collect()
 }
 
 #[test]
 fn both_vantages_and_the_proxy_pass_config_check() {
     for example in examples() {
         let own = example.join("proxy.toml");
-        for file in [Some(example.join("inside.toml")), Some(example.join("outside.toml")), own.exists().then_some(own)].into_iter().flatten() {
+        for file in
+            [Some(example.join("inside.toml")), Some(example.join("outside.toml")), own.exists().then_some(own)].into_iter().flatten()
+        {
             let (good, said) = config_check(&fs::read_to_string(&file).unwrap());
             assert!(good, "{}: {said}", file.display());
         }
     }
-    let (good, said) = config_check("vantage = \"outside\"\n[[check]]\nname = \"a\"\nkind = \"tcp\"\ntarget = \"192.0.2.1\"\nexpect = \"open\"\n");
+    let (good, said) =
+        config_check("vantage = \"outside\"\n[[check]]\nname = \"a\"\nkind = \"tcp\"\ntarget = \"192.0.2.1\"\nexpect = \"open\"\n");
     assert!(!good && said.contains("target"), "a target without a port passes, so this test sees nothing: {said}");
 }
 
@@ -90,8 +98,9 @@ fn nothing_public_is_forgotten() {
         let (inside, outside) = (checks(&example.join("inside.toml")), checks(&example.join("outside.toml")));
         let name = example.display();
         let sweep = outside.iter().find(|check| word(check, "name") == "public-ports").unwrap_or_else(|| panic!("{name}: no sweep"));
-        let swept = words(sweep.get("targets"));
-        let closed: BTreeSet<&str> = outside.iter().filter(|c| word(c, "kind") == "tcp" && word(c, "expect") == "blocked").map(|c| word(c, "target")).collect();
+        let swept = words(value(sweep, "targets"));
+        let closed: BTreeSet<&str> =
+            outside.iter().filter(|c| word(c, "kind") == "tcp" && word(c, "expect") == "blocked").map(|c| word(c, "target")).collect();
         let relays: BTreeSet<&str> = outside.iter().filter(|c| word(c, "kind") == "open-proxy").map(|c| word(c, "target")).collect();
         assert_eq!(closed, relays, "{name}: each address is tried by a handshake, and as an open proxy");
 
@@ -103,7 +112,7 @@ fn nothing_public_is_forgotten() {
             assert!(swept.contains(target.strip_suffix(":3128").unwrap()), "{name}: {target} is not swept");
         }
         for check in inside.iter().filter(|check| word(check, "kind") == "egress-ip") {
-            let expected = words(check.get("expect").and_then(|expect| expect.get("ip")));
+            let expected = words(value(check, "expect").and_then(|expect| expect.get("ip")).map(|ip| ip.get_ref()));
             assert!(!expected.is_empty() && expected.is_subset(&swept), "{name}: {expected:?} is not all swept");
         }
         for check in outside.iter().filter(|check| word(check, "kind") == "peer") {

@@ -888,6 +888,13 @@ run "datadog" {
     condition     = length([for d in jsondecode(aws_ecs_task_definition.proxy.container_definitions) : d if anytrue([for e in try(d.environment, []) : e.name == "DD_API_KEY"])]) == 0
     error_message = "The API key is a secret, not a value."
   }
+
+  assert {
+    condition = alltrue([for task, definition in aws_ecs_task_definition.monitor : alltrue([
+      for c in jsondecode(definition.container_definitions) : c.logConfiguration.options["awslogs-group"] == "/egress-proxy/${task}"
+    ])])
+    error_message = "Each container writes to its own task's log: whoever starts it may write to no other."
+  }
 }
 
 run "no_datadog" {
