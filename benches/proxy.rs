@@ -1,5 +1,5 @@
-//! What does a tunnel cost? The embedded proxy beside Squid (with and without its access log), tinyproxy, HAProxy in TCP mode with splice, and no
-//! proxy at all, in turns, on loopback: processor a gigabyte and a tunnel, memory of an idle tunnel, latency, and how many stand at once.
+//! What does a tunnel cost? The embedded proxy beside Squid (with and without its access log), tinyproxy, HAProxy in TCP mode with splice, for bulk
+//! a bare loop of splice(2) that does nothing else (`floor`: what the kernel alone takes), and no proxy at all, in turns, on loopback: processor a gigabyte and a tunnel, memory of an idle tunnel, latency, and how many stand at once.
 //!
 //! ```text
 //! cargo bench --bench proxy                        five rounds of everything
@@ -29,7 +29,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 /// What each contestant is asked to do.
 const TASKS: [&str; 5] = ["bulk", "setup", "pingpong", "idle", "most"];
-const CONTESTANTS: [&str; 6] = ["ours", "squid", "squid-nolog", "tinyproxy", "haproxy", "direct"];
+const CONTESTANTS: [&str; 7] = ["ours", "squid", "squid-nolog", "tinyproxy", "haproxy", "floor", "direct"];
 /// Bulk: so many tunnels at once, so much each way in each.
 const BULK_TUNNELS: usize = 4;
 const BULK_BYTES: u64 = 512 << 20;
@@ -52,8 +52,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 fn main() {
     // `cargo bench` passes `--bench`; what is left is ours
     let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
-    if arguments.first().is_some_and(|a| a == "target") {
-        return target();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["target"] => return target(),
+        ["floor", at, to] => return floor(at, to),
+        _ => {}
     }
     let mut bench = Bench { rounds: 5, tasks: vec![], contestants: vec![], before: None, pin: processors() > 1 };
     for argument in arguments {
@@ -119,7 +121,13 @@ impl Bench {
             // how many stand is no matter of chance
             for _ in 0..if task == "most" { 1 } else { self.rounds } {
                 for &who in &contestants {
-                    if (who == "direct" && matches!(task, "idle" | "most")) || (task == "most" && who == "tinyproxy") {
+                    let has_no_part = match who {
+                        "direct" => matches!(task, "idle" | "most"),
+                        "floor" => task != "bulk",
+                        "tinyproxy" => task == "most",
+                        _ => false,
+                    };
+                    if has_no_part {
                         continue;
                     }
                     // an address a run: what an earlier one left in TIME-WAIT must not cost this one the search for a port
@@ -179,6 +187,7 @@ fn installed(who: &str) -> Result<String, String> {
         "squid" | "squid-nolog" => ("squid", "-v"),
         "tinyproxy" => ("tinyproxy", "-v"),
         "haproxy" => ("haproxy", "-v"),
+        "floor" => return Ok("splice(2) and nothing else".into()),
         _ => return Ok("no proxy at all".into()),
     };
     let said = Command::new(program).arg(flag).output().map_err(|e| format!("{program}: {e}; install it"))?;
@@ -257,6 +266,11 @@ impl Running {
                 command.arg("-N").arg("-f").arg(&file);
                 (conf, command)
             }
+            "floor" => {
+                let mut command = Command::new(std::env::current_exe().unwrap());
+                command.arg("floor").arg(at.to_string()).arg(to.to_string());
+                (String::new(), command)
+            }
             "tinyproxy" => {
                 let conf = format!(
                     "Listen 127.0.0.1\nPort {}\nTimeout 600\nMaxClients 10000\nLogFile \"{shown}/access.log\"\nLogLevel Connect\nAllow 127.0.0.0/8\nConnectPort {}\n",
@@ -281,7 +295,7 @@ impl Running {
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
         std::fs::set_permissions(dir, open).unwrap();
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let ask = (who != "haproxy").then_some(to);
+        let ask = (!matches!(who, "haproxy" | "floor")).then_some(to);
         let running = Running { at, ask, child: Some(child) };
         let begun = Instant::now();
         while std::net::TcpStream::connect(at).is_err() {
@@ -364,6 +378,39 @@ impl Drop for Running {
                 std::thread::sleep(Duration::from_millis(10));
             }
         }
+    }
+}
+
+/// Relays from `at` to `to` by blocking splice(2), a thread a direction: no less can be done by who moves bytes from socket to socket.
+fn floor(at: &str, to: &str) {
+    let way = |from: std::net::TcpStream, to: std::net::TcpStream| {
+        let (out, into) = nix::unistd::pipe().unwrap();
+        let _ = nix::fcntl::fcntl(&into, nix::fcntl::FcntlArg::F_SETPIPE_SZ(512 * 1024));
+        let moved = |from: std::os::fd::BorrowedFd<'_>, to: std::os::fd::BorrowedFd<'_>, most| {
+            nix::fcntl::splice(from, None, to, None, most, nix::fcntl::SpliceFFlags::empty()).unwrap_or(0)
+        };
+        use std::os::fd::AsFd as _;
+        loop {
+            let mut held = moved(from.as_fd(), into.as_fd(), 512 * 1024);
+            if held == 0 {
+                let _ = to.shutdown(std::net::Shutdown::Write);
+                return;
+            }
+            while held > 0 {
+                match moved(out.as_fd(), to.as_fd(), held) {
+                    0 => return,
+                    count => held -= count,
+                }
+            }
+        }
+    };
+    for client in std::net::TcpListener::bind(at).unwrap().incoming() {
+        let (client, server) = (client.unwrap(), std::net::TcpStream::connect(to).unwrap());
+        client.set_nodelay(true).unwrap();
+        server.set_nodelay(true).unwrap();
+        let (c, s) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+        std::thread::spawn(move || way(c, s));
+        std::thread::spawn(move || way(server, client));
     }
 }
 

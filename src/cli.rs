@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::duration;
@@ -20,12 +21,17 @@ pub const EXIT_USAGE: u8 = 2;
 pub const EXIT_UNPROVEN: u8 = Conclusion::Unproven.exit_code();
 /// Nothing ran: no check selected.
 pub const EXIT_NOTHING: u8 = Conclusion::NothingRan.exit_code();
-/// The report could not be written.
+/// What was to be written could not be: a report, a page.
 pub const EXIT_REPORT: u8 = 5;
+/// `mustnot healthcheck`: the monitor is not well, or could not be asked. Docker reserves 2.
+pub const EXIT_UNWELL: u8 = 1;
+
+/// What `--version` says, with what this was made from.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (revision ", env!("MUSTNOT_REVISION"), ", Rust ", env!("MUSTNOT_RUSTC"), ")");
 
 /// Proves that what must not be reachable is not reachable, and that the one allowed way still works.
 #[derive(Debug, Parser)]
-#[command(name = "mustnot", version, propagate_version = true, after_help = EXIT_CODES)]
+#[command(name = "mustnot", version = VERSION, propagate_version = true, after_help = EXIT_CODES)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -41,13 +47,13 @@ const EXIT_CODES: &str = "Exit codes: 0 holds, 1 violated, 2 usage or configurat
 #[derive(Debug, Args)]
 pub struct Common {
     /// The configuration
-    #[arg(long, alias = "config.file", global = true, value_name = "FILE", default_value = "probes.toml")]
+    #[arg(long, visible_alias = "config.file", global = true, value_name = "FILE", default_value = "probes.toml")]
     pub config: PathBuf,
     /// How log lines are written to standard error
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    #[arg(long, visible_alias = "log.format", global = true, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
     /// The least important log lines to write
-    #[arg(long, global = true, value_enum, default_value_t = LogLevel::Info)]
+    #[arg(long, visible_alias = "log.level", global = true, value_enum, default_value_t = LogLevel::Info)]
     pub log_level: LogLevel,
 }
 
@@ -93,13 +99,46 @@ pub enum Command {
     /// Look at the configuration
     #[command(subcommand)]
     Config(Config),
+    /// Ask the monitor of this host whether it is well, for a container's HEALTHCHECK: 0 if so, else 1
+    Healthcheck(Healthcheck),
+    /// Write the completions for a shell
+    Completions(Completions),
+    /// Write the manual page
+    Man(Man),
+}
+
+/// `mustnot healthcheck`.
+#[derive(Debug, Args)]
+pub struct Healthcheck {
+    /// The page to ask [default: /healthz where [web] listens, or else the proxy's health_listen]
+    #[arg(long, value_name = "URL")]
+    pub url: Option<crate::target::Url>,
+    /// How long it may take, all of it
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, default_value = "3s")]
+    pub timeout: Duration,
+}
+
+/// `mustnot completions`.
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+/// `mustnot man`.
+#[derive(Debug, Args)]
+pub struct Man {
+    /// A directory for the pages of all commands, mustnot-check.1 and so on; without it, the page of the program to standard output
+    #[arg(long, value_name = "DIRECTORY")]
+    pub output: Option<PathBuf>,
 }
 
 /// `mustnot run`.
 #[derive(Debug, Args)]
 pub struct Run {
     /// Where metrics, status page and API are served, instead of `[web] listen`
-    #[arg(long, alias = "web.listen-address", value_name = "ADDRESS:PORT")]
+    #[arg(long, visible_alias = "web.listen-address", value_name = "ADDRESS:PORT")]
     pub listen: Option<std::net::SocketAddr>,
 }
 
@@ -109,12 +148,15 @@ pub struct Check {
     /// Run only this check, or every check with this tag (repeatable); its witnesses run too
     #[arg(long, value_name = "NAME|tag:TAG")]
     pub only: Vec<String>,
-    /// The form of the report: text, json, junit, sarif, github, gitlab or tap
-    #[arg(long, default_value = "text", value_parser = parse_format)]
+    /// The form of the report
+    #[arg(long, default_value = "text", value_parser = formats())]
     pub format: Format,
     /// Where the report is written, instead of standard output
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// Write the same report in another form, too, to a file (repeatable): --also markdown=summary.md
+    #[arg(long, value_name = "FORMAT=FILE", value_parser = parse_also)]
+    pub also: Vec<(Format, PathBuf)>,
     /// Prove first that a breach would be seen: drill the kinds of what is run
     #[arg(long)]
     pub drill: bool,
@@ -196,8 +238,8 @@ pub struct Probe {
     /// What this place is called in the report
     #[arg(long, default_value = "here")]
     pub vantage: String,
-    /// The form of the report: text, json, junit, sarif, github, gitlab or tap
-    #[arg(long, default_value = "text", value_parser = parse_format)]
+    /// The form of the report
+    #[arg(long, default_value = "text", value_parser = formats())]
     pub format: Format,
 }
 
@@ -331,6 +373,12 @@ fn parse_finding(text: &str) -> Result<Finding, String> {
     found.ok_or_else(|| format!("write one of {}", Finding::ALL.iter().map(|id| id.token()).collect::<Vec<_>>().join(", ")))
 }
 
-fn parse_format(text: &str) -> Result<Format, String> {
-    text.parse()
+fn formats() -> impl TypedValueParser<Value = Format> {
+    PossibleValuesParser::new(Format::NAMES.iter().map(|(_, name)| *name)).try_map(|name| name.parse::<Format>())
+}
+
+fn parse_also(text: &str) -> Result<(Format, PathBuf), String> {
+    let (format, file) =
+        text.split_once('=').filter(|(_, file)| !file.is_empty()).ok_or("write FORMAT=FILE, such as markdown=summary.md")?;
+    Ok((format.parse()?, file.into()))
 }

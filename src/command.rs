@@ -3,13 +3,19 @@
 use std::path::Path;
 
 use crate::cli::{Cli, Command, Common, Config, EXIT_HOLDS, EXIT_USAGE, LogFormat, LogLevel, Proxy, ProxyCommand};
-use crate::plan::{Keys, Loaded, Source};
+use crate::clock::Wall;
+use crate::config::printable;
+use crate::exception::Exception;
+use crate::plan::{Keys, Loaded, Plan, Source};
+use crate::secret::mask;
 
 mod check;
 mod console;
 mod drill;
 pub mod explain;
+mod healthcheck;
 pub mod init;
+mod manual;
 mod neighbours;
 mod probe;
 mod proxy_explain;
@@ -44,6 +50,9 @@ pub fn run(cli: Cli) -> u8 {
             }
             Command::Config(Config::Explain(args)) => explain::explain(file, &args),
             Command::Config(Config::Init(args)) => init::init(file, &args),
+            Command::Healthcheck(args) => healthcheck::healthcheck(file, &args).await,
+            Command::Completions(args) => manual::completions(&args),
+            Command::Man(args) => manual::man(&args),
         }
     });
     console::flush();
@@ -53,7 +62,7 @@ pub fn run(cli: Cli) -> u8 {
 fn config_check(file: &Path) -> u8 {
     let Ok((_, Loaded { plan, hints, .. })) = load(file, Keys::Read) else { return EXIT_USAGE };
     let inverted = plan.checks.iter().filter(|c| c.expectation.is_inverted()).count();
-    for hint in &hints {
+    for hint in hints.iter().chain(&expired(&plan, file, |_| true)) {
         console::say(&format!("hint: {hint}"));
     }
     let positive = plan.checks.len() - inverted;
@@ -70,6 +79,23 @@ fn load(file: &Path, keys: Keys) -> Result<(Source, Loaded), ()> {
             eprintln!("hint: name another file with --config FILE");
         }
     })
+}
+
+/// The exceptions that are over, of those that `which` means, a line each: where it stands, whose it is, and what to do.
+fn expired(plan: &Plan, file: &Path, which: impl Fn(&Exception) -> bool) -> Vec<String> {
+    let now = Wall::now();
+    let over = plan.exceptions.iter().filter(|exception| exception.expired(now) && which(exception));
+    let told = over.map(|exception| {
+        let (line, column) = exception.position;
+        let Exception { check, target, reason, owner, until, .. } = exception.shown(|text| mask(text, &plan.masks));
+        let only = target.map_or(String::new(), |target| format!(" [{target}]"));
+        printable(&format!(
+            "{}:{line}:{column}: exception of \"{check}\"{only}: is over since {until}; {owner} answers for it: {reason}. Close what it was for and \
+             take it out, or agree with its owner on another until",
+            file.display()
+        ))
+    });
+    told.collect()
 }
 
 fn usage(what: &str) -> u8 {

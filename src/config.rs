@@ -20,9 +20,11 @@ use toml::de::DeTable;
 pub use dns::Dns;
 pub use keys::every_key;
 pub use problem::{At, Place, Problem, Problems, printable};
-pub use reader::{Context, Noted, did_you_mean, listed};
+pub use reader::{Context, Noted, did_you_mean, listed, near};
 pub use targets::{MAX_TARGETS, matching};
-pub use written::{AdminPage, Beacon, Check, Common, Expect, File, Http, MAX_LABELS, OpenProxy, Own, Peer, Ports, PromQl, Tls, Tried, Via};
+pub use written::{
+    AdminPage, Beacon, Check, Common, Exception, Expect, File, Http, MAX_LABELS, OpenProxy, Own, Peer, Ports, PromQl, Tls, Tried, Via,
+};
 
 /// Reads the text as far as it can be read. What is wrong in it is noted in the context, where the plan notes more.
 pub fn read<'a>(text: &'a str, base_dir: &'a Path, env: &'a dyn Fn(&str) -> Option<String>) -> (File, Context<'a>) {

@@ -58,7 +58,11 @@ impl Board {
             Some(entry.clone())
         };
         let entry = |about: Arc<About>| match stays(&about) {
-            Some(entry) => Entry { about, ..entry },
+            Some(entry) => {
+                // What is known stays; what it is called, how bad it is and whether it is excepted is as in the new file.
+                let newest = Arc::new(Record { about: Arc::clone(&about), ..Record::clone(&entry.newest) });
+                Entry { about, newest, ..entry }
+            }
             None => Entry::pending(about),
         };
         let new = checks.into_iter().map(|about| Mutex::new(entry(about))).collect();

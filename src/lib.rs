@@ -70,6 +70,7 @@ pub mod squid;
 
 // What all share.
 pub mod clock;
+pub mod exception;
 pub mod secret;
 mod serve;
 pub mod severity;

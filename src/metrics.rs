@@ -54,6 +54,12 @@ const PROBE_DURATION: Family = Family("mustnot_probe_duration_seconds", "Time of
 const DENIAL_CHANGED: Family =
     Family("mustnot_denial_changed_total", "Addresses still blocked, but by other means than in the run before.", COUNTER);
 const WITNESS_UP: Family = Family("mustnot_witness_up", "Whether the witness's last run got through.", GAUGE);
+const EXCEPTED: Family = Family("mustnot_check_excepted", "Whether an exception of the check is in force at this scrape.", GAUGE);
+const EXCEPTION: Family = Family(
+    "mustnot_exception_until_timestamp_seconds",
+    "When the exception of the check ends, or ended; with who answers for it, and why.",
+    GAUGE,
+);
 const CERTIFICATE: Family =
     Family("mustnot_tls_certificate_expiry_timestamp_seconds", "When the first of the certificates seen in the last run expires.", GAUGE);
 const TECHNIQUE: Family =
@@ -81,17 +87,26 @@ const BUILD: Family = Family("mustnot_build_info", "What this program is.", GAUG
 const FD_USED: Family = Family("mustnot_fd_used", "File descriptors in use.", GAUGE);
 const FD_LIMIT: Family = Family("mustnot_fd_limit", "File descriptors that may be in use.", GAUGE);
 
+/// The quickest answer of the last run, by a proxy or by the direct way, in milliseconds; none where there is no fresh one.
+fn quickest(reading: &Reading, by_proxy: bool) -> Option<f64> {
+    let answers = reading.record.observations.iter().filter(|o| o.stage == Stage::Http && o.evidence.via.is_some() == by_proxy);
+    answers.map(|o| o.elapsed_ms).reduce(f64::min).filter(|_| reading.fresh)
+}
+
+/// The quickest direct answer of each target, over all its checks. Once a scrape, since every check that has a proxy asks for one.
+fn quickest_direct(readings: &[Reading]) -> HashMap<&str, f64> {
+    let mut direct: HashMap<&str, f64> = HashMap::new();
+    for (reading, ms) in readings.iter().filter_map(|reading| Some((reading, quickest(reading, false)?))) {
+        let least = direct.entry(&reading.about.target).or_insert(ms);
+        *least = least.min(ms);
+    }
+    direct
+}
+
 /// How much longer an answer took by the proxy of this check than by the direct way, in seconds: the quickest answers of either last run,
 /// the direct one of a check with the very same target. None, where one of the two is not known.
-fn overhead(by_proxy: &Reading, readings: &[Reading]) -> Option<f64> {
-    let quickest = |r: &Reading, by_proxy: bool| {
-        let answers = r.record.observations.iter().filter(|o| o.stage == Stage::Http && o.evidence.via.is_some() == by_proxy);
-        answers.map(|o| o.elapsed_ms).reduce(f64::min).filter(|_| r.fresh)
-    };
-    let by_proxy_ms = quickest(by_proxy, true)?;
-    let others = readings.iter().filter(|other| other.about.target == by_proxy.about.target);
-    let direct_ms = others.filter_map(|other| quickest(other, false)).reduce(f64::min)?;
-    Some((by_proxy_ms - direct_ms) / 1000.0)
+fn overhead(by_proxy: &Reading, direct: &HashMap<&str, f64>) -> Option<f64> {
+    Some((quickest(by_proxy, true)? - direct.get(by_proxy.about.target.as_str())?) / 1000.0)
 }
 
 /// The counters that outlive a run, and the way to scrape them with all that the board says.
@@ -263,6 +278,7 @@ impl Metrics {
 
     /// What the board says of every check.
     fn of_checks(&self, readings: &[Reading]) -> Vec<MetricFamily> {
+        let now = Wall::now();
         let each = |family, show: &dyn Fn(&Reading, &mut Series<'_>)| {
             let mut series = self.series(family);
             readings.iter().for_each(|r| show(r, &mut series));
@@ -270,6 +286,7 @@ impl Metrics {
         };
         let own_labels: BTreeSet<&str> =
             readings.iter().flat_map(|r| r.about.labels.keys()).map(String::as_str).filter(|l| is_usable_label(l)).collect();
+        let direct = quickest_direct(readings);
         vec![
             each(&VERDICT, &|r, s| {
                 let a = &r.about;
@@ -310,11 +327,23 @@ impl Metrics {
             each(&DURATION, &|r, s| s.add_of(&r.about, r.ran.then(|| r.record.duration.as_secs_f64()))),
             each(&LAST_RUN, &|r, s| s.add_of(&r.about, r.ran.then(|| r.record.started_at.unix_seconds()))),
             each(&LAST_HOLDS, &|r, s| s.add_of(&r.about, r.last_holds.map(Wall::unix_seconds))),
+            each(&EXCEPTED, &|r, s| s.add_of(&r.about, Some(flag(r.about.excepted(now).is_some())))),
+            each(&EXCEPTION, &|r, s| {
+                if let Some(exception) = &r.about.exception {
+                    let labels = [
+                        ("check", r.about.name.as_str()),
+                        ("target", &r.about.target),
+                        ("owner", &exception.owner),
+                        ("reason", &exception.reason),
+                    ];
+                    s.add(exception.until.end().unix_seconds(), &labels);
+                }
+            }),
             each(&CERTIFICATE, &|r, s| {
                 let first = r.record.observations.iter().filter_map(|o| o.evidence.certificate_expires).min();
                 s.add_of(&r.about, first.map(|at| at as f64));
             }),
-            each(&VIA_OVERHEAD, &|r, s| s.add_of(&r.about, overhead(r, readings))),
+            each(&VIA_OVERHEAD, &|r, s| s.add_of(&r.about, overhead(r, &direct))),
             each(&TECHNIQUE, &techniques),
         ]
     }

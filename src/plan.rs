@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::exception::Exception;
 use crate::expectation::Expectation;
 use crate::net::resolve::Resolver;
 use crate::net::sweep;
@@ -52,6 +53,8 @@ pub struct Plan {
     pub vantage: String,
     /// The checks, in the order of the file. A check's number is its place here.
     pub checks: Vec<Arc<Check>>,
+    /// What is known not to hold for a time, and who answers for it; at most one for each target of a check.
+    pub exceptions: Vec<Arc<Exception>>,
     /// The web listener, if any.
     pub web: Option<SocketAddr>,
     /// Our own beacon, if any.
@@ -281,6 +284,11 @@ impl Plan {
         for (check, worst) in checks.iter_mut().zip(worst) {
             check.worst_run = worst;
         }
+    }
+
+    /// The exception of the check on this target, in force or over ([`Exception::active`]); none where there is none.
+    pub fn exception_of(&self, check: &str, target: &str) -> Option<&Arc<Exception>> {
+        self.exceptions.iter().find(|exception| exception.covers(check, target))
     }
 
     /// The decoy of a family.

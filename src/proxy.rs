@@ -365,11 +365,12 @@ impl Core {
 
     /// Forwards a request in absolute form.
     async fn forward(&self, client: &mut TcpStream, caller: &Caller, request: Request, permit: &Permit, dialled: Dialled) {
-        let (early, method) = (request.early.clone(), request.method.clone());
-        let mut line = self.decided(caller, &Heard::Request(Box::new(request)), Reason::Allow, Some(dialled.peer));
-        let Method::Forward(asked) = method else { return };
+        let heard = Heard::Request(Box::new(request));
+        let mut line = self.decided(caller, &heard, Reason::Allow, Some(dialled.peer));
+        let Heard::Request(request) = &heard else { return };
+        let Method::Forward(asked) = &request.method else { return };
         let (sent, received) = self.meters(permit);
-        let asked = (&*asked, early.as_slice());
+        let asked = (&**asked, request.early.as_slice());
         let forwarded = forward::forward(&self.tunnels, caller.rules.limits, client, dialled.stream, asked, (&sent, &received)).await;
         line.status = forwarded.status;
         self.ended(caller, line, (&sent, &received), forwarded.end);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use crate::clock::{Moment, Wall};
+use crate::exception::Exception;
 use crate::observation::{Evidence, Family, Outcome, Stage};
 use crate::severity::Severity;
 use crate::verdict::{Cause, Verdict, when_read};
@@ -46,6 +47,9 @@ pub struct About {
     /// How old its record may grow before it proves nothing.
     #[serde(skip)]
     pub stale_after: Duration,
+    /// Its exception, in force or over; readers say which ([`About::excepted`]).
+    #[serde(skip)]
+    pub exception: Option<Arc<Exception>>,
     /// Where it is written; none where it is in no file.
     #[serde(skip)]
     pub origin: Option<Origin>,
@@ -193,6 +197,11 @@ impl About {
         format!("{} {} must be {}", self.kind, self.target, self.expect)
     }
 
+    /// The exception that is in force at `now`.
+    pub fn excepted(&self, now: Wall) -> Option<&Exception> {
+        self.exception.as_deref().filter(|exception| exception.active(now))
+    }
+
     /// The same with every text that a file or the environment gave passed through `show`.
     #[must_use]
     pub fn shown(mut self, show: impl Fn(&str) -> String) -> About {
@@ -203,6 +212,7 @@ impl About {
         self.description = optional(self.description);
         self.labels = self.labels.into_iter().map(|(name, value)| (name, show(&value))).collect();
         self.tags = self.tags.iter().map(|t| show(t)).collect();
+        self.exception = self.exception.map(|exception| Arc::new(exception.shown(&show)));
         self
     }
 }

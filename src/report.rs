@@ -21,6 +21,7 @@ mod github;
 mod gitlab;
 mod json;
 mod junit;
+mod markdown;
 mod sarif;
 mod tap;
 mod text;
@@ -30,6 +31,7 @@ pub use github::github;
 pub use gitlab::gitlab;
 pub use json::{json, json_of_one};
 pub use junit::junit;
+pub use markdown::markdown;
 pub use sarif::sarif;
 pub use tap::tap;
 pub use text::text;
@@ -46,6 +48,8 @@ pub struct Report {
     pub started_at: Wall,
     /// From start to end.
     pub duration: Duration,
+    /// Wall time by which exceptions are in force or over.
+    pub as_of: Wall,
     /// One record a check and target, in the order of the file.
     pub records: Vec<Record>,
     /// What the drills before it came to; none where none was asked for.
@@ -108,6 +112,8 @@ pub enum Format {
     Gitlab,
     /// For harnesses of the Test Anything Protocol.
     Tap,
+    /// For the summary of a job, or a note on a merge request.
+    Markdown,
 }
 
 impl Report {
@@ -147,6 +153,29 @@ impl Report {
         let unproven = matches!(record.verdict, Verdict::Unproven(_));
         let holds = |r: &Record| matches!(r.verdict, Verdict::Holds(_));
         unproven && allow_unproven.contains(&record.about.name) && self.records.iter().any(holds)
+    }
+
+    /// How many checks do not hold and are excepted.
+    pub fn excepted(&self) -> usize {
+        let holds = |r: &Record| matches!(r.verdict, Verdict::Holds(_));
+        self.records.iter().filter(|r| !holds(r) && r.about.excepted(self.as_of).is_some()).count()
+    }
+
+    /// What is to be said of the record's exception, in force or over; with what to do, where it holds.
+    pub(crate) fn exception(&self, record: &Record) -> Option<String> {
+        let exception = record.about.exception.as_deref()?;
+        let said = exception.sentence(self.as_of);
+        Some(if matches!(record.verdict, Verdict::Holds(_)) { format!("{said}; but it holds: take the exception out") } else { said })
+    }
+
+    /// `N violated, N unproven, N held`, and how many of them are excepted, where any are.
+    pub(crate) fn counted(&self) -> String {
+        let Summary { holds, violated, unproven } = self.summary();
+        let excepted = match self.excepted() {
+            0 => String::new(),
+            some => format!(" ({some} of them excepted)"),
+        };
+        format!("{violated} violated, {unproven} unproven{excepted}, {holds} held")
     }
 
     /// The names of the checks, as a reader can tell them apart.
@@ -209,6 +238,7 @@ impl Format {
         (Format::Github, "github"),
         (Format::Gitlab, "gitlab"),
         (Format::Tap, "tap"),
+        (Format::Markdown, "markdown"),
     ];
 
     /// Writes the report in this format.
@@ -221,6 +251,7 @@ impl Format {
             Format::Github => github(report, &style.allow_unproven),
             Format::Gitlab => gitlab(report, &style.allow_unproven),
             Format::Tap => tap(report, &style.allow_unproven),
+            Format::Markdown => markdown(report, &style.allow_unproven),
         }
     }
 }
@@ -391,7 +422,7 @@ mod tests {
             assert_eq!(name.parse(), Ok(*format));
             assert_eq!(format.to_string(), *name);
         }
-        let told = "there is no format \"JSON\"; write one of text, json, junit, sarif, github, gitlab, tap";
+        let told = "there is no format \"JSON\"; write one of text, json, junit, sarif, github, gitlab, tap, markdown";
         assert_eq!("JSON".parse::<Format>(), Err(told.into()));
     }
 

@@ -78,6 +78,7 @@ impl State {
             vantage: self.vantage.clone(),
             started_at: self.started_at,
             duration: Moment::now().since(self.started),
+            as_of: Wall::now(),
             records: readings.iter().map(|r| r.record.as_ref().clone()).collect(),
             drills: Vec::new(),
         }

@@ -20,7 +20,9 @@ NEEDS=(
     /usr/lib/ipsec/charon:strongswan-charon
     nginx:nginx-light haproxy:haproxy apache2:apache2
     promtool:prometheus prometheus:prometheus amtool:prometheus-alertmanager python3:python3 curl:curl nc:netcat-openbsd openssl:openssl update-ca-certificates:ca-certificates
-    prove:perl
+    prove:perl cmark-gfm:cmark-gfm
+    # What completions and manual pages are for.
+    zsh:zsh fish:fish man:man-db mandoc:mandoc
     # The zoo of proxies.
     tinyproxy:tinyproxy-bin danted:dante-server microsocks:microsocks privoxy:privoxy
     ncat:ncat sniproxy:sniproxy lighttpd:lighttpd nghttpx:nghttp2-proxy simpleproxy:simpleproxy socat:socat stunnel4:stunnel4
@@ -39,6 +41,8 @@ missing_packages() {
     # The C library's headers come apart from the compiler where nothing recommended is installed.
     [ -e /usr/include/stdio.h ] || echo libc6-dev
     [ -e /usr/lib/python3/dist-packages/prometheus_client ] || echo python3-prometheus-client
+    [ -e /usr/lib/python3/dist-packages/yaml ] || echo python3-yaml
+    /usr/bin/python3 -c 'import ensurepip' 2>/dev/null || echo python3-venv
     [ -e /usr/lib/nginx/modules/ngx_stream_module.so ] || echo libnginx-mod-stream
 }
 
@@ -75,6 +79,20 @@ prepare() {
     allow_daemons "$whose"
 }
 
+# Packages of PyPI that read our dashboards, metrics and files of CI, in a place of their own; made anew where other versions are asked for.
+prepare_python() {
+    local asked=tests/python/requirements.txt place=target/python
+    if cmp -s "$asked" "$place/requirements.txt"; then
+        say "$place has what $asked asks for"
+        return
+    fi
+    say "installing $asked into $place"
+    rm -rf "$place"
+    /usr/bin/python3 -m venv "$place"
+    "$place/bin/pip" install --quiet --no-input --disable-pip-version-check --only-binary :all: --requirement "$asked" </dev/null
+    cp "$asked" "$place/requirements.txt"
+}
+
 FAILED=()
 LOG=
 
@@ -108,6 +126,7 @@ laboratory() {
 }
 
 prepare
+prepare_python
 [ "${1:-}" = --prepare ] && exit 0
 
 LOG=$(mktemp)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::console::{Console, Show};
 use super::services::Services;
-use super::{load, usage};
+use super::{expired, load, usage};
 use crate::cli::{self, EXIT_NOTHING, EXIT_REPORT, EXIT_USAGE};
 use crate::clock::{Moment, Wall};
 use crate::drill::{drill, kinds_of};
@@ -45,6 +45,8 @@ pub struct Gate<'a> {
     pub format: Format,
     /// Where the report goes; standard output by default.
     pub output: Option<&'a Path>,
+    /// Other forms of it, and where they go.
+    pub also: &'a [(Format, PathBuf)],
 }
 
 /// Runs the gate over the file.
@@ -62,6 +64,12 @@ pub async fn check(file: &Path, args: &cli::Check) -> u8 {
         }
         Err(Selection::Unknown(what)) => return usage(&what),
     };
+    let chosen: Vec<&Check> = selected.iter().filter_map(|number| plan.checks.get(*number)).map(Arc::as_ref).collect();
+    let over = expired(&plan, file, |exception| chosen.iter().any(|c| exception.covers(&c.name, &c.target)));
+    if !over.is_empty() {
+        over.iter().for_each(|line| eprintln!("{line}"));
+        return usage("nothing was probed: no gate is passed on an exception that is over");
+    }
     let mut allow_unproven = BTreeSet::new();
     for pattern in &args.allow_unproven {
         let matching: Vec<_> = plan.checks.iter().filter(|c| matches(c, pattern)).map(|c| c.name.clone()).collect();
@@ -79,6 +87,7 @@ pub async fn check(file: &Path, args: &cli::Check) -> u8 {
         deadline: args.deadline,
         format: args.format,
         output: args.output.as_deref(),
+        also: &args.also,
     };
     pass(Arc::new(plan), gate).await
 }
@@ -113,9 +122,11 @@ pub async fn pass(plan: Arc<Plan>, gate: Gate<'_>) -> u8 {
     services.stop(Duration::from_secs(1)).await;
     Console::clear_progress();
 
-    let report = Report { vantage: plan.vantage.clone(), started_at, duration: Moment::now().since(began), records, drills };
+    let (duration, as_of) = (Moment::now().since(began), Wall::now());
+    let report = Report { vantage: plan.vantage.clone(), started_at, duration, as_of, records, drills };
     let colour = gate.output.is_none() && std::io::stdout().is_terminal();
-    let text = gate.format.render(&report, &Style { colour, allow_unproven: gate.allow_unproven.clone() });
+    let rendered = |format: Format, colour| format.render(&report, &Style { colour, allow_unproven: gate.allow_unproven.clone() });
+    let text = rendered(gate.format, colour);
     let written = match gate.output {
         Some(path) => write_report(path, &text),
         None => {
@@ -125,13 +136,11 @@ pub async fn pass(plan: Arc<Plan>, gate: Gate<'_>) -> u8 {
                 .map_err(|e| format!("cannot write the report to standard output: {e}"))
         }
     };
-    match written {
-        Ok(()) => report.conclusion(&gate.allow_unproven).exit_code(),
-        Err(why) => {
-            eprintln!("mustnot: {why}");
-            EXIT_REPORT
-        }
-    }
+    // Whatever becomes of one of them, the others are written.
+    let also = gate.also.iter().map(|(format, path)| write_report(path, &rendered(*format, false)));
+    let failed: Vec<String> = std::iter::once(written).chain(also).filter_map(Result::err).collect();
+    failed.iter().for_each(|why| eprintln!("mustnot: {why}"));
+    if failed.is_empty() { report.conclusion(&gate.allow_unproven).exit_code() } else { EXIT_REPORT }
 }
 
 /// Every round, each settled; the worst record of each check.

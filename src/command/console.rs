@@ -7,6 +7,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::clock::Wall;
 use crate::engine::Listener;
 use crate::metrics::Metrics;
 use crate::record::Record;
@@ -60,6 +61,9 @@ impl Listener for Console {
                 let now = (verdict, record.cause.to_string());
                 if seen.last.insert(key, now.clone()).as_ref() != Some(&now) {
                     say(&format!("{}  {verdict:<8}  {name}: {}", record.started_at, record.reason));
+                    if let Some(exception) = record.about.exception.as_ref().filter(|_| verdict != "holds") {
+                        say(&format!("{:24}  {:8}  excepted {}", "", "", exception.sentence(Wall::now())));
+                    }
                     if let Some(line) = record.reproduce.as_ref().filter(|_| verdict == "violated") {
                         say(&format!("{:24}  {:8}  try: {line}", "", ""));
                     }

@@ -8,6 +8,7 @@ use crate::cli::{EXIT_HOLDS, EXIT_USAGE, Explain};
 use crate::config::did_you_mean;
 use crate::config::duration::show;
 use crate::engine::MAX_ADDRESSES;
+use crate::exception::Exception;
 use crate::expectation::MIN_SENT;
 use crate::net::resolve::Resolver;
 use crate::observation::{Family, Outcome, Transport};
@@ -45,6 +46,10 @@ pub fn of_check(plan: &Plan, check: &Check) -> String {
     line("claim", &format!("{} {} must be {}", check.probe.kind(), check.target, check.expect));
     if let Some(description) = &check.description {
         line("about", description);
+    }
+    if let Some(exception) = plan.exception_of(&check.name, &check.target) {
+        let Exception { owner, until, reason, .. } = exception.as_ref();
+        line("excepted", &format!("by {owner} until {until}: {reason}. Its verdict stays what it is; only what is said of it changes"));
     }
     line("sends", &check.probe.in_words());
     line("to", &whereto(check));

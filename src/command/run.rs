@@ -14,7 +14,7 @@ use super::drill::keep_drilling;
 use super::services::Services;
 use super::signals::{Signals, Word};
 use super::watcher::Watcher;
-use super::{load, usage};
+use super::{expired, load, usage};
 use crate::cli::{self, EXIT_HOLDS, EXIT_USAGE};
 use crate::drill::kinds;
 use crate::engine::{Course, Engine};
@@ -33,6 +33,7 @@ pub async fn run(file: &Path, args: &cli::Run) -> u8 {
     if let Some(key) = created_key {
         say(&format!("made the beacon key {}; other monitors of this beacon need a copy", key.display()));
     }
+    expired(&plan, file, |_| true).iter().for_each(|line| tracing::warn!("{line}"));
     match serve(plan, args.listen, file, source).await {
         Ok(()) => EXIT_HOLDS,
         Err(why) => usage(&why),

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 
+use super::expired;
 use crate::config::{Problems, matching};
 use crate::metrics::Metrics;
 use crate::plan::{Keys, Loaded, Plan, Source};
@@ -112,6 +113,7 @@ impl Watcher {
         for hint in &loaded.hints {
             tracing::info!("hint: {hint}");
         }
+        expired(&loaded.plan, &self.file, |_| true).iter().for_each(|line| tracing::warn!("{line}"));
         self.source = source;
         (self.files, self.seen, self.targets) = (loaded.plan.depends_on.clone(), Vec::new(), targets(&loaded.plan));
         Ok(Arc::new(loaded.plan))

@@ -6,7 +6,7 @@ use crate::probe::Kind;
 /// The top level's own keys.
 pub const TOP: &[&str] = &["vantage", "witness_window", "linger", "decoy", "state_dir", "shutdown_grace"];
 /// The tables at the top level.
-pub const SECTIONS: &[&str] = &["defaults", "web", "beacon", "proxy", "admin_page", "drill", "check"];
+pub const SECTIONS: &[&str] = &["defaults", "web", "beacon", "proxy", "admin_page", "drill", "check", "exception"];
 /// Keys of `[web]`.
 pub const WEB: &[&str] = &["listen"];
 /// Keys of `[beacon]`.
@@ -41,6 +41,8 @@ pub const PROXY: &[&str] = &[
 ];
 /// Keys of `[drill]`.
 pub const DRILL: &[&str] = &["interval"];
+/// Keys of `[[exception]]`.
+pub const EXCEPTION: &[&str] = &["check", "target", "reason", "owner", "until"];
 /// Keys of a check that may not stand in `[defaults]`.
 pub const IDENTITY: &[&str] = &["name", "kind", "target", "targets", "targets_from", "target_labels", "expect"];
 /// Keys of every check that may stand in `[defaults]`.
@@ -135,6 +137,11 @@ pub fn vet_drill(drill: &Section<'_, '_>) {
     vet(drill, DRILL, &[], |_| None);
 }
 
+/// Notes every unknown key of an `[[exception]]`.
+pub fn vet_exception(exception: &Section<'_, '_>) {
+    vet(exception, EXCEPTION, &[], |_| None);
+}
+
 /// Notes every unknown key of `[admin_page]`.
 pub fn vet_admin_page(page: &Section<'_, '_>) {
     vet(page, ADMIN_PAGE, &[], |_| None);
@@ -207,11 +214,14 @@ fn home(key: &str) -> Option<&'static str> {
     if PROXY.contains(&key) && key != "listen" && key != "allow_from" {
         return Some("in [proxy]");
     }
-    (key == "key_file").then_some("in [beacon]")
+    if key == "key_file" {
+        return Some("in [beacon]");
+    }
+    (EXCEPTION.contains(&key) && key != "check").then_some("in an [[exception]]")
 }
 
 /// Every key and section that this version knows.
 pub fn every_key() -> impl Iterator<Item = &'static str> {
     let own = OWN.iter().map(|(key, _)| *key);
-    [TOP, SECTIONS, WEB, BEACON, ADMIN_PAGE, PROXY, IDENTITY, COMMON].into_iter().flatten().copied().chain(own)
+    [TOP, SECTIONS, WEB, BEACON, ADMIN_PAGE, PROXY, EXCEPTION, IDENTITY, COMMON].into_iter().flatten().copied().chain(own)
 }

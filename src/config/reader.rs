@@ -233,6 +233,25 @@ impl<'s, 'i> Section<'s, 'i> {
         })
     }
 
+    /// A date: TOML's own, or a string.
+    pub fn dated<T, E: Display>(&self, key: &str, like: &str, parse: impl Fn(&str) -> Result<T, E>) -> Option<At<T>> {
+        let (place, value) = self.get(key)?;
+        match value {
+            DeValue::String(_) => self.scalar(place, value, like, &parse),
+            DeValue::Datetime(date) => match parse(&date.to_string()) {
+                Ok(value) => Some(At { value, place }),
+                Err(why) => {
+                    self.context.wrong(&place, why.to_string());
+                    None
+                }
+            },
+            other => {
+                self.context.wrong(&place, format!("is {}; write a date such as {like}", article(other)));
+                None
+            }
+        }
+    }
+
     /// A whole number in a range.
     pub fn integer(&self, key: &str, range: RangeInclusive<usize>) -> Option<At<usize>> {
         let (place, value) = self.get(key)?;

@@ -59,6 +59,12 @@ pub fn document(vocabulary: impl Fn(Kind) -> Vocabulary) -> Value {
 fn section_of(section: &str) -> Value {
     let (rows_of, heading) = match section {
         "check" => return json!({ "description": "The claims.", "type": "array", "minItems": 1, "items": { "$ref": "#/$defs/check" } }),
+        "exception" => {
+            let exception =
+                json!({ "type": "object", "additionalProperties": false, "properties": rows(types::EXCEPTION, "`[[exception]]`") });
+            let exceptions = json!({ "type": "array", "minItems": 1, "items": with(exception, "required", json!(required(section))) });
+            return with(exceptions, "description", json!(said_of(section, "Top level")));
+        }
         "web" => (types::WEB, "`[web]`"),
         "beacon" => (types::BEACON, "`[beacon]`"),
         "proxy" => (types::PROXY, "`[proxy]`"),
@@ -294,7 +300,8 @@ mod tests {
     fn every_key_has_a_line_and_every_line_a_key() {
         let own: Vec<&str> = keys::OWN.iter().map(|(key, _)| *key).collect();
         let identity: Vec<&str> = keys::IDENTITY.iter().copied().filter(|key| *key != "expect").collect();
-        let tables: [(&str, &[&str], &[Row]); 9] = [
+        let tables: [(&str, &[&str], &[Row]); 10] = [
+            ("EXCEPTION", keys::EXCEPTION, types::EXCEPTION),
             ("IDENTITY", &identity, types::IDENTITY),
             ("DRILL", keys::DRILL, types::DRILL),
             ("TOP", keys::TOP, types::TOP),
@@ -337,7 +344,8 @@ mod tests {
         };
         look("", &schema);
         look("check", &schema["$defs"]["check"]);
-        for section in keys::SECTIONS.iter().filter(|s| **s != "check") {
+        look("exception", &schema["properties"]["exception"]["items"]);
+        for section in keys::SECTIONS.iter().filter(|s| !["check", "exception"].contains(s)) {
             look(section, &schema["properties"][section]);
         }
         assert!(bare.is_empty(), "docs/configuration.md has no row for {bare:?}");

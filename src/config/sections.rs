@@ -14,13 +14,14 @@ use super::reader::{Section, listed};
 use super::targets::{self, Target};
 use super::value::{
     client_cert_name, filled, parse_address, parse_alpn, parse_base, parse_beacon, parse_client_cert, parse_decoy, parse_door,
-    parse_family, parse_host_port, parse_hosts, parse_http_version, parse_kind, parse_label, parse_listen, parse_log, parse_method,
-    parse_name, parse_proof, parse_query, parse_resolver, parse_runbook, parse_scope, parse_severity, parse_sha256, parse_technique,
-    parse_url, parse_user, parse_variants, parse_version, parse_via, parse_via_method,
+    parse_family, parse_host_port, parse_hosts, parse_http_version, parse_kind, parse_label, parse_line, parse_listen, parse_log,
+    parse_method, parse_name, parse_proof, parse_query, parse_resolver, parse_runbook, parse_scope, parse_severity, parse_sha256,
+    parse_technique, parse_url, parse_user, parse_variants, parse_version, parse_via, parse_via_method,
 };
 use super::written::{
-    AdminPage, Beacon, Check, Common, Expect, File, Http, MAX_LABELS, OpenProxy, Own, Peer, Ports, PromQl, Tls, Tried, Via,
+    AdminPage, Beacon, Check, Common, Exception, Expect, File, Http, MAX_LABELS, OpenProxy, Own, Peer, Ports, PromQl, Tls, Tried, Via,
 };
+use crate::exception::{MAX_OWNER, MAX_REASON};
 use crate::observation::Family;
 use crate::probe::Kind;
 use crate::proxy;
@@ -87,6 +88,7 @@ impl File {
             admin_page: top.table("admin_page").map(|page| read_admin_page(&page, &mut listeners)),
             listeners,
             checks: top.tables("check").iter().zip(1..).flat_map(|(check, number)| Check::read_all(check, number)).collect(),
+            exceptions: top.tables("exception").iter().map(read_exception).collect(),
         }
     }
 }
@@ -115,6 +117,22 @@ fn read_admin_page(page: &Section<'_, '_>, listeners: &mut Vec<At<SocketAddr>>) 
     let door = page.parsed("door", "\"127.0.0.1:9893\"", parse_door);
     listeners.extend(door.clone().map(|door| door.map(SocketAddr::V4)));
     AdminPage { listen, allow_from: networks(page, "allow_from"), door }
+}
+
+fn read_exception(exception: &Section<'_, '_>) -> Exception {
+    keys::vet_exception(exception);
+    exception.require("check", "write the name of the check that is excepted");
+    exception.require("reason", "write why it may be so, such as reason = \"the old host moves, OPS-123\"");
+    exception.require("owner", "write who answers for it, such as owner = \"alice@example.com\"");
+    exception.require("until", "write the day with which it ends (UTC), such as until = 2026-12-31");
+    Exception {
+        place: exception.place.clone(),
+        check: exception.public_string_of("check", "\"admin-closed\"", |text| parse_name(text, "-_")),
+        target: exception.string("target", "\"admin.example.com:443\""),
+        reason: exception.parsed("reason", "\"the old host moves, OPS-123\"", |text| parse_line(text, MAX_REASON)),
+        owner: exception.public_string_of("owner", "\"alice@example.com\"", |text| parse_line(text, MAX_OWNER)),
+        until: exception.dated("until", "2026-12-31", str::parse),
+    }
 }
 
 /// `[proxy]`, and what of it hangs on the rest of the file.
@@ -241,6 +259,7 @@ impl Check {
         if many.is_empty() {
             return vec![Check::read(section, number)];
         }
+        let from_files = section.has("targets_from");
         let one = |target: Target| {
             let before = section.context().problems();
             let table = target.alone(section.as_table());
@@ -249,6 +268,7 @@ impl Check {
                 section.context().blame(before, ".target", &file);
             }
             check.common.labels.extend(target.labels);
+            check.from_files = from_files;
             check
         };
         many.into_iter().map(one).collect()
@@ -273,6 +293,7 @@ impl Check {
             number,
             name,
             target: kind.and_then(|_| section.raw("target")).and(quietly(section, "target")),
+            from_files: false,
             expect: if unbuilt_kind { None } else { read_expect(section) },
             has_witness: section.has("witness"),
             common: read_common(section),

@@ -61,6 +61,16 @@ pub fn filled(text: &str) -> Result<String, String> {
     if text.is_empty() { Err("is empty; write something or leave it out".into()) } else { Ok(text.into()) }
 }
 
+/// One line that says something, of at most so many characters.
+pub fn parse_line(text: &str, most: usize) -> Result<String, String> {
+    match text.chars().count() {
+        _ if text.trim().is_empty() => Err("is empty; write a few words".into()),
+        _ if text.chars().any(char::is_control) => Err("has a line end or another control character; write one line".into()),
+        long if long > most => Err(format!("is {long} characters long; write at most {most}, and where to read the rest")),
+        _ => Ok(text.into()),
+    }
+}
+
 /// The address of one host.
 pub fn parse_address(text: &str) -> Result<IpAddr, String> {
     let ip = text

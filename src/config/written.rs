@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use super::dns::Dns;
 use super::problem::{At, Place};
+use crate::exception::Until;
 use crate::net::resolve::Resolver;
 use crate::net::tls::Version;
 use crate::observation::{ClientCertificate, Family};
@@ -52,6 +53,24 @@ pub struct File {
     pub listeners: Vec<At<SocketAddr>>,
     /// Every `[[check]]`
     pub checks: Vec<Check>,
+    /// Every `[[exception]]`
+    pub exceptions: Vec<Exception>,
+}
+
+/// One `[[exception]]`.
+pub struct Exception {
+    /// Where it stands.
+    pub place: Place,
+    /// `check`
+    pub check: Option<At<String>>,
+    /// `target`
+    pub target: Option<At<String>>,
+    /// `reason`
+    pub reason: Option<At<String>>,
+    /// `owner`
+    pub owner: Option<At<String>>,
+    /// `until`
+    pub until: Option<At<Until>>,
 }
 
 /// `[beacon]`
@@ -113,6 +132,8 @@ pub struct Check {
     pub name: Option<At<String>>,
     /// `target`, as text
     pub target: Option<At<String>>,
+    /// Files of targets are read for it, so that its targets are not all known here.
+    pub from_files: bool,
     /// `expect`
     pub expect: Option<At<Expect>>,
     /// `witness` is written, rightly or wrongly

@@ -28,6 +28,7 @@ pub(super) fn about(check: &Check, plan: &Plan) -> About {
         tags: check.tags.clone(),
         inverted: check.expectation.is_inverted(),
         stale_after: check.stale_after(),
+        exception: plan.exception_of(&check.name, &check.target).cloned(),
         origin: plan.file.clone().map(|file| Origin { file, line, column }),
     };
     about.shown(|text| mask(text, &plan.masks))

@@ -1,6 +1,6 @@
 //! OpenMetrics 1.0 as text, from what the registry gathers: <https://prometheus.io/docs/specs/om/open_metrics_spec/>.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use prometheus::proto::{LabelPair, MetricFamily, MetricType};
 
@@ -24,14 +24,16 @@ pub fn encode(families: &[MetricFamily]) -> String {
             // nothing here has quantiles
             MetricType::SUMMARY | MetricType::UNTYPED => (family.name(), "unknown"),
         };
-        let _ = writeln!(out, "# HELP {name} {}", escaped(family.help()));
+        let _ = write!(out, "# HELP {name} ");
+        push_escaped(&mut out, family.help());
+        out.push('\n');
         let _ = writeln!(out, "# TYPE {name} {kind}");
         for metric in family.get_metric() {
             let mut sample = |suffix: &str, bound: Option<f64>, value: f64| {
                 out.push_str(name);
                 out.push_str(suffix);
                 labels(&mut out, metric.get_label(), bound);
-                let _ = writeln!(out, " {}", number(value));
+                let _ = writeln!(out, " {}", Number(value));
             };
             match kind {
                 "counter" => sample(TOTAL, None, metric.get_counter().get_value()),
@@ -54,24 +56,52 @@ pub fn encode(families: &[MetricFamily]) -> String {
 }
 
 fn labels(out: &mut String, labels: &[LabelPair], bound: Option<f64>) {
-    let own = labels.iter().map(|pair| (pair.name(), escaped(pair.value())));
-    let pairs: Vec<String> =
-        own.chain(bound.map(|bound| ("le", number(bound)))).map(|(name, value)| format!("{name}=\"{value}\"")).collect();
-    if !pairs.is_empty() {
-        let _ = write!(out, "{{{}}}", pairs.join(","));
+    let mut before = '{';
+    for pair in labels {
+        out.push(before);
+        out.push_str(pair.name());
+        out.push_str("=\"");
+        push_escaped(out, pair.value());
+        out.push('"');
+        before = ',';
+    }
+    if let Some(bound) = bound {
+        let _ = write!(out, "{before}le=\"{}\"", Number(bound));
+        before = ',';
+    }
+    if before == ',' {
+        out.push('}');
     }
 }
 
-fn escaped(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+/// Nothing is made for a text on its way: a scrape has a hundred thousand of them.
+fn push_escaped(out: &mut String, text: &str) {
+    let mut rest = text;
+    while let Some(at) = rest.find(['\\', '"', '\n']) {
+        let (plain, special) = rest.split_at(at);
+        out.push_str(plain);
+        let mut special = special.chars();
+        match special.next() {
+            Some('\n') => out.push_str("\\n"),
+            Some(c) => out.extend(['\\', c]),
+            None => {}
+        }
+        rest = special.as_str();
+    }
+    out.push_str(rest);
 }
 
-fn number(value: f64) -> String {
-    match value {
-        v if v.is_nan() => "NaN".into(),
-        f64::INFINITY => "+Inf".into(),
-        f64::NEG_INFINITY => "-Inf".into(),
-        v => v.to_string(),
+/// A number as the specification writes it.
+struct Number(f64);
+
+impl fmt::Display for Number {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            v if v.is_nan() => f.write_str("NaN"),
+            f64::INFINITY => f.write_str("+Inf"),
+            f64::NEG_INFINITY => f.write_str("-Inf"),
+            v => v.fmt(f),
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use futures_util::future::join_all;
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::proto::ProtoError;
 use hickory_resolver::proto::op::{Query, ResponseCode};
 use hickory_resolver::proto::rr::{Name, RecordType};
 use hickory_resolver::{Hosts, Resolver as Hickory, TokioResolver, system_conf};
@@ -80,8 +81,7 @@ impl Resolver {
     fn prepare(self, name: &str, limit: Duration) -> Result<(TokioResolver, Vec<Name>), String> {
         let wrong = |e: &dyn std::fmt::Display| format!("{self}: {e}");
         let (config, ndots) = self.servers()?;
-        let mut absolute = Name::from_ascii(name).map_err(|e| wrong(&e))?;
-        absolute.set_fqdn(true);
+        let absolute = absolute(name).map_err(|e| wrong(&e))?;
         let search = if name.ends_with('.') { &[] } else { config.search() };
         let searched = search.iter().filter_map(|domain| {
             let mut full = Name::from_ascii(name).and_then(|n| n.append_domain(domain)).ok()?;
@@ -184,11 +184,7 @@ impl Cached {
         {
             return found;
         }
-        let absolute = Name::from_ascii(name).map(|mut name| {
-            name.set_fqdn(true);
-            name
-        });
-        let ready = absolute.map_err(|e| format!("{}: {e}", self.resolver)).and_then(|name| Ok((name, self.asking()?)));
+        let ready = absolute(name).map_err(|e| format!("{}: {e}", self.resolver)).and_then(|name| Ok((name, self.asking()?)));
         match ready {
             Ok((name, asking)) => self.resolver.ask(&asking, &name, families, deadline).await,
             Err(why) => all(families, &Answer::Failed(why)),
@@ -211,6 +207,13 @@ impl Cached {
             }
         }
     }
+}
+
+/// The name as it stands: no search list is followed.
+fn absolute(name: &str) -> Result<Name, ProtoError> {
+    let mut name = Name::from_ascii(name)?;
+    name.set_fqdn(true);
+    Ok(name)
 }
 
 /// What `/etc/hosts` says of the name: where it lists it at all, it is the whole answer, as for getaddrinfo(3).

@@ -1,6 +1,7 @@
 //! From the file as written to the plan: defaults, legality, witnesses found by name.
 
 mod check;
+mod exceptions;
 mod expect;
 mod key;
 mod ports;
@@ -40,6 +41,7 @@ pub fn plan(file: File, context: &Context<'_>, keys: &Keys) -> Option<(Plan, Opt
     unique_names(&file.checks, context);
     let drafts: Vec<Draft> = file.checks.iter().map(|written| builder.draft(written)).collect();
     let witnesses = witnesses::resolve(&drafts, &file.defaults, context);
+    let exceptions = exceptions::resolve(&file.exceptions, &file.checks, context);
     if context.problems() > 0 {
         return None;
     }
@@ -72,6 +74,7 @@ pub fn plan(file: File, context: &Context<'_>, keys: &Keys) -> Option<(Plan, Opt
     let plan = Plan {
         vantage: file.vantage?.value,
         checks: checks.into_iter().map(Arc::new).collect(),
+        exceptions,
         web: file.web.map(|web| web.value),
         beacon,
         proxy: file.proxy,

@@ -1,6 +1,7 @@
 //! The entrance: from a listener to a place, by way of a PROXY header where one must be.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 
 use tokio::net::TcpStream;
@@ -17,10 +18,11 @@ use crate::target::fold_mapped;
 /// Accepts until the proxy closes; then takes in who is in the backlog already, whom closing would reset.
 pub(super) async fn accept(mut door: Door, held: &Share) {
     let life = &held.core.life;
+    let mut closing = pin!(life.closing(|| held.core.rules().drain));
     loop {
         let entry = tokio::select! {
             biased;
-            () = life.closing(held.core.rules().drain) => break,
+            () = &mut closing => break,
             entry = door.next(life) => entry,
         };
         match entry {

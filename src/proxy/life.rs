@@ -77,9 +77,9 @@ impl Life {
         self.stopping.send_replace(true);
     }
 
-    /// Waits until nobody is to be accepted any more: it stops and its lead is over, it has been leaving for `drain`, or it is cut. Until it
-    /// stops somebody in this process may still need it.
-    pub async fn closing(&self, drain: Duration) {
+    /// Waits until nobody is to be accepted any more: it stops and its lead is over, it has been leaving for `drain` (asked once it leaves), or it
+    /// is cut. Until it stops somebody in this process may still need it.
+    pub async fn closing(&self, drain: impl Fn() -> Duration) {
         let leaving = self.leaving.subscribe().wait_for(Option::is_some).await.ok().and_then(|leaving| *leaving);
         // the sender lives as long as this
         let Some(leaving) = leaving else { return };
@@ -89,7 +89,7 @@ impl Life {
         };
         tokio::select! {
             () = stopped => {}
-            () = sleep_until(leaving.since + drain) => {}
+            () = sleep_until(leaving.since + drain()) => {}
             () = self.is_cut() => {}
         }
     }
@@ -153,7 +153,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn it_closes_when_it_is_to_stop_and_its_first_lead_is_over() {
         let (life, drain) = (life(), Duration::from_secs(25));
-        assert!(tokio::time::timeout(drain * 100, life.closing(drain)).await.is_err(), "it serves");
+        assert!(tokio::time::timeout(drain * 100, life.closing(|| drain)).await.is_err(), "it serves");
         let lead = Duration::from_secs(5);
         let told = Instant::now();
         life.leave(lead);
@@ -161,9 +161,9 @@ mod tests {
         tokio::time::sleep(lead / 5).await;
         life.stop();
         assert_eq!(life.leave(Duration::ZERO).since, told, "being told again changes nothing");
-        life.closing(drain).await;
+        life.closing(|| drain).await;
         assert_eq!(told.elapsed(), lead);
-        life.closing(drain).await;
+        life.closing(|| drain).await;
         assert_eq!(told.elapsed(), lead);
     }
 
@@ -172,7 +172,7 @@ mod tests {
         let (life, drain) = (life(), Duration::from_secs(25));
         let told = Instant::now();
         life.leave(Duration::ZERO);
-        life.closing(drain).await;
+        life.closing(|| drain).await;
         assert_eq!(told.elapsed(), drain);
     }
 
@@ -182,7 +182,7 @@ mod tests {
         let told = Instant::now();
         life.leave(Duration::from_secs(5));
         life.cut();
-        life.closing(Duration::from_secs(25)).await;
+        life.closing(|| Duration::from_secs(25)).await;
         assert_eq!(told.elapsed(), Duration::ZERO);
     }
 }

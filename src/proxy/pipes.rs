@@ -111,12 +111,15 @@ impl Pipe<'_> {
         }
     }
 
-    /// Gives to a socket what it takes of what is held.
+    /// Gives to a socket what it takes of what is held. Where `more` follows at once, the last segment waits to be filled by it (`SPLICE_F_MORE`):
+    /// it would be a small one, and each costs what a large one does.
     ///
     /// # Errors
     /// Of the socket, `WouldBlock` among them, or a refusal to splice ([`is_refusal`]).
-    pub fn pour(&mut self, to: impl AsFd) -> io::Result<usize> {
-        let count = splice(&self.ends.out, None, to, None, self.held, SpliceFFlags::SPLICE_F_NONBLOCK)?;
+    pub fn pour(&mut self, to: impl AsFd, more: bool) -> io::Result<usize> {
+        let mut flags = SpliceFFlags::SPLICE_F_NONBLOCK;
+        flags.set(SpliceFFlags::SPLICE_F_MORE, more);
+        let count = splice(&self.ends.out, None, to, None, self.held, flags)?;
         if count == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }
@@ -198,7 +201,7 @@ mod tests {
         client.write_all(b"some bytes").unwrap();
         let mut pipe = pipes.take().unwrap();
         assert_eq!(pipe.fill(&near).unwrap(), 10);
-        assert_eq!((pipe.pour(&far).unwrap(), pipe.held()), (10, 0));
+        assert_eq!((pipe.pour(&far, false).unwrap(), pipe.held()), (10, 0));
         server.set_nonblocking(false).unwrap();
         let mut got = [0; 10];
         server.read_exact(&mut got).unwrap();

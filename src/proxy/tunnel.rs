@@ -1,11 +1,12 @@
 //! A tunnel: bytes both ways, each half closed by itself, one idle clock for both, and always an end.
 //!
 //! Bytes are copied through one buffer a worker, so an idle tunnel has none. A direction that has moved much, and moves much at a time, goes
-//! through a pipe ([`pipes`](crate::proxy::pipes)); whether there are bytes, an end or an error is still asked by recv(2) alone.
+//! through a pipe ([`pipes`](crate::proxy::pipes)); whether there is an end, an error or urgent data is still asked by recv(2) alone.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io::{self, Read as _};
+use std::mem::MaybeUninit;
 use std::net::Shutdown;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -176,7 +177,8 @@ struct Way<'a> {
 enum Held<'a> {
     Nothing,
     Bytes(Box<[u8]>, usize),
-    Piped(Pipe<'a>),
+    /// And whether more followed it.
+    Piped(Pipe<'a>, bool),
 }
 
 impl Held<'_> {
@@ -242,7 +244,7 @@ impl Way<'_> {
         match pipe.fill(self.from) {
             Ok(0) => Ok(0),
             Ok(count) => {
-                self.held = Held::Piped(pipe);
+                self.held = Held::Piped(pipe, self.more()?);
                 self.let_go()?;
                 Ok(count)
             }
@@ -252,6 +254,15 @@ impl Way<'_> {
             }
             // it must not be asked again by a read: the kernel tells of a reset once
             Err(why) => Err(why),
+        }
+    }
+
+    /// Whether more bytes are there. Mostly there are none, and to see that takes less than a splice and a read that find nothing.
+    fn more(&self) -> io::Result<bool> {
+        let mut first = [MaybeUninit::uninit()];
+        match self.from.try_io(Interest::READABLE, || SockRef::from(self.from).peek(&mut first)) {
+            Ok(count) => Ok(count > 0),
+            Err(error) => unless_blocked(Err(error)).map(|()| false),
         }
     }
 
@@ -266,12 +277,12 @@ impl Way<'_> {
                 }
                 Ok(())
             }
-            Held::Piped(mut pipe) => {
+            Held::Piped(mut pipe, more) => {
                 while pipe.held() > 0 {
-                    match self.to.try_io(Interest::WRITABLE, || pipe.pour(self.to)) {
+                    match self.to.try_io(Interest::WRITABLE, || pipe.pour(self.to, more)) {
                         Ok(count) => self.moved(count),
                         Err(why) if why.kind() == io::ErrorKind::WouldBlock => {
-                            self.held = Held::Piped(pipe);
+                            self.held = Held::Piped(pipe, more);
                             return Ok(());
                         }
                         Err(why) if pipes::is_refusal(&why) => {

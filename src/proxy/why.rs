@@ -34,8 +34,6 @@ pub enum Why {
     AddressUnlisted(IpAddr),
     /// All seats are taken, or all that one client may have.
     NoSeat,
-    /// It was allowed, and the destination could not be reached.
-    Unreached,
 }
 
 impl fmt::Display for Why {
@@ -58,7 +56,6 @@ impl fmt::Display for Why {
             }
             Why::AddressUnlisted(ip) => write!(f, "{ip} is not in allow_to, and neither is the name"),
             Why::NoSeat => f.write_str("as many connections as allowed are open (max_connections, max_per_client)"),
-            Why::Unreached => f.write_str("the destination could not be reached"),
         }
     }
 }

@@ -29,23 +29,21 @@ pub fn github(report: &Report, allow_unproven: &BTreeSet<String>) -> String {
         let about = &record.about;
         let word = match record.verdict {
             Verdict::Holds(_) => {
-                let _ = writeln!(out, "holds {}: {}", visible(&about.name), visible(record.sentence()));
+                let excepted = report.exception(record).map_or(String::new(), |exception| format!("; excepted {exception}"));
+                let _ = writeln!(out, "holds {}: {}{}", visible(&about.name), visible(record.sentence()), visible(&excepted));
                 continue;
             }
             Verdict::Violated(_) => "error",
             Verdict::Unproven(_) if report.excuses(record, allow_unproven) => "notice",
             Verdict::Unproven(_) => "warning",
         };
-        let _ = writeln!(out, "::{word} {}::{}", properties(&names.of(about), record), data(&message(record)));
+        let _ = writeln!(out, "::{word} {}::{}", properties(&names.of(about), record, report), data(&message(record, report)));
     }
-    let summary = report.summary();
     let conclusion = report.conclusion(allow_unproven);
     let _ = writeln!(
         out,
-        "mustnot: {} violated, {} unproven, {} held, seen from {}; exit code {}: {conclusion}",
-        summary.violated,
-        summary.unproven,
-        summary.holds,
+        "mustnot: {}, seen from {}; exit code {}: {conclusion}",
+        report.counted(),
         visible(&report.vantage),
         conclusion.exit_code()
     );
@@ -53,8 +51,9 @@ pub fn github(report: &Report, allow_unproven: &BTreeSet<String>) -> String {
 }
 
 /// Where and what: `file=…,line=…,col=…,title=…`, without a place where the check is in no file.
-fn properties(name: &str, record: &Record) -> String {
-    let title = format!("{name} is {}", record.verdict.token());
+fn properties(name: &str, record: &Record, report: &Report) -> String {
+    let excepted = if record.about.excepted(report.as_of).is_some() { " (excepted)" } else { "" };
+    let title = format!("{name} is {}{excepted}", record.verdict.token());
     let title = format!("title={}", property(&visible(&title)));
     match &record.about.origin {
         None => title,
@@ -62,8 +61,9 @@ fn properties(name: &str, record: &Record) -> String {
     }
 }
 
-fn message(record: &Record) -> String {
+fn message(record: &Record, report: &Report) -> String {
     let mut lines = vec![visible(record.sentence()), visible(&record.about.claim())];
+    lines.extend(report.exception(record).map(|exception| format!("excepted: {}", visible(&exception))));
     lines.extend(record.reproduce.iter().map(|line| format!("reproduce: {}", visible(line))));
     lines.extend(record.about.runbook.iter().map(|runbook| format!("runbook: {}", visible(runbook))));
     lines.join("\n")

@@ -17,7 +17,7 @@ const NO_FILE: &str = "(command line)";
 pub fn gitlab(report: &Report, allow_unproven: &BTreeSet<String>) -> String {
     let failed = report.worst_first().into_iter().filter(|r| !matches!(r.verdict, Verdict::Holds(_)));
     let names = report.names();
-    let entry = |record: &Record| entry(&report.vantage, &names.of(&record.about), record, report.excuses(record, allow_unproven));
+    let entry = |record: &Record| entry(report, &names.of(&record.about), record, report.excuses(record, allow_unproven));
     let drills = report.drills.iter().filter(|drilled| drilled.finding != Finding::Saw);
     let entries: Value = drills.map(|drilled| drill(&report.vantage, drilled)).chain(failed.map(entry)).collect();
     let mut text = format!("{entries:#}");
@@ -25,15 +25,16 @@ pub fn gitlab(report: &Report, allow_unproven: &BTreeSet<String>) -> String {
     text
 }
 
-fn entry(vantage: &str, name: &str, record: &Record, excused: bool) -> Value {
+fn entry(report: &Report, name: &str, record: &Record, excused: bool) -> Value {
     let about = &record.about;
     let verdict = record.verdict.token();
     let (path, line) = about.origin.as_ref().map_or((NO_FILE, 1), |at| (at.file.as_str(), at.line));
+    let excepted = report.exception(record).map_or(String::new(), |exception| format!(" (excepted {exception})"));
     json!({
-        "description": visible(&format!("{name} is {verdict}: {}", record.sentence())),
+        "description": visible(&format!("{name} is {verdict}{excepted}: {}", record.sentence())),
         "check_name": about.name,
         // A merge request shows what is new by its fingerprint: a violation where it was unproven before is new.
-        "fingerprint": fingerprint(&[vantage, &about.name, &about.target, verdict]),
+        "fingerprint": fingerprint(&[&report.vantage, &about.name, &about.target, verdict]),
         "severity": if excused { "info" } else { severity(&record.verdict, about.severity) },
         "location": { "path": path, "lines": { "begin": line } },
     })

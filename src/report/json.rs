@@ -26,9 +26,26 @@ struct Document<'a> {
     started_at: Wall,
     duration_ms: u64,
     summary: Summary,
-    checks: &'a [Record],
+    checks: Vec<Check<'a>>,
     #[serde(skip_serializing_if = "<[Drilled]>::is_empty")]
     drills: &'a [Drilled],
+}
+
+/// A record as it is read now.
+#[derive(Serialize)]
+struct Check<'a> {
+    #[serde(flatten)]
+    record: &'a Record,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exception: Option<Excepted<'a>>,
+}
+
+#[derive(Serialize)]
+struct Excepted<'a> {
+    reason: &'a str,
+    owner: &'a str,
+    until: Wall,
+    expired: bool,
 }
 
 #[derive(Serialize)]
@@ -48,9 +65,21 @@ impl<'a> Document<'a> {
             started_at: report.started_at,
             duration_ms: u64::try_from(report.duration.as_millis()).unwrap_or(u64::MAX),
             summary: report.summary(),
-            checks: &report.records,
+            checks: report.records.iter().map(|record| Check::of(record, report.as_of)).collect(),
             drills: &report.drills,
         }
+    }
+}
+
+impl<'a> Check<'a> {
+    fn of(record: &'a Record, as_of: Wall) -> Check<'a> {
+        let exception = record.about.exception.as_deref().map(|exception| Excepted {
+            reason: &exception.reason,
+            owner: &exception.owner,
+            until: exception.until.end(),
+            expired: exception.expired(as_of),
+        });
+        Check { record, exception }
     }
 }
 

@@ -31,14 +31,14 @@ pub fn junit(report: &Report, allow_unproven: &BTreeSet<String>) -> String {
     let _ = writeln!(out, "    </properties>");
     let names = report.names();
     for record in &report.records {
-        case(&mut out, &names.of(&record.about), record, &report.vantage, report.excuses(record, allow_unproven));
+        case(&mut out, &names.of(&record.about), record, report, report.excuses(record, allow_unproven));
     }
     report.drills.iter().for_each(|drilled| drill(&mut out, drilled));
     out.push_str("  </testsuite>\n</testsuites>\n");
     out
 }
 
-fn case(out: &mut String, name: &str, record: &Record, vantage: &str, skipped: bool) {
+fn case(out: &mut String, name: &str, record: &Record, report: &Report, skipped: bool) {
     let _ = writeln!(
         out,
         r#"    <testcase name="{}" classname="mustnot.{}" time="{}">"#,
@@ -52,7 +52,7 @@ fn case(out: &mut String, name: &str, record: &Record, vantage: &str, skipped: b
         Verdict::Unproven(_) if skipped => Some("skipped"),
         Verdict::Unproven(_) => Some("error"),
     };
-    let evidence = escaped(&details(record, vantage));
+    let evidence = escaped(&details(record, report));
     match element {
         Some("skipped") => {
             let message = format!("allowed to be unproven: {}", record.reason);

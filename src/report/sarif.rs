@@ -95,12 +95,15 @@ fn result(report: &Report, record: &Record, number: Option<&usize>, excused: boo
         Verdict::Unproven(_) | Verdict::Holds(_) => "warning",
     };
     let accepted = json!([{ "kind": "external", "status": "accepted", "justification": "--allow-unproven names this check" }]);
+    // A suppressed result is as good as none to who counts them, so an exception is words and no suppression.
+    let exception = report.exception(record);
+    let message = record.sentence().to_string() + &exception.iter().map(|said| format!(" Excepted {said}.")).collect::<String>();
     filled(json!({
         "ruleId": about.name,
         "ruleIndex": number,
         "kind": "fail",
         "level": level,
-        "message": { "text": visible(record.sentence()) },
+        "message": { "text": visible(&message) },
         "locations": [place(about)],
         "partialFingerprints": { "mustnotCheck/v1": fingerprint(&[&report.vantage, &about.name, &about.target]) },
         "suppressions": excused.then_some(accepted),
@@ -117,6 +120,7 @@ fn result(report: &Report, record: &Record, number: Option<&usize>, excused: boo
             "exposure": record.exposure,
             "reproduce": record.reproduce,
             "labels": about.labels,
+            "excepted": exception,
         },
     }))
 }

@@ -25,38 +25,31 @@ pub fn tap(report: &Report, allow_unproven: &BTreeSet<String>) -> String {
         let directive = if report.excuses(record, allow_unproven) { " # TODO allowed to be unproven" } else { "" };
         let what = format!("{}: {}", names.of(&record.about), record.about.claim());
         let _ = writeln!(out, "{ok} {} - {}{directive}", number + 1, description(&what));
-        diagnostics(&mut out, record, &report.vantage);
+        diagnostics(&mut out, record, report);
     }
     for (number, drilled) in (report.records.len()..).zip(&report.drills) {
         let ok = if drilled.finding == Finding::Saw { "ok" } else { "not ok" };
         let what = format!("{} {}: {}", drilled.name(), drilled.finding.token(), drilled.sentence());
         let _ = writeln!(out, "{ok} {} - {}", number + 1, description(&what));
     }
-    let summary = report.summary();
     let conclusion = report.conclusion(allow_unproven);
-    let _ = writeln!(
-        out,
-        "# {} violated, {} unproven, {} held; exit code {}: {conclusion}",
-        summary.violated,
-        summary.unproven,
-        summary.holds,
-        conclusion.exit_code()
-    );
+    let _ = writeln!(out, "# {}; exit code {}: {conclusion}", report.counted(), conclusion.exit_code());
     out
 }
 
 /// A YAML map of scalars, which is what harnesses read.
-fn diagnostics(out: &mut String, record: &Record, vantage: &str) {
+fn diagnostics(out: &mut String, record: &Record, report: &Report) {
     let about = &record.about;
     let mut lines = vec![
         ("verdict", record.verdict.token().to_string()),
         ("cause", record.cause.to_string()),
         ("message", record.sentence().to_string()),
         ("severity", about.severity.token().to_string()),
-        ("vantage", vantage.to_string()),
+        ("vantage", report.vantage.clone()),
         ("started_at", record.started_at.to_string()),
         ("proofs", super::proofs(record.proofs)),
     ];
+    lines.extend(report.exception(record).map(|exception| ("excepted", exception)));
     lines.extend(record.reproduce.iter().map(|line| ("reproduce", line.clone())));
     lines.extend(about.runbook.iter().map(|runbook| ("runbook", runbook.clone())));
     if let Some(at) = &about.origin {

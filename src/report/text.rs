@@ -14,10 +14,10 @@ pub fn text(report: &Report, style: &Style) -> String {
     let mut out = String::new();
     for record in report.worst_first() {
         match record.verdict {
-            Verdict::Holds(_) => held(&mut out, record, style),
+            Verdict::Holds(_) => held(&mut out, record, report, style),
             Verdict::Violated(_) | Verdict::Unproven(_) => {
-                heading(&mut out, record, style);
-                out.push_str(&details(record, &report.vantage));
+                heading(&mut out, record, report, style);
+                out.push_str(&details(record, report));
                 out.push('\n');
             }
         }
@@ -30,19 +30,22 @@ pub fn text(report: &Report, style: &Style) -> String {
 }
 
 /// Everything that is known of a check, one fact a line, without colour.
-pub(super) fn details(record: &Record, vantage: &str) -> String {
+pub(super) fn details(record: &Record, report: &Report) -> String {
     let about = &record.about;
     let mut out = String::new();
     let mut line = |word: &str, text: &str| {
         let _ = writeln!(out, "  {word:<WORDS$} {}", visible(text));
     };
     line("reason", &record.reason);
+    if let Some(exception) = report.exception(record) {
+        line("excepted", &exception);
+    }
     line("cause", &format!("{}: {}", record.cause, meaning(record.cause)));
     line("claim", &about.claim());
     if let Some(description) = &about.description {
         line("about", description);
     }
-    line("seen from", &format!("{vantage}, {} ({:.1} s)", record.started_at, record.duration.as_secs_f64()));
+    line("seen from", &format!("{}, {} ({:.1} s)", report.vantage, record.started_at, record.duration.as_secs_f64()));
     for seen in &record.observations {
         line("seen", &seen_line(seen));
         let evidence = evidence_line(&seen.evidence);
@@ -76,14 +79,21 @@ pub(super) fn details(record: &Record, vantage: &str) -> String {
     out
 }
 
-fn heading(out: &mut String, record: &Record, style: &Style) {
+fn heading(out: &mut String, record: &Record, report: &Report, style: &Style) {
     let allowed = matches!(record.verdict, Verdict::Unproven(_)) && style.allow_unproven.contains(&record.about.name);
     let word = record.verdict.token().to_uppercase();
     let note = if allowed { ", allowed to be unproven" } else { "" };
-    let _ = writeln!(out, "{} {} ({}{note})", painted(&record.verdict, &word, style), visible(&record.about.name), record.about.severity);
+    let excepted = if record.about.excepted(report.as_of).is_some() { ", excepted" } else { "" };
+    let _ = writeln!(
+        out,
+        "{} {} ({}{note}{excepted})",
+        painted(&record.verdict, &word, style),
+        visible(&record.about.name),
+        record.about.severity
+    );
 }
 
-fn held(out: &mut String, record: &Record, style: &Style) {
+fn held(out: &mut String, record: &Record, report: &Report, style: &Style) {
     let about = &record.about;
     let word = painted(&record.verdict, "holds", style);
     let mut seen: Vec<String> = record.observations.iter().map(|s| s.outcome.to_string()).collect();
@@ -93,25 +103,19 @@ fn held(out: &mut String, record: &Record, style: &Style) {
     if let Some(families) = not_covered(record) {
         let _ = write!(line, "; not covered: {families}");
     }
+    if let Some(exception) = report.exception(record) {
+        let _ = write!(line, "; excepted {exception}");
+    }
     let _ = writeln!(out, "{word} {}", visible(&line));
 }
 
 fn ending(out: &mut String, report: &Report, style: &Style) {
-    let summary = report.summary();
     let conclusion = report.conclusion(&style.allow_unproven);
-    let _ = writeln!(
-        out,
-        "{} violated, {} unproven, {} held, seen from {} in {:.1} s",
-        summary.violated,
-        summary.unproven,
-        summary.holds,
-        visible(&report.vantage),
-        report.duration.as_secs_f64()
-    );
+    let _ = writeln!(out, "{}, seen from {} in {:.1} s", report.counted(), visible(&report.vantage), report.duration.as_secs_f64());
     let _ = writeln!(out, "exit code {}: {conclusion}", conclusion.exit_code());
 }
 
-fn exposure(window: &Exposure) -> String {
+pub(super) fn exposure(window: &Exposure) -> String {
     let at = |wall: Option<crate::clock::Wall>| wall.map_or_else(|| "never".to_owned(), |w| w.to_string());
     format!(
         "first seen open {}, last seen open {}, last seen closed {}",

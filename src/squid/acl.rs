@@ -257,11 +257,6 @@ impl Acl {
         if let Test::Method(methods) = &self.test { methods } else { &[] }
     }
 
-    /// Whether it asks for a password.
-    pub fn asks_for_a_password(&self) -> bool {
-        self.kind.starts_with("proxy_auth")
-    }
-
     /// Whether it matches; a group of ACLs is asked by [`Acls::all`].
     fn matches(&self, request: &Request<'_>) -> Truth {
         let said = match &self.test {

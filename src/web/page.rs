@@ -59,9 +59,10 @@ pub fn page(vantage: &str, readings: &[Reading], now: Wall) -> String {
 fn card(out: &mut String, reading: &Reading, now: Wall) {
     let (about, record) = (&reading.about, &reading.record);
     let token = record.verdict.token();
+    let excepted = if about.excepted(now).is_some() { " <span class=\"badge\">excepted</span>" } else { "" };
     let _ = write!(
         out,
-        "<article class=\"{token}\">\n<h2>{} <span class=\"badge\">{token}</span> <small>{}</small></h2>\n<p class=\"reason\">{}</p>\n<dl>\n",
+        "<article class=\"{token}\">\n<h2>{} <span class=\"badge\">{token}</span>{excepted} <small>{}</small></h2>\n<p class=\"reason\">{}</p>\n<dl>\n",
         escaped(&about.name),
         about.severity,
         escaped(&record.reason)
@@ -70,6 +71,9 @@ fn card(out: &mut String, reading: &Reading, now: Wall) {
         let _ = writeln!(out, "<dt>{word}</dt><dd>{}</dd>", escaped(text));
     };
     fact("since", &since(reading, now));
+    if let Some(exception) = &about.exception {
+        fact("excepted", &exception.sentence(now));
+    }
     fact("claim", &format!("{} {} must be {}", about.kind, about.target, about.expect));
     fact("cause", &format!("{}: {}", record.cause, meaning(record.cause)));
     if let Some(description) = &about.description {
@@ -102,10 +106,17 @@ fn row(out: &mut String, reading: &Reading, now: Wall) {
     let (about, record) = (&reading.about, &reading.record);
     let _ = writeln!(
         out,
-        "<tr><td><a href=\"/api/v1/checks/{}\">{}</a></td><td>{}</td><td>{}</td><td>{}</td></tr>",
+        "<tr><td><a href=\"/api/v1/checks/{}\">{}</a></td><td>{}{}</td><td>{}</td><td>{}</td></tr>",
         in_path(&about.name),
         escaped(&about.name),
         escaped(&format!("{} {} must be {}", about.kind, about.target, about.expect)),
+        escaped(
+            &about
+                .exception
+                .iter()
+                .map(|e| format!("; excepted {}, but it holds: take the exception out", e.sentence(now)))
+                .collect::<String>()
+        ),
         escaped(&if about.inverted { proofs(record.proofs) } else { "got through".to_owned() }),
         escaped(&ago(record.started_at, now))
     );

@@ -31,6 +31,7 @@ pub fn about(name: &str) -> About {
         tags: Vec::new(),
         inverted: true,
         stale_after: Duration::from_secs(60),
+        exception: None,
         origin: None,
     }
 }

@@ -25,7 +25,14 @@ fn at(line: usize, mut record: Record) -> Record {
 }
 
 fn report(records: Vec<Record>) -> Report {
-    Report { vantage: "internet".into(), started_at: wall(0), duration: Duration::from_millis(5123), records, drills: Vec::new() }
+    Report {
+        vantage: "internet".into(),
+        started_at: wall(0),
+        duration: Duration::from_millis(5123),
+        as_of: wall(5),
+        records,
+        drills: Vec::new(),
+    }
 }
 
 /// One of each: violated (hostile), held, unproven, excused; one name on two targets; and one that is in no file.
@@ -119,6 +126,7 @@ fn every_format_comes_out_of_the_command_with_the_same_exit_code() {
             }
             Format::Gitlab => assert_eq!(document()[0]["location"], json!({ "path": "probes.toml", "lines": { "begin": line } })),
             Format::Tap => assert_eq!(harness(&text)["points"][1][1], false),
+            Format::Markdown => assert!(text.starts_with("## mustnot: 1 violated, 0 unproven, 1 held\n"), "{text}"),
         }
     }
     // What stands in no file has no line; the formats do without.
@@ -417,5 +425,190 @@ fn tap_passes_only_where_the_exit_code_is_0() {
         assert_eq!(harness(&text)["passes"], passes, "{text}");
         let junit = written(Format::Junit, &report);
         assert_eq!(junit.contains("failures=\"0\" errors=\"0\"") && !report.records.is_empty(), passes, "{junit}");
+    }
+}
+
+/// What GitHub's own parser makes of it: every element as `name` or `name text`, with all that GitHub adds to Markdown, and with HTML let through.
+fn elements(test: &str, markdown: &str) -> Option<Vec<(String, String)>> {
+    let arguments = ["--unsafe", "-t", "xml", "-e", "table", "-e", "strikethrough", "-e", "autolink", "-e", "tasklist", "-e", "footnotes"];
+    let mut parser = Command::new("cmark-gfm");
+    let spawned = parser.args(arguments).stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn();
+    let Ok(mut parser) = spawned else {
+        println!("SKIPPED {test}: cannot run cmark-gfm (Debian: cmark-gfm)");
+        return None;
+    };
+    std::io::Write::write_all(&mut parser.stdin.take().unwrap(), markdown.as_bytes()).unwrap();
+    let output = parser.wait_with_output().unwrap();
+    assert!(output.status.success());
+    let xml = String::from_utf8(output.stdout).unwrap();
+    let plain = |text: &str| text.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&amp;", "&");
+    let element = |rest: &str| {
+        let (tag, text) = rest.split_once('>').unwrap();
+        (tag.split([' ', '/']).next().unwrap().to_string(), plain(text.split("</").next().unwrap()))
+    };
+    Some(xml.split('<').skip(1).filter(|rest| !rest.starts_with(['/', '?', '!'])).map(element).collect())
+}
+
+/// What a banner might write into a summary, at the begin of a line and within one, in a table and out of it.
+const BANNER: &str = "a | b \\| c ` `` ``` [click](http://evil.example) ![x](http://evil.example/p.png) <img src=x onerror=alert(1)> </code></td> http://evil.example \
+    www.evil.example @everyone #1 !2 ~3 %4 $x$ **b** &lt;i&gt; :skull: [[wiki]] <!-- x me@evil.example \r\n\n# Heading\n```\n~~~\n| x | y |\n- [x] done\n\n[ref]: http://evil.example\n\\";
+
+#[test]
+fn markdown_lets_no_banner_write_into_a_summary() {
+    let test = "markdown_lets_no_banner_write_into_a_summary";
+    let mut every = everything();
+    for record in &mut every.records {
+        record.reason = BANNER.into();
+        record.reproduce = record.reproduce.take().map(|line| line + BANNER);
+        for seen in &mut record.observations {
+            seen.address = BANNER.into();
+            seen.variant = Some(BANNER.into());
+        }
+        for witness in &mut record.witnesses {
+            witness.name = BANNER.into();
+            witness.why = Some(BANNER.into());
+        }
+        let about = Arc::make_mut(&mut record.about);
+        (about.target, about.expect) = (BANNER.into(), BANNER.into());
+        (about.description, about.runbook) = (Some(BANNER.into()), Some(BANNER.into()));
+    }
+    every.vantage = BANNER.into();
+    every.drills.push(Drilled { kind: "tcp", finding: Finding::Blind, why: vec![BANNER.into()], detection: None });
+    let text = written(Format::Markdown, &every);
+    let Some(found) = elements(test, &text) else { return };
+    let count = |name: &str| found.iter().filter(|(element, _)| element == name).count();
+    for never in [
+        "link",
+        "image",
+        "html_block",
+        "html_inline",
+        "footnote_reference",
+        "strikethrough",
+        "emph",
+        "taskitem",
+        "block_quote",
+        "thematic_break",
+    ] {
+        assert_eq!(count(never), 0, "{never}\n{text}");
+    }
+    // One head and five that do not hold; a table of six rows of four cells under its head; one line to copy of each violation.
+    assert_eq!((count("heading"), count("table"), count("table_row"), count("code_block")), (6, 1, 6, 2), "{text}");
+    assert_eq!(count("table_cell"), 4 * 7, "{text}");
+    // Cells that are too many are dropped, so that what a banner put between would push the severity out.
+    let severities = found.iter().filter(|(element, text)| element == "text" && ["critical", "info"].contains(&text.as_str())).count();
+    assert_eq!(severities, 6, "{text}");
+    let shown = "[click](http://evil.example) ![x](http://evil.example/p.png) <img src=x onerror=alert(1)> </code></td>";
+    let outside: Vec<_> =
+        found.iter().filter(|(element, text)| element != "code" && element != "code_block" && text.contains("evil")).collect();
+    assert!(outside.is_empty(), "{outside:?}");
+    assert!(found.iter().filter(|(element, text)| element == "code" && text.contains(shown)).count() > 20, "{text}");
+    // The test can fail.
+    let open = elements(test, &text.replace('`', "")).unwrap();
+    assert!(open.iter().any(|(element, _)| element == "link") && open.iter().any(|(element, _)| element == "html_inline"));
+}
+
+#[test]
+fn markdown_says_what_is_wrong_first_and_what_to_do() {
+    let mut every = everything();
+    every.records[0].reason = "203.0.113.7:443 accepted a TCP connection".into();
+    let text = written(Format::Markdown, &every);
+    let expected = "## mustnot: 2 violated, 3 unproven, 1 held
+
+Seen from ` internet ` at 2026-01-02T03:04:05.678Z, in 5.1 s. Exit code 1: at least one check is violated.
+
+| verdict | check | severity | why |
+| --- | --- | --- | --- |
+| **VIOLATED** | ` ad-hoc ` | critical | it was let in where it must be kept out |
+| **VIOLATED** | ` admin-closed ` | critical | it was let in where it must be kept out |
+| **unproven**, allowed to be unproven | ` allowed ` | critical | a witness did not get through around it, so the block may be our own outage |
+| **unproven** | ` twice [admin.example.com:443] ` | critical | a witness did not get through around it, so the block may be our own outage |
+| **unproven** | ` twice [other.example.com:443] ` | info | a witness did not get through around it, so the block may be our own outage |
+| holds | ` fine ` | critical | as the check demands |
+
+### ` ad-hoc ` is violated
+";
+    assert!(text.starts_with(expected), "{text}");
+    let part = "### ` admin-closed ` is violated
+
+` 203.0.113.7:443 accepted a TCP connection `
+
+- **cause** open: it was let in where it must be kept out
+- **what to do** close it, and see who came in since it was last seen closed; where it is meant to be open, correct the check
+- **exposure** first seen open 2026-01-02T03:03:05.678Z, last seen open 2026-01-02T03:04:05.678Z, last seen closed 2026-01-02T03:02:35.678Z
+- **claim** ` tcp admin.example.com:443 must be blocked `
+- **about** ` the admin page: office only `
+- **seen** ` 203.0.113.7:443: connected at tcp after 12.3 ms, 1 attempt; violated (open); proofs: vantage, target `
+- **proofs** vantage, target
+- **written in** ` ci/probes 1,2.toml:12 `
+- **runbook** <https://wiki.example.com/admin?page=1>
+
+By hand, at that vantage:
+
+```sh
+nc -vz 203.0.113.7 443
+```
+";
+    assert!(text.contains(part), "{text}");
+    let doubt = "- **cause** witness-failed: a witness did not get through around it, so the block may be our own outage
+- **what to do** mend the witness, or the way to it, and try again
+";
+    assert!(text.contains(doubt), "{text}");
+    assert!(text.contains("\n- **witness not proven** ` internet `: ` it failed just before: one.one.one.one:443 timeout `\n"), "{text}");
+}
+
+/// GitHub takes a summary of at most 1 MiB, GitLab a note of a million characters.
+#[test]
+fn markdown_ends_before_its_readers_do() {
+    let long = |n: usize| {
+        let mut record = violated(&format!("check-{n}"));
+        record.reason = "\u{1f480}".repeat(5000);
+        record.observations = vec![record.observations[0].clone(); 200];
+        for seen in &mut record.observations {
+            seen.address = "\u{1f480}".repeat(2000);
+        }
+        record
+    };
+    let text = written(Format::Markdown, &report((0..2000).map(long).collect()));
+    assert!(text.len() < 1 << 20, "{}", text.len());
+    assert!(text.contains("\nAnd 1500 more; the JSON report has them all.\n"));
+    assert!(text.contains("\n### And ") && text.contains(" more\n\nThey would not fit here"));
+    assert!(text.contains("\n- **seen** and 192 more, which the JSON report has\n"));
+}
+
+/// One run, three reports; and where one cannot be written, the others are, and the code says so.
+#[test]
+fn a_gate_writes_as_many_forms_as_are_wanted() {
+    let open = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let check =
+        format!("[[check]]\nname = \"ajar\"\nkind = \"tcp\"\ntarget = \"{}\"\nexpect = [\"refused\"]\n", open.local_addr().unwrap());
+    std::fs::write(folder.path().join("probes.toml"), format!("vantage = \"here\"\n{check}witness = []\nrequire = []\nattempts = 1\n"))
+        .unwrap();
+    let gate = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_mustnot")).arg("check").args(arguments).current_dir(folder.path()).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let file = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+    // As a runner makes it: empty, before the step begins.
+    std::fs::write(folder.path().join("summary.md"), "").unwrap();
+    let (code, said, _) = gate(&["--format", "github", "--also", "markdown=summary.md", "--also", "json=report.json"]);
+    assert_eq!(code, Some(1));
+    assert!(said.starts_with("::error file=probes.toml"), "{said}");
+    assert!(file("summary.md").starts_with("## mustnot: 1 violated"));
+    let document: Value = serde_json::from_str(&file("report.json")).unwrap();
+    assert_eq!(document["checks"][0]["verdict"], "violated");
+    // They are of one run.
+    assert!(file("summary.md").contains(document["started_at"].as_str().unwrap()));
+
+    let (code, said, complaint) = gate(&["--also", "json=no/such/report.json", "--also", "tap=report.tap"]);
+    assert_eq!(code, Some(5));
+    assert!(complaint.contains("cannot write the report to no/such/report.json") && said.starts_with("VIOLATED ajar"), "{complaint}");
+    assert!(file("report.tap").starts_with("TAP version 13"));
+    for (wrong, word) in
+        [("json", "write FORMAT=FILE"), ("json=", "write FORMAT=FILE"), ("yaml=a", "there is no format \"yaml\"; write one of text, json")]
+    {
+        let (code, _, complaint) = gate(&["--also", wrong]);
+        assert_eq!(code, Some(2));
+        assert!(complaint.contains(word), "{wrong}: {complaint}");
     }
 }

@@ -48,7 +48,8 @@ const ARROWS: [(&[&str], &[&str]); 4] = [
     (&["history", "metrics", "report", "web"], &["config", "plan", "engine", "probe", "net", "proxy", "drill", "command"]),
 ];
 /// What is true whatever the time and the runtime.
-const NOUNS: [&str; 9] = ["target", "observation", "expectation", "witness", "verdict", "memory", "record", "plan", "schedule"];
+const NOUNS: [&str; 10] =
+    ["exception", "target", "observation", "expectation", "witness", "verdict", "memory", "record", "plan", "schedule"];
 const CLOCKS: [&str; 5] = ["tokio", "Moment::now", "Wall::now", "Instant::now", "SystemTime"];
 /// The keyword, and the lint that would have to be lifted for it.
 const UNSAFE: [&str; 6] = ["unsafe {", "unsafe fn", "unsafe impl", "unsafe trait", "unsafe extern", "unsafe_code"];

@@ -4,11 +4,17 @@ mod aws;
 #[cfg(test)]
 mod beacon;
 #[cfg(test)]
+mod ci;
+#[cfg(test)]
+mod commands;
+#[cfg(test)]
 mod complaints;
 #[cfg(test)]
 mod config;
 #[cfg(test)]
 mod console;
+#[cfg(test)]
+mod datadog;
 #[cfg(test)]
 mod datagrams;
 #[cfg(test)]
@@ -18,6 +24,8 @@ mod door;
 #[cfg(test)]
 mod engine;
 #[cfg(test)]
+mod exceptions;
+#[cfg(test)]
 mod exporter;
 #[cfg(test)]
 mod fixture;
@@ -25,6 +33,8 @@ mod fixture;
 mod explain;
 #[cfg(test)]
 mod formats;
+#[cfg(test)]
+mod grafana;
 #[cfg(test)]
 mod house;
 #[cfg(test)]
@@ -46,7 +56,11 @@ mod report;
 #[cfg(test)]
 mod rules;
 #[cfg(test)]
+mod scene;
+#[cfg(test)]
 mod schema;
+#[cfg(test)]
+mod scrape;
 #[cfg(test)]
 mod squid;
 #[cfg(test)]

@@ -25,6 +25,8 @@ pub struct Program {
     health: SocketAddr,
     /// Where it shows its status, if it does.
     pub web: Option<SocketAddr>,
+    /// Where its beacon is, if it has one.
+    pub beacon: Option<SocketAddr>,
     pub folder: tempfile::TempDir,
 }
 
@@ -54,10 +56,10 @@ impl Program {
             let line = heard.iter().find(|line| line.contains(word))?;
             line.split("http://").nth(1)?.split([' ', '/']).next()?.parse().ok()
         };
-        let (at, health, web) = (of("proxy  ").unwrap(), of("health ").unwrap(), of("status "));
+        let (at, health, web, beacon) = (of("proxy  ").unwrap(), of("health ").unwrap(), of("status "), of("beacon  "));
         // what it says later must find a reader
         std::thread::spawn(move || lines.for_each(drop));
-        Program { child, at, health, web, folder }
+        Program { child, at, health, web, beacon, folder }
     }
 
     pub fn text(more: &str, rest: &str) -> String {
@@ -488,12 +490,15 @@ async fn the_budget_is_watched_while_a_tunnel_runs() {
 /// A balancer that was told to send headers, and a proxy that was not told so: every request fails, and the log says why.
 #[tokio::test]
 async fn a_stray_proxy_header_is_said_once() {
-    let program = Program::start("", "");
+    let mut program = Program::start("", "");
     for header in [&b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n"[..], b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00"] {
         let mut client = TcpStream::connect(program.at).await.unwrap();
         client.write_all(&[header, b"CONNECT 127.0.0.1:1 HTTP/1.1\r\n\r\n"].concat()).await.unwrap();
         assert_refused(&read_to_end(&mut client).await, 400, "parse");
     }
+    // events are written by a thread of their own, and all of them by the end
+    program.signal(Signal::SIGINT);
+    assert_eq!(program.exit_code().await, 0);
     let said = said(&program.folder);
     assert_eq!(said.matches("127.0.0.1 sends a PROXY header and is not in proxy_protocol_from").count(), 1, "{said}");
 }

@@ -16,7 +16,7 @@ use crate::proxy::{PATIENCE, assert_refused, read_exact, read_to_end, server};
 use crate::proxy_life::{Program, said};
 
 impl Program {
-    fn rewrite(&self, text: &str) {
+    pub fn rewrite(&self, text: &str) {
         let (new, file) = (self.folder.path().join("new"), self.folder.path().join("probes.toml"));
         fs::write(&new, text).unwrap();
         fs::rename(&new, file).unwrap();
@@ -24,13 +24,13 @@ impl Program {
     }
 
     /// Names and verdicts.
-    async fn verdicts(&self) -> Vec<(String, String)> {
+    pub async fn verdicts(&self) -> Vec<(String, String)> {
         let report: Value = serde_json::from_str(&self.get("/api/v1/checks").await).unwrap();
         let text = |check: &Value, key: &str| check[key].as_str().unwrap().to_string();
         report["checks"].as_array().unwrap().iter().map(|check| (text(check, "name"), text(check, "verdict"))).collect()
     }
 
-    async fn until(&self, what: &str, is: impl AsyncFn(&Program) -> bool) {
+    pub async fn until(&self, what: &str, is: impl AsyncFn(&Program) -> bool) {
         let begun = Instant::now();
         while !is(self).await {
             assert!(begun.elapsed() < PATIENCE * 3, "{what}: {:?} {}", self.verdicts().await, said(&self.folder));

@@ -13,7 +13,14 @@ use serde_json::{Value, json};
 use crate::fixture::{held, record, unproven, violated, wall};
 
 fn report(records: Vec<mustnot::record::Record>) -> Report {
-    Report { vantage: "internet".into(), started_at: wall(0), duration: Duration::from_millis(5123), records, drills: Vec::new() }
+    Report {
+        vantage: "internet".into(),
+        started_at: wall(0),
+        duration: Duration::from_millis(5123),
+        as_of: wall(5),
+        records,
+        drills: Vec::new(),
+    }
 }
 
 fn drilled(kind: &'static str, finding: Finding) -> Drilled {

@@ -21,6 +21,8 @@ const UNSEEN: &[(&str, &str)] = &[
     ("door-clash", "two values clash"),
     ("env-masked", "what the environment gives"),
     ("env-missing", "what the environment does not give"),
+    ("exception-twice", "what other exceptions are about"),
+    ("exception-unknown-check", "a name that leads nowhere"),
     ("expect-nxdomain-of-an-address", "two values, one of which is an address"),
     ("families-leave-out-the-target", "two values do not go together"),
     ("icmp-decoy-inside", "two values are the same"),
@@ -291,6 +293,13 @@ const PALETTE: &[&str] = &[
     "[]",
     "{}",
     "2026-01-02",
+    "2026-01-02T03:04:05Z",
+    "2026-01-02 03:04:05+02:00",
+    "2026-01-02T03:04:05",
+    "\"2026-01-02\"",
+    "\"a.example.com:443\"",
+    "\"  \"",
+    "\"a\\tb\"",
     "\"192.0.2.7\"",
     "\"127.0.0.1\"",
     "\"0.0.0.0\"",
@@ -391,6 +400,11 @@ fn file_of_section(section: &str, key: &str, value: &str) -> String {
     if section.is_empty() {
         return line + if key == "vantage" { HEAD.trim_start_matches("vantage = \"v\"\n") } else { HEAD };
     }
+    if section == "exception" {
+        let needed = ["check = \"w\"", "reason = \"r\"", "owner = \"o\"", "until = 2026-12-31"];
+        let needed: Vec<&str> = needed.into_iter().filter(|line| line.split(" = ").next() != Some(key)).collect();
+        return format!("{HEAD}[[exception]]\n{}\n{line}", needed.join("\n"));
+    }
     let head = if section == "beacon" { HEAD.replace("[beacon]\nkey_file = \"beacon.key\"\n", "") } else { HEAD.into() };
     let needed = match section {
         "beacon" if key != "key_file" => "key_file = \"beacon.key\"\n",
@@ -432,7 +446,7 @@ fn what_the_reader_takes_the_schema_takes() {
                 }
             }
         };
-        for section in ["", "web", "beacon", "proxy", "admin_page", "defaults"] {
+        for section in ["", "web", "beacon", "proxy", "admin_page", "defaults", "exception"] {
             hold(&|value| file_of_section(section, key, value));
         }
         for kind in Kind::ALL {

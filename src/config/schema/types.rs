@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 
+use crate::exception::{MAX_OWNER, MAX_REASON};
 use crate::probe::{Kind, Technique, Variant};
 use crate::severity::Severity;
 use crate::witness::Proof;
@@ -30,6 +31,8 @@ pub enum Type {
     Set(&'static Type),
     /// The same, and not empty.
     FilledSet(&'static Type),
+    /// A line of at most so many characters, and not blank.
+    Line(usize),
     /// One, or a list of them.
     OneOrList(&'static Type),
     /// One, or a list of at least one.
@@ -139,6 +142,15 @@ pub const WEB: &[Row] = &[("listen", LISTEN)];
 pub const BEACON: &[Row] = &[("listen", Type::OneOrList(&LISTEN)), ("key_file", FILE)];
 /// Keys of `[admin_page]`.
 pub const ADMIN_PAGE: &[Row] = &[("listen", LISTEN), ("allow_from", Type::OneOrList(&NETWORK)), ("door", DOOR)];
+/// Keys of `[[exception]]`.
+pub const EXCEPTION: &[Row] = &[
+    ("check", Type::Name("_-")),
+    ("target", Type::AnyText),
+    ("reason", Type::Line(MAX_REASON)),
+    ("owner", Type::Line(MAX_OWNER)),
+    // A date of TOML's own comes to an editor as a string, with a space for the T where it is written so.
+    ("until", Type::Like(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[Tt ].+)?")),
+];
 /// Keys of `[drill]`.
 pub const DRILL: &[Row] = &[("interval", Type::Duration(Least::Second))];
 /// Keys of a check that may not stand in `[defaults]`, besides `expect`.
@@ -261,6 +273,7 @@ pub const REQUIRED: &[(&str, &[&str])] = &[
     ("proxy", &["listen"]),
     ("admin_page", &["listen"]),
     ("drill", &["interval"]),
+    ("exception", &["check", "reason", "owner", "until"]),
 ];
 /// What makes no sense without the others, in every table.
 pub const TOGETHER: &[(&str, &[&str])] = &[
@@ -308,6 +321,9 @@ impl Type {
             Type::AnyText => json!({ "type": "string" }),
             Type::Text => json!({ "type": "string", "minLength": 1 }),
             Type::Like(form) => like(form),
+            Type::Line(most) => {
+                json!({ "type": "string", "pattern": r"^[^\x00-\x1f\x7f]*[^\x00-\x1f\x7f \t][^\x00-\x1f\x7f]*$", "maxLength": most })
+            }
             Type::Name(signs) => like(&format!("[A-Za-z0-9{signs}]+")),
             Type::Word(words) => json!({ "anyOf": [{ "enum": words() }, from_environment()] }),
             Type::Duration(Least::Zero) => like("[0-9]+(?:ms|s|m|h)"),
