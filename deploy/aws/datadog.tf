@@ -2,9 +2,10 @@
 
 locals {
   # The agent reads the labels of the containers in its task (autodiscovery), and scrapes what they name.
-  datadog_labels = {
-    "com.datadoghq.ad.checks" = jsonencode({ openmetrics = { init_config = {}, instances = [{ openmetrics_endpoint = "http://127.0.0.1:9890/metrics", namespace = "", metrics = [".*"] }] } })
-  }
+  # They are those of dashboards/datadog, whose dashboard wants the names that come of them; in a task the agent and its neighbour share one loopback.
+  datadog_label  = "com.datadoghq.ad.checks"
+  datadog_checks = jsondecode(yamldecode(file("${path.module}/../../dashboards/datadog/docker-labels.yaml")).services.mustnot.labels[local.datadog_label])
+  datadog_labels = { (local.datadog_label) = replace(jsonencode(local.datadog_checks), "%%host%%", "127.0.0.1") }
 
   # Beside each that has /metrics; its log is its task's, since whoever starts the task may write to no other.
   datadog_sidecar = { for task in var.datadog == null ? [] : ["proxy", "inside", "outside"] : task => {

@@ -68,6 +68,8 @@ locals {
     dependsOn              = [{ containerName = "config", condition = "SUCCESS" }]
     logConfiguration       = { logDriver = "awslogs", options = local.log_options[task] }
     dockerLabels           = var.datadog != null && task != "beacon" ? local.datadog_labels : {}
+    # One that hangs is started anew; the beacon's health is its load balancer's matter.
+    healthCheck = task == "beacon" ? null : local.health_check
   } }
 
   # Verdicts as numbers, for CloudWatch, without a right to AWS: lines in the log, and filters on them.

@@ -86,6 +86,7 @@ resource "aws_subnet" "monitor" {
 resource "aws_eip" "nat" {
   for_each = local.place
 
+  #checkov:skip=CKV2_AWS_19:They belong to the NAT gateways; with economy some are kept for the way back.
   domain = "vpc"
   tags   = { Name = "${var.name}-nat-${each.key}" }
 

@@ -47,6 +47,8 @@ locals {
     "max-buffer-size" = "25m"
   } }
 
+  health_check = { command = ["CMD", "mustnot", "--config", "${local.folder}/probes.toml", "healthcheck"], interval = 30, timeout = 10, retries = 3, startPeriod = 60 }
+
   no_rights = { capabilities = { drop = ["ALL"] }, initProcessEnabled = false }
 
   proxy_container = {
@@ -66,6 +68,7 @@ locals {
     dependsOn        = [{ containerName = "config", condition = "SUCCESS" }]
     logConfiguration = { logDriver = "awslogs", options = local.log_options["proxy"] }
     dockerLabels     = var.datadog != null && var.proxy == "mustnot" ? local.datadog_labels : {}
+    healthCheck      = var.proxy == "mustnot" ? local.health_check : null
   }
 }
 

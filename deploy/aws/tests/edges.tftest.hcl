@@ -880,7 +880,7 @@ run "datadog" {
   }
 
   assert {
-    condition     = strcontains(aws_ecs_task_definition.proxy.container_definitions, "com.datadoghq.ad.checks") && strcontains(aws_ecs_task_definition.proxy.container_definitions, "DD_API_KEY")
+    condition     = strcontains(aws_ecs_task_definition.proxy.container_definitions, "http://127.0.0.1:9890/metrics") && strcontains(aws_ecs_task_definition.proxy.container_definitions, "DD_API_KEY")
     error_message = "The agent stands beside the proxy, and is told of its metrics."
   }
 
