@@ -21,7 +21,7 @@ pub const EXIT_USAGE: u8 = 2;
 pub const EXIT_UNPROVEN: u8 = Conclusion::Unproven.exit_code();
 /// Nothing ran: no check selected.
 pub const EXIT_NOTHING: u8 = Conclusion::NothingRan.exit_code();
-/// What was to be written could not be: a report, a page.
+/// What was to be written could not be: a report, a page; or metrics were not taken where they were pushed to.
 pub const EXIT_REPORT: u8 = 5;
 /// `mustnot healthcheck`: the monitor is not well, or could not be asked. Docker reserves 2.
 pub const EXIT_UNWELL: u8 = 1;
@@ -41,7 +41,8 @@ pub struct Cli {
     pub common: Common,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 holds, 1 violated, 2 usage or configuration, 3 unproven, 4 nothing selected, 5 report not written";
+const EXIT_CODES: &str =
+    "Exit codes: 0 holds, 1 violated, 2 usage or configuration, 3 unproven, 4 nothing selected, 5 report not written, or metrics not taken";
 
 /// Flags of all commands.
 #[derive(Debug, Args)]
@@ -172,6 +173,35 @@ pub struct Check {
     /// This check, or every check with this tag, may be unproven (repeatable)
     #[arg(long, value_name = "NAME|tag:TAG")]
     pub allow_unproven: Vec<String>,
+    /// Where the metrics go besides.
+    #[command(flatten)]
+    pub remote_write: RemoteWrite,
+}
+
+/// Where the metrics of a run are pushed to, from a place that nothing can scrape.
+#[derive(Debug, Default, Args)]
+pub struct RemoteWrite {
+    /// Push the metrics of the run by Prometheus Remote-Write, such as https://prometheus.example.com/api/v1/write
+    #[arg(long, value_name = "URL")]
+    pub remote_write: Option<String>,
+    /// How often there is such a run: the alert rules tell then when one is missing
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, requires = "remote_write")]
+    pub remote_write_every: Option<Duration>,
+    /// The user; the password is in --remote-write-password-file, or in MUSTNOT_REMOTE_WRITE_PASSWORD
+    #[arg(long, value_name = "USER", requires = "remote_write")]
+    pub remote_write_user: Option<String>,
+    /// A file with the password
+    #[arg(long, value_name = "FILE", requires = "remote_write")]
+    pub remote_write_password_file: Option<PathBuf>,
+    /// A file with a bearer token; it may be in MUSTNOT_REMOTE_WRITE_TOKEN
+    #[arg(long, value_name = "FILE", requires = "remote_write")]
+    pub remote_write_token_file: Option<PathBuf>,
+    /// A PEM file of the authorities to trust instead of Mozilla's
+    #[arg(long, value_name = "FILE", requires = "remote_write")]
+    pub remote_write_ca_file: Option<PathBuf>,
+    /// A label for every series, besides job="mustnot-check" and instance="VANTAGE" (repeatable)
+    #[arg(long, value_name = "NAME=VALUE", requires = "remote_write")]
+    pub remote_write_label: Vec<String>,
 }
 
 /// `mustnot probe`.

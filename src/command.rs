@@ -17,7 +17,9 @@ mod healthcheck;
 pub mod init;
 mod manual;
 mod neighbours;
+mod operator;
 mod probe;
+mod push;
 mod proxy_explain;
 mod proxy_lint;
 mod run;
@@ -66,7 +68,12 @@ fn config_check(file: &Path) -> u8 {
         console::say(&format!("hint: {hint}"));
     }
     let positive = plan.checks.len() - inverted;
-    console::say(&format!("{}: ok: {} checks ({inverted} inverted, {positive} positive)", file.display(), plan.checks.len()));
+    let templates = match plan.templates.len() {
+        0 => String::new(),
+        1 => ", 1 template".to_string(),
+        many => format!(", {many} templates"),
+    };
+    console::say(&format!("{}: ok: {} checks ({inverted} inverted, {positive} positive){templates}", file.display(), plan.checks.len()));
     EXIT_HOLDS
 }
 

@@ -26,6 +26,7 @@ use crate::target::Host;
 use crate::verdict::{Judged, Testimony, Verdict, fold, judge};
 use crate::witness::{Decoys, Lapse, Proven, Timeline};
 
+mod beside;
 mod decoy;
 mod look;
 mod runner;
@@ -60,18 +61,24 @@ pub struct Engine {
     plan: Arc<Plan>,
     board: Arc<Board>,
     listener: Arc<dyn Listener>,
-    runners: Vec<Runner>,
-    decoys: Mutex<Decoys>,
-    decoy_turns: decoy::Turns,
+    runners: Vec<Arc<Runner>>,
+    decoys: Arc<Mutex<Decoys>>,
+    decoy_turns: Arc<decoy::Turns>,
     memories: Vec<Mutex<Memory>>,
     partial: Vec<Mutex<Vec<Observation>>>,
     beats: Vec<Mutex<Beat>>,
     /// How much of its ports a sweep under way has asked.
     coverage: Vec<Mutex<Option<Coverage>>>,
     state: Option<Arc<State>>,
-    permits: Semaphore,
+    permits: Arc<Semaphore>,
     /// One line for each host that is asked by datagrams.
     lines: BTreeMap<Host, Turn<()>>,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("checks", &self.plan.checks.len()).finish_non_exhaustive()
+    }
 }
 
 /// What an engine that runs is to do.
@@ -141,13 +148,13 @@ impl Engine {
                 continue;
             }
             if let (Some(mine), Some(runner)) = (next.runners.get_mut(number), self.runners.get(*old)) {
-                *mine = runner.successor();
+                *mine = Arc::new(runner.successor());
             }
             if let (Some(mine), Some(beat)) = (next.beats.get_mut(number), self.beats.get(*old)) {
                 *mine = Mutex::new(*beat.lock().unwrap_or_else(PoisonError::into_inner));
             }
         }
-        next.decoys = Mutex::new(self.decoys.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        next.decoys = Arc::new(Mutex::new(self.decoys.lock().unwrap_or_else(PoisonError::into_inner).clone()));
         Arc::new(next)
     }
 
@@ -158,14 +165,14 @@ impl Engine {
         let beat = Beat { start: Moment::now(), last: None };
         Engine {
             beats: plan.checks.iter().map(|_| Mutex::new(beat)).collect(),
-            runners: plan.checks.iter().map(|_| Runner::default()).collect(),
-            decoys: Mutex::new(Decoys::new(plan.witness_window)),
-            decoy_turns: decoy::Turns::default(),
+            runners: plan.checks.iter().map(|_| Arc::default()).collect(),
+            decoys: Arc::new(Mutex::new(Decoys::new(plan.witness_window))),
+            decoy_turns: Arc::default(),
             memories: memories.into_iter().map(Mutex::new).collect(),
             partial: plan.checks.iter().map(|_| Mutex::default()).collect(),
             lines: plan.checks.iter().filter_map(|c| Some((c.waits_at()?.clone(), Turn::default()))).collect(),
             coverage: plan.checks.iter().map(|_| Mutex::default()).collect(),
-            permits: Semaphore::new(runs_at_once(crate::net::descriptor_limit())),
+            permits: Arc::new(Semaphore::new(runs_at_once(crate::net::descriptor_limit()))),
             plan,
             board,
             listener,

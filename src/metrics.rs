@@ -23,6 +23,7 @@ use crate::verdict::Verdict;
 use crate::witness::Proof;
 
 pub mod openmetrics;
+pub mod remote_write;
 
 /// What [`Metrics::text`] is (Prometheus exposition format 0.0.4).
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -84,6 +85,11 @@ const RELOAD_OK: Family =
 const RELOADED_AT: Family =
     Family("mustnot_config_last_reload_success_timestamp_seconds", "When the configuration in force was read.", GAUGE);
 const BUILD: Family = Family("mustnot_build_info", "What this program is.", GAUGE);
+const PROBE_SUCCESS: Family = Family("probe_success", "Whether the target is as it must be, with every proof.", GAUGE);
+const PROBE_UNPROVEN: Family = Family("probe_unproven", "Whether nothing was proven, either way.", GAUGE);
+const PROBE_TOOK: Family = Family("probe_duration_seconds", "How long the probe took.", GAUGE);
+const PUSHED_AT: Family = Family("mustnot_push_timestamp_seconds", "When the metrics of a run were pushed.", GAUGE);
+const PUSHED_EVERY: Family = Family("mustnot_push_interval_seconds", "How often there is a run whose metrics are pushed.", GAUGE);
 const FD_USED: Family = Family("mustnot_fd_used", "File descriptors in use.", GAUGE);
 const FD_LIMIT: Family = Family("mustnot_fd_limit", "File descriptors that may be in use.", GAUGE);
 
@@ -107,6 +113,74 @@ fn quickest_direct(readings: &[Reading]) -> HashMap<&str, f64> {
 /// the direct one of a check with the very same target. None, where one of the two is not known.
 fn overhead(by_proxy: &Reading, direct: &HashMap<&str, f64>) -> Option<f64> {
     Some((quickest(by_proxy, true)? - direct.get(by_proxy.about.target.as_str())?) / 1000.0)
+}
+
+/// Metrics of one run that somebody has asked for: what adds up over runs says nothing of it, nor does how long it is good for.
+#[derive(Debug)]
+pub struct Probed {
+    /// Where the monitor stands.
+    pub vantage: String,
+    /// The board with the one record.
+    pub board: Arc<Board>,
+    /// How long it took, from the question to the answer.
+    pub took: Duration,
+}
+
+impl Probed {
+    /// Everything, sorted by name.
+    pub fn gather(&self) -> Vec<MetricFamily> {
+        let readings = self.board.read(Moment::now());
+        let every = |token: &str| flag(!readings.is_empty() && readings.iter().all(|r| r.record.verdict.token() == token));
+        let some = |token: &str| flag(readings.is_empty() || readings.iter().any(|r| r.record.verdict.token() == token));
+        let mut families = of_one_run(&self.vantage, &readings);
+        let values = [(&PROBE_SUCCESS, every("holds")), (&PROBE_UNPROVEN, some("unproven")), (&PROBE_TOOK, self.took.as_secs_f64())];
+        families.extend(values.map(|(family, value)| one(family, &self.vantage, value)));
+        families.sort_by(|a, b| a.name().cmp(b.name()));
+        families
+    }
+}
+
+/// Metrics of a run that is over, to be sent to who cannot scrape.
+#[derive(Debug)]
+pub struct Pushed {
+    /// Where the run was.
+    pub vantage: String,
+    /// The board with its records.
+    pub board: Arc<Board>,
+    /// How often there is a run, where that is known.
+    pub every: Option<Duration>,
+}
+
+impl Pushed {
+    /// Everything, sorted by name.
+    pub fn gather(&self) -> Vec<MetricFamily> {
+        let mut families = of_one_run(&self.vantage, &self.board.read(Moment::now()));
+        families.push(one(&PUSHED_AT, &self.vantage, Wall::now().unix_seconds()));
+        families.extend(self.every.map(|every| one(&PUSHED_EVERY, &self.vantage, every.as_secs_f64())));
+        families.sort_by(|a, b| a.name().cmp(b.name()));
+        families
+    }
+}
+
+/// What the board says, less what is true only of a check that runs again by itself.
+fn of_one_run(vantage: &str, readings: &[Reading]) -> Vec<MetricFamily> {
+    let mut families = of_checks(vantage, readings);
+    families.retain(|family| !family.get_metric().is_empty() && family.name() != STALE_AFTER.0);
+    families
+}
+
+fn one(family: &'static Family, vantage: &str, value: f64) -> MetricFamily {
+    let mut series = Series { family, vantage, metrics: Vec::new() };
+    series.add(value, &[]);
+    series.done()
+}
+
+/// The families as [`CONTENT_TYPE`].
+///
+/// # Errors
+/// Where a family cannot be written.
+pub fn text_of(families: &[MetricFamily]) -> Result<String, String> {
+    TextEncoder::new().encode_to_string(families).map_err(|e| format!("cannot write the metrics: {e}"))
 }
 
 /// The counters that outlive a run, and the way to scrape them with all that the board says.
@@ -273,79 +347,12 @@ impl Metrics {
     /// # Errors
     /// Where a registered collector gives what cannot be written.
     pub fn text(&self) -> Result<String, String> {
-        TextEncoder::new().encode_to_string(&self.gather()).map_err(|e| format!("cannot write the metrics: {e}"))
+        text_of(&self.gather())
     }
 
     /// What the board says of every check.
     fn of_checks(&self, readings: &[Reading]) -> Vec<MetricFamily> {
-        let now = Wall::now();
-        let each = |family, show: &dyn Fn(&Reading, &mut Series<'_>)| {
-            let mut series = self.series(family);
-            readings.iter().for_each(|r| show(r, &mut series));
-            series.done()
-        };
-        let own_labels: BTreeSet<&str> =
-            readings.iter().flat_map(|r| r.about.labels.keys()).map(String::as_str).filter(|l| is_usable_label(l)).collect();
-        let direct = quickest_direct(readings);
-        vec![
-            each(&VERDICT, &|r, s| {
-                let a = &r.about;
-                for token in Verdict::TOKENS {
-                    let labels = [
-                        ("check", &*a.name),
-                        ("kind", a.kind),
-                        ("target", &a.target),
-                        ("severity", a.severity.token()),
-                        ("verdict", token),
-                    ];
-                    s.add(flag(r.record.verdict.token() == token), &labels);
-                }
-            }),
-            each(&CAUSE, &|r, s| {
-                let cause = r.record.cause.to_string();
-                s.add(1.0, &[("check", &r.about.name), ("target", &r.about.target), ("cause", &cause)]);
-            }),
-            each(&PROOF, &|r, s| {
-                for proof in Proof::ALL {
-                    let labels = [("check", r.about.name.as_str()), ("target", &r.about.target), ("proof", proof.token())];
-                    s.add(flag(r.record.proofs.has(proof)), &labels);
-                }
-            }),
-            each(&INFO, &|r, s| {
-                let a = &r.about;
-                let mut labels = vec![
-                    ("check", &*a.name),
-                    ("kind", a.kind),
-                    ("target", &a.target),
-                    ("expect", &a.expect),
-                    ("severity", a.severity.token()),
-                ];
-                labels.extend(own_labels.iter().map(|l| (*l, a.labels.get(*l).map_or("", String::as_str))));
-                s.add(1.0, &labels);
-            }),
-            each(&STALE_AFTER, &|r, s| s.add_of(&r.about, Some(r.about.stale_after.as_secs_f64()))),
-            each(&DURATION, &|r, s| s.add_of(&r.about, r.ran.then(|| r.record.duration.as_secs_f64()))),
-            each(&LAST_RUN, &|r, s| s.add_of(&r.about, r.ran.then(|| r.record.started_at.unix_seconds()))),
-            each(&LAST_HOLDS, &|r, s| s.add_of(&r.about, r.last_holds.map(Wall::unix_seconds))),
-            each(&EXCEPTED, &|r, s| s.add_of(&r.about, Some(flag(r.about.excepted(now).is_some())))),
-            each(&EXCEPTION, &|r, s| {
-                if let Some(exception) = &r.about.exception {
-                    let labels = [
-                        ("check", r.about.name.as_str()),
-                        ("target", &r.about.target),
-                        ("owner", &exception.owner),
-                        ("reason", &exception.reason),
-                    ];
-                    s.add(exception.until.end().unix_seconds(), &labels);
-                }
-            }),
-            each(&CERTIFICATE, &|r, s| {
-                let first = r.record.observations.iter().filter_map(|o| o.evidence.certificate_expires).min();
-                s.add_of(&r.about, first.map(|at| at as f64));
-            }),
-            each(&VIA_OVERHEAD, &|r, s| s.add_of(&r.about, overhead(r, &direct))),
-            each(&TECHNIQUE, &techniques),
-        ]
+        of_checks(&self.vantage, readings)
     }
 
     /// What adds up; from the first scrape, and for checks on the board only.
@@ -412,6 +419,68 @@ impl Metrics {
     fn series(&self, family: &'static Family) -> Series<'_> {
         Series { family, vantage: &self.vantage, metrics: Vec::new() }
     }
+}
+
+/// What the board says of every check.
+fn of_checks(vantage: &str, readings: &[Reading]) -> Vec<MetricFamily> {
+    let now = Wall::now();
+    let each = |family, show: &dyn Fn(&Reading, &mut Series<'_>)| {
+        let mut series = Series { family, vantage, metrics: Vec::new() };
+        readings.iter().for_each(|r| show(r, &mut series));
+        series.done()
+    };
+    let own_labels: BTreeSet<&str> =
+        readings.iter().flat_map(|r| r.about.labels.keys()).map(String::as_str).filter(|l| is_usable_label(l)).collect();
+    let direct = quickest_direct(readings);
+    vec![
+        each(&VERDICT, &|r, s| {
+            let a = &r.about;
+            for token in Verdict::TOKENS {
+                let labels =
+                    [("check", &*a.name), ("kind", a.kind), ("target", &a.target), ("severity", a.severity.token()), ("verdict", token)];
+                s.add(flag(r.record.verdict.token() == token), &labels);
+            }
+        }),
+        each(&CAUSE, &|r, s| {
+            let cause = r.record.cause.to_string();
+            s.add(1.0, &[("check", &r.about.name), ("target", &r.about.target), ("cause", &cause)]);
+        }),
+        each(&PROOF, &|r, s| {
+            for proof in Proof::ALL {
+                let labels = [("check", r.about.name.as_str()), ("target", &r.about.target), ("proof", proof.token())];
+                s.add(flag(r.record.proofs.has(proof)), &labels);
+            }
+        }),
+        each(&INFO, &|r, s| {
+            let a = &r.about;
+            let mut labels =
+                vec![("check", &*a.name), ("kind", a.kind), ("target", &a.target), ("expect", &a.expect), ("severity", a.severity.token())];
+            labels.extend(own_labels.iter().map(|l| (*l, a.labels.get(*l).map_or("", String::as_str))));
+            s.add(1.0, &labels);
+        }),
+        each(&STALE_AFTER, &|r, s| s.add_of(&r.about, Some(r.about.stale_after.as_secs_f64()))),
+        each(&DURATION, &|r, s| s.add_of(&r.about, r.ran.then(|| r.record.duration.as_secs_f64()))),
+        each(&LAST_RUN, &|r, s| s.add_of(&r.about, r.ran.then(|| r.record.started_at.unix_seconds()))),
+        each(&LAST_HOLDS, &|r, s| s.add_of(&r.about, r.last_holds.map(Wall::unix_seconds))),
+        each(&EXCEPTED, &|r, s| s.add_of(&r.about, Some(flag(r.about.excepted(now).is_some())))),
+        each(&EXCEPTION, &|r, s| {
+            if let Some(exception) = &r.about.exception {
+                let labels = [
+                    ("check", r.about.name.as_str()),
+                    ("target", &r.about.target),
+                    ("owner", &exception.owner),
+                    ("reason", &exception.reason),
+                ];
+                s.add(exception.until.end().unix_seconds(), &labels);
+            }
+        }),
+        each(&CERTIFICATE, &|r, s| {
+            let first = r.record.observations.iter().filter_map(|o| o.evidence.certificate_expires).min();
+            s.add_of(&r.about, first.map(|at| at as f64));
+        }),
+        each(&VIA_OVERHEAD, &|r, s| s.add_of(&r.about, overhead(r, &direct))),
+        each(&TECHNIQUE, &techniques),
+    ]
 }
 
 /// Whether a check's own label can be shown as one: a legal name (Prometheus data model) that is not taken.

@@ -2,6 +2,7 @@
 
 mod build;
 mod load;
+mod template;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
@@ -23,10 +24,12 @@ use crate::severity::Severity;
 use crate::target::Host;
 use crate::token::Key;
 use crate::verdict::{Claim, stale_after};
+use crate::web;
 use crate::witness::ProofSet;
 
 pub use build::could_give;
 pub use load::{Keys, Loaded, Source, from_text, load};
+pub use template::{Template, Within};
 
 /// The configuration as a JSON Schema.
 pub fn schema() -> serde_json::Value {
@@ -43,6 +46,8 @@ pub const SINGLES_AT_ONCE: usize = 16;
 pub const WAVE_ADDRESSES: usize = 64;
 /// How long a decoy is waited for at least: an interceptor sits near, as a rule.
 pub const DECOY_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longer than any run that somebody waits for.
+const NOT_STALE: Duration = Duration::from_secs(3600);
 /// Runs of one witness start at least this far apart, so that many checks share one.
 pub const WITNESS_SPACING: Duration = Duration::from_secs(1);
 
@@ -53,10 +58,12 @@ pub struct Plan {
     pub vantage: String,
     /// The checks, in the order of the file. A check's number is its place here.
     pub checks: Vec<Arc<Check>>,
+    /// The checks that run against targets which others name; those that have a target of their own stand in `checks`, too.
+    pub templates: Vec<Template>,
     /// What is known not to hold for a time, and who answers for it; at most one for each target of a check.
     pub exceptions: Vec<Arc<Exception>>,
     /// The web listener, if any.
-    pub web: Option<SocketAddr>,
+    pub web: Option<web::Settings>,
     /// Our own beacon, if any.
     pub beacon: Option<Beacon>,
     /// The embedded proxy, if any.
@@ -84,7 +91,7 @@ pub struct Plan {
 }
 
 /// One claim about one target.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Check {
     /// Unique name.
     pub name: String,
@@ -128,6 +135,8 @@ pub struct Check {
     pub tags: Vec<String>,
     /// How long one run may take at worst, its witnesses included.
     pub worst_run: Duration,
+    /// Where its target must lie, if somebody else has named it.
+    pub within: Option<Arc<Within>>,
     /// Line and column of its `[[check]]`, both from 1.
     pub position: (usize, usize),
 }
@@ -162,7 +171,7 @@ pub struct AdminPage {
 }
 
 /// An address of each family where nobody is.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decoy {
     /// By default 192.0.2.1 (TEST-NET-1, RFC 5737).
     pub v4: IpAddr,
@@ -260,6 +269,40 @@ impl Check {
 }
 
 impl Plan {
+    /// Whether an engine would do the very same by the other.
+    pub fn probes_as(&self, other: &Plan) -> bool {
+        let marks = |plan: &Plan| (plan.witness_window, plan.linger, plan.decoy, plan.vantage.clone(), plan.file.clone());
+        // A check is told by its place: that of another line is shown there.
+        let said = |plan: &Plan| (plan.exceptions.clone(), plan.masks.clone());
+        marks(self) == marks(other) && self.checks == other.checks && said(self) == said(other)
+    }
+
+    /// A plan of one check that is not in this one, with the checks that it names as witnesses, which are.
+    #[must_use]
+    pub fn beside(&self, check: Check, witnesses: impl Iterator<Item = Arc<Check>>) -> Plan {
+        // Its record is read at once, and by him alone who asked for it.
+        let check = Check { worst_run: NOT_STALE, ..check };
+        Plan {
+            vantage: self.vantage.clone(),
+            checks: std::iter::once(Arc::new(check)).chain(witnesses).collect(),
+            templates: Vec::new(),
+            exceptions: self.exceptions.clone(),
+            web: None,
+            beacon: None,
+            proxy: None,
+            drill: None,
+            admin_page: None,
+            witness_window: self.witness_window,
+            linger: self.linger,
+            decoy: self.decoy,
+            state_dir: None,
+            shutdown_grace: self.shutdown_grace,
+            depends_on: BTreeSet::new(),
+            masks: self.masks.clone(),
+            file: self.file.clone(),
+        }
+    }
+
     /// Fills in every check's worst-case run time: its own observation, on either side the slowest of its witnesses, and
     /// what it waits for others that ask the same host by datagrams.
     pub fn worst_runs(checks: &mut [Check]) {

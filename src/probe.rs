@@ -437,7 +437,7 @@ async fn first_address(to: &HostPort, approach: &Approach, deadline: Instant) ->
 }
 
 /// The value of an `Authorization` or `Proxy-Authorization` header (RFC 7617).
-fn basic_auth(user: &str, password: &Secret) -> String {
+pub fn basic_auth(user: &str, password: &Secret) -> String {
     let pair = format!("{user}:{}", password.expose());
     format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair))
 }

@@ -1,46 +1,46 @@
-//! The web listener: metrics, API, health and the status page. Reads the board, and never waits for a probe.
+//! The web listener: metrics, API, health and the status page. Reads the board, and never waits for a probe; what the program behind it can be
+//! asked to do, a reload or a probe of a template, it asks through [`control`].
 
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
-use axum::Router;
-use axum::extract::{self, Path};
+use axum::extract::{self, Path, Request};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::middleware;
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
+use axum::{Extension, Router};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
-use tokio::time::{sleep, timeout};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use crate::clock::{Moment, Wall};
 use crate::history::{Board, Reading};
 use crate::metrics::{self, Metrics, openmetrics};
 use crate::report::{self, Report};
 use crate::serve;
+use connection::{LAST_ANSWER, Seats};
+use control::{Control, Fault, Refused};
+use gate::{Caller, Gate, Outside};
+use password::Refusal;
 
 mod accept;
+mod connection;
+pub mod control;
+pub mod gate;
+mod origin;
 mod page;
+mod password;
+mod probe;
+pub mod settings;
 
-/// Connections at one time; more are closed at once, so that readers cannot take the file descriptors of probes.
-const MAX_CONNECTIONS: usize = 64;
-/// A request's head must be there in this time; an idle connection is closed after it too.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// Header lines of one request.
-const MAX_HEADERS: usize = 64;
-/// A connection ends after this time, whatever its client does: who never reads an answer must not keep a place for ever.
-const MAX_CONNECTION_AGE: Duration = Duration::from_secs(600);
-/// Answers under way may take this long once the connection is to end.
-const LAST_ANSWER: Duration = Duration::from_secs(5);
+pub use settings::Settings;
+
+/// Paths that are told to everybody: who asks them is a load balancer or an orchestrator, which has neither password nor certificate.
+const FOR_EVERYBODY: [&str; 4] = ["/healthz", "/-/healthy", "/readyz", "/-/ready"];
 /// Checks that `/readyz` names; the others are counted.
 const MAX_NAMED: usize = 20;
 
@@ -57,6 +57,8 @@ pub struct State {
     pub started_at: Wall,
     /// The same by the clock for durations.
     pub started: Moment,
+    /// The program behind the listener; without it there are neither `/config`, `/-/reload` nor `/probe`.
+    pub control: Option<Arc<dyn Control>>,
 }
 
 /// A listener that is bound and does not answer yet.
@@ -64,12 +66,19 @@ pub struct State {
 pub struct Web {
     listeners: Vec<TcpListener>,
     address: SocketAddr,
+    gate: Arc<Gate>,
 }
 
 impl State {
     /// The state of a program that starts now.
     pub fn new(vantage: &str, board: Arc<Board>, metrics: Arc<Metrics>) -> State {
-        State { vantage: vantage.to_owned(), board, metrics, started_at: Wall::now(), started: Moment::now() }
+        State { vantage: vantage.to_owned(), board, metrics, started_at: Wall::now(), started: Moment::now(), control: None }
+    }
+
+    /// The same with the program behind it.
+    #[must_use]
+    pub fn with_control(self, control: Arc<dyn Control>) -> State {
+        State { control: Some(control), ..self }
     }
 
     /// The board as a report: from the program's start until now.
@@ -86,14 +95,24 @@ impl State {
 }
 
 impl Web {
-    /// Binds the address; port 0 takes a free one.
+    /// Binds the address, for everybody who reaches it; port 0 takes a free one.
     ///
     /// # Errors
     /// Why it cannot listen there, and what to do.
     pub async fn bind(address: SocketAddr) -> Result<Web, String> {
+        Web::guarded(Settings::open(address)).await
+    }
+
+    /// Binds the address of these settings, for whom they let in.
+    ///
+    /// # Errors
+    /// Why it cannot listen there, or which of its files cannot be used, and what to do.
+    pub async fn guarded(settings: Settings) -> Result<Web, String> {
+        let address = settings.listen;
+        let gate = Arc::new(Gate::new(settings)?);
         let listeners = serve::listen(&[address]).map_err(|e| format!("[web] listen: {e}"))?;
         let address = serve::addresses(&listeners).first().copied().unwrap_or(address);
-        Ok(Web { listeners, address })
+        Ok(Web { listeners, address, gate })
     }
 
     /// Where it listens.
@@ -101,18 +120,28 @@ impl Web {
         self.address
     }
 
+    /// Whom it lets in.
+    pub fn gate(&self) -> Arc<Gate> {
+        Arc::clone(&self.gate)
+    }
+
     /// Answers until `stop` says true or its sender is gone; answers under way are finished.
     pub async fn run(self, state: State, stop: watch::Receiver<bool>) {
-        let router = routes(state);
-        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        let handle = |stream, _, _| answer(stream, router.clone(), Arc::clone(&slots), stop.clone());
-        serve::serve(self.listeners, stop.clone(), LAST_ANSWER, handle).await;
+        let router = guarded_routes(state, Arc::clone(&self.gate));
+        let (gate, seats) = (self.gate, Arc::new(Seats::default()));
+        let handle = |stream, client: SocketAddr, _| {
+            connection::serve(stream, client.ip(), router.clone(), Arc::clone(&gate), Arc::clone(&seats), stop.clone())
+        };
+        tokio::select! {
+            () = serve::serve(self.listeners, stop.clone(), LAST_ANSWER, handle) => {}
+            () = gate.keep_renewing() => {}
+        }
     }
 }
 
 /// Every route. Everything else is 404, every other method 405.
-pub fn routes(state: State) -> Router {
-    Router::new()
+fn routes(state: State) -> Router {
+    let mut router = Router::new()
         .route("/", get(status_page))
         .route("/metrics", get(metrics))
         .route("/api/v1/checks", get(checks))
@@ -120,37 +149,93 @@ pub fn routes(state: State) -> Router {
         .route("/healthz", get(healthy))
         .route("/-/healthy", get(healthy))
         .route("/readyz", get(ready))
-        .route("/-/ready", get(ready))
-        .layer(middleware::map_response(with_common_headers))
-        .with_state(state)
+        .route("/-/ready", get(ready));
+    if state.control.is_some() {
+        router = router.route("/config", get(config)).route("/-/reload", post(reload)).route("/probe", get(probe::probe));
+    }
+    router.with_state(state)
 }
 
-/// One connection, from its first head to its end. No task outlives [`MAX_CONNECTION_AGE`] and [`LAST_ANSWER`].
-async fn answer(stream: TcpStream, router: Router, slots: Arc<Semaphore>, mut stop: watch::Receiver<bool>) {
-    let Ok(_slot) = slots.try_acquire() else { return };
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_headers(MAX_HEADERS);
-    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)));
-    tokio::select! {
-        ended = connection.as_mut() => return log_end(ended),
-        () = stopped(&mut stop) => {}
-        () = sleep(MAX_CONNECTION_AGE) => {}
+/// The same for whom the gate lets in.
+fn guarded_routes(state: State, gate: Arc<Gate>) -> Router {
+    routes(state).layer(middleware::from_fn_with_state(gate, guard)).layer(middleware::map_response(with_common_headers))
+}
+
+/// What the gate has found out of whoever asks.
+#[derive(Debug, Clone, Copy)]
+struct Admitted {
+    /// Names of checks may be told.
+    inside: bool,
+    /// A password or a certificate was shown.
+    known: bool,
+}
+
+async fn guard(
+    extract::State(gate): extract::State<Arc<Gate>>,
+    Extension(caller): Extension<Caller>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let open = gate.rules().settings.is_open();
+    if FOR_EVERYBODY.contains(&request.uri().path()) {
+        request.extensions_mut().insert(Admitted { inside: open, known: false });
+        return next.run(request).await;
     }
-    connection.as_mut().graceful_shutdown();
-    if let Ok(ended) = timeout(LAST_ANSWER, connection).await {
-        log_end(ended);
+    match gate.admit(caller, request.headers()).await {
+        Ok(()) => {
+            request.extensions_mut().insert(Admitted { inside: true, known: !open });
+            next.run(request).await
+        }
+        Err(outside) => turned_away(outside),
     }
 }
 
-fn log_end(ended: hyper::Result<()>) {
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a web connection ended early");
+fn turned_away(outside: Outside) -> Response {
+    match outside {
+        Outside::Uncertified => {
+            let why = "this listener wants a client certificate of the authority in [web] client_ca_file, and none was shown\n";
+            (StatusCode::FORBIDDEN, why).into_response()
+        }
+        Outside::Password(Refusal::Stranger) => {
+            let asks = [(header::WWW_AUTHENTICATE, "Basic realm=\"mustnot\", charset=\"UTF-8\"")];
+            (StatusCode::UNAUTHORIZED, asks, "user or password is wrong or missing; see [web] basic_auth\n").into_response()
+        }
+        Outside::Password(Refusal::Busy) => {
+            let why = "too many passwords are being checked; try again\n";
+            (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], why).into_response()
+        }
     }
 }
 
-async fn stopped(stop: &mut watch::Receiver<bool>) {
-    // An error says that the sender is gone: then nobody could ever stop us, so we do.
-    let _ = stop.wait_for(|stop| *stop).await;
+/// The configuration in force.
+async fn config(extract::State(state): extract::State<State>) -> Response {
+    match state.control {
+        Some(control) => ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], control.config()).into_response(),
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+/// Reads the configuration again, and answers when that is done.
+async fn reload(extract::State(state): extract::State<State>, Extension(admitted): Extension<Admitted>, headers: HeaderMap) -> Response {
+    if let Some(why) = origin::foreign(&headers, admitted.known) {
+        return refused(&Refused::new(Fault::Forbidden, format!("not reloaded: {why}")));
+    }
+    let Some(control) = state.control else { return StatusCode::NOT_FOUND.into_response() };
+    match control.reload().await {
+        Ok(done) => format!("{done}\n").into_response(),
+        Err(why) => refused(&why),
+    }
+}
+
+fn refused(refused: &Refused) -> Response {
+    let status = match refused.whose {
+        Fault::Unknown => StatusCode::NOT_FOUND,
+        Fault::Asked => StatusCode::BAD_REQUEST,
+        Fault::Forbidden => StatusCode::FORBIDDEN,
+        Fault::TooMuch => StatusCode::TOO_MANY_REQUESTS,
+        Fault::Ours => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    (status, format!("{}\n", refused.why)).into_response()
 }
 
 async fn with_common_headers(mut response: Response) -> Response {
@@ -219,13 +304,17 @@ async fn healthy() -> &'static str {
 }
 
 /// Ready once every check ran once; until then it says which did not.
-async fn ready(extract::State(state): extract::State<State>) -> Response {
+async fn ready(extract::State(state): extract::State<State>, Extension(admitted): Extension<Admitted>) -> Response {
     if state.board.all_ran() {
         return "ok".into_response();
     }
     let readings = state.board.read(Moment::now());
     let pending: Vec<&Reading> = readings.iter().filter(|r| !r.ran).collect();
-    let mut body = format!("not ready: {} of {} checks have not run yet:", pending.len(), readings.len());
+    let mut body = format!("not ready: {} of {} checks have not run yet", pending.len(), readings.len());
+    if !admitted.inside {
+        return (StatusCode::SERVICE_UNAVAILABLE, body + "\n").into_response();
+    }
+    body.push(':');
     for reading in pending.iter().take(MAX_NAMED) {
         let _ = write!(body, " {}", reading.about.name);
     }

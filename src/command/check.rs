@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::console::{Console, Show};
+use super::push::Push;
 use super::services::Services;
 use super::{expired, load, usage};
 use crate::cli::{self, EXIT_NOTHING, EXIT_REPORT, EXIT_USAGE};
@@ -45,6 +46,8 @@ pub struct Gate<'a> {
     pub format: Format,
     /// Where the report goes; standard output by default.
     pub output: Option<&'a Path>,
+    /// Where the metrics go besides.
+    pub push: Option<Push>,
     /// Other forms of it, and where they go.
     pub also: &'a [(Format, PathBuf)],
 }
@@ -78,6 +81,10 @@ pub async fn check(file: &Path, args: &cli::Check) -> u8 {
         }
         allow_unproven.extend(matching);
     }
+    let push = match Push::of(&args.remote_write, &plan.vantage, |name| std::env::var(name).ok()) {
+        Ok(push) => push,
+        Err(why) => return usage(&why),
+    };
     let gate = Gate {
         selected,
         drill: args.drill,
@@ -87,6 +94,7 @@ pub async fn check(file: &Path, args: &cli::Check) -> u8 {
         deadline: args.deadline,
         format: args.format,
         output: args.output.as_deref(),
+        push,
         also: &args.also,
     };
     pass(Arc::new(plan), gate).await
@@ -136,9 +144,13 @@ pub async fn pass(plan: Arc<Plan>, gate: Gate<'_>) -> u8 {
                 .map_err(|e| format!("cannot write the report to standard output: {e}"))
         }
     };
-    // Whatever becomes of one of them, the others are written.
+    // Whatever becomes of one of them, the others are written, and pushed.
     let also = gate.also.iter().map(|(format, path)| write_report(path, &rendered(*format, false)));
-    let failed: Vec<String> = std::iter::once(written).chain(also).filter_map(Result::err).collect();
+    let mut results: Vec<Result<(), String>> = std::iter::once(written).chain(also).collect();
+    if let Some(push) = &gate.push {
+        results.push(push.send(&push.of_run(&report)).await);
+    }
+    let failed: Vec<String> = results.into_iter().filter_map(Result::err).collect();
     failed.iter().for_each(|why| eprintln!("mustnot: {why}"));
     if failed.is_empty() { report.conclusion(&gate.allow_unproven).exit_code() } else { EXIT_REPORT }
 }

@@ -25,6 +25,12 @@ const WORDS: usize = 11;
 /// Explains the checks that are named, or all.
 pub fn explain(file: &Path, args: &Explain) -> u8 {
     let Ok((_, Loaded { plan, .. })) = load(file, Keys::Read) else { return EXIT_USAGE };
+    let lone = |name: &String| plan.templates.iter().any(|t| t.name == *name) && !plan.checks.iter().any(|check| check.name == *name);
+    if let Some(template) = args.name.iter().find(|name| lone(name)) {
+        return usage(&format!(
+            "\"{template}\" is a template without a target of its own; give it one, for the while, to have it explained"
+        ));
+    }
     let names = || plan.checks.iter().map(|check| check.name.as_str());
     if let Some(unknown) = args.name.iter().find(|name| !names().any(|known| known == *name)) {
         return usage(&format!("{} has no check \"{unknown}\"; {}", file.display(), did_you_mean(unknown, names())));

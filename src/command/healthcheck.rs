@@ -43,24 +43,24 @@ fn own(file: &Path) -> Result<Url, String> {
     let text = std::fs::read_to_string(file)
         .map_err(|e| format!("{shown} cannot be read ({e}); name the configuration with --config, or the page with --url"))?;
     let (written, _) = config::read(&text, file.parent().unwrap_or(Path::new("")), &|name| std::env::var(name).ok());
-    let web = written.web.map(|web| web.value);
-    let proxy = written.proxy.and_then(|proxy| proxy.health_listen.first().copied());
-    let listen = web
+    let web = written.web.and_then(|web| Some((web.listen?.value, if web.cert_file.is_some() { Scheme::Https } else { Scheme::Http })));
+    let proxy = written.proxy.and_then(|proxy| Some((proxy.health_listen.first().copied()?, Scheme::Http)));
+    let (listen, scheme) = web
         .or(proxy)
         .ok_or_else(|| format!("{shown} has neither [web] listen nor [proxy] health_listen; write one, or name the page with --url"))?;
     if listen.port() == 0 {
         return Err(format!("{shown} lets the system choose the port of {listen}; write one, or name the page with --url"));
     }
-    page(listen)
+    page(listen, scheme)
 }
 
-fn page(listen: SocketAddr) -> Result<Url, String> {
+fn page(listen: SocketAddr, scheme: Scheme) -> Result<Url, String> {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
         ip => ip,
     };
-    format!("http://{}/healthz", SocketAddr::new(ip, listen.port())).parse()
+    format!("{scheme}://{}/healthz", SocketAddr::new(ip, listen.port())).parse()
 }
 
 /// The status of the answer. The certificate is not looked at: it carries the name by which others come, and this asks its own host.

@@ -33,6 +33,7 @@ pub async fn probe(args: &cli::Probe) -> u8 {
         deadline: None,
         format: args.format,
         output: None,
+        push: None,
         also: &[],
     };
     pass(Arc::new(plan), gate).await

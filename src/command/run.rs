@@ -6,14 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::console::{Console, Show, say};
 use super::drill::keep_drilling;
+use super::operator::Operator;
 use super::services::Services;
 use super::signals::{Signals, Word};
-use super::watcher::Watcher;
+use super::watcher::{Change, MAX_WAITING, Watcher, answer};
 use super::{expired, load, usage};
 use crate::cli::{self, EXIT_HOLDS, EXIT_USAGE};
 use crate::drill::kinds;
@@ -22,7 +23,8 @@ use crate::history::Board;
 use crate::metrics::Metrics;
 use crate::plan::{Keys, Loaded, Plan, Source};
 use crate::state::State;
-use crate::web::{self, Web};
+use crate::web::gate::Gate;
+use crate::web::{self, Settings, Web};
 
 /// How long answers of the web listener may take at the very end.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
@@ -44,10 +46,19 @@ async fn serve(mut plan: Plan, listen: Option<SocketAddr>, file: &Path, source: 
     crate::net::raise_descriptor_limit();
     let signals = Signals::listen()?;
     let stop = signals.stop.clone();
-    let web = match listen.or(plan.web) {
-        Some(address) => Some(Web::bind(address).await?),
+    let settings = match (listen, plan.web.clone()) {
+        (Some(listen), Some(settings)) => Some(Settings { listen, ..settings }),
+        (Some(listen), None) => Some(Settings::open(listen)),
+        (None, settings) => settings,
+    };
+    if let Some(settings) = &settings {
+        safe_to_probe(&plan, settings)?;
+    }
+    let web = match settings {
+        Some(settings) => Some(Web::guarded(settings).await?),
         None => None,
     };
+    let gate = web.as_ref().map(Web::gate);
     if let (Some(proxy), Some(web)) = (&mut plan.proxy, &web) {
         proxy.own = vec![web.address()];
     }
@@ -69,13 +80,18 @@ async fn serve(mut plan: Plan, listen: Option<SocketAddr>, file: &Path, source: 
         plan.checks.len(),
         file.display()
     ));
+    let (order, orders) = mpsc::channel(MAX_WAITING);
+    let watcher = Watcher::new(file, source, &plan, signals.hangups.clone(), orders);
+    let operator = Arc::new(Operator::new(order, watcher.what_is_in_force()));
+    let console = Arc::new(Console::new(Arc::clone(&metrics), Show::Changes));
+    let engine = Engine::new(Arc::clone(&plan), Arc::clone(&board), console, state);
+    // Before anybody can ask for a probe.
+    watcher.runs(&engine);
     let mut web_task = None;
     if let Some(web) = web {
-        let address = web.address();
-        say(&format!(
-            "  status      http://{address}/\n  metrics     http://{address}/metrics\n  API         http://{address}/api/v1/checks"
-        ));
-        let state = web::State::new(&plan.vantage, Arc::clone(&board), Arc::clone(&metrics));
+        let at = format!("{}://{}", web.gate().rules().settings.scheme(), web.address());
+        say(&format!("  status      {at}/\n  metrics     {at}/metrics\n  API         {at}/api/v1/checks"));
+        let state = web::State::new(&plan.vantage, Arc::clone(&board), Arc::clone(&metrics)).with_control(operator);
         // it goes last: how tunnels end is to be seen
         let (close, closed) = watch::channel(false);
         web_task = Some((close, tokio::spawn(web.run(state, closed))));
@@ -86,16 +102,14 @@ async fn serve(mut plan: Plan, listen: Option<SocketAddr>, file: &Path, source: 
     if let Some(interval) = plan.drill {
         tokio::spawn(keep_drilling(kinds(&plan), interval, Arc::clone(&metrics), stop.clone()));
     }
-    let console = Arc::new(Console::new(Arc::clone(&metrics), Show::Changes));
-    let engine = Engine::new(Arc::clone(&plan), board, console, state);
     let mut asked = stop.clone();
     let asked = tokio::spawn(async move {
         let _ = asked.wait_for(|stopped| *stopped).await;
         Instant::now()
     });
-    let watcher = Watcher::new(file, source, &plan, signals.hangups.clone());
+    let beside = Beside { services: &services, gate, metrics: &metrics };
     tokio::select! {
-        () = keep_up(engine, &plan, watcher, &services, &metrics, stop) => {}
+        () = keep_up(engine, &plan, watcher, &beside, stop) => {}
         () = signals.hear(Word::AtOnce) => say("told to stop a second time: what is under way is given up"),
     }
 
@@ -110,59 +124,93 @@ async fn serve(mut plan: Plan, listen: Option<SocketAddr>, file: &Path, source: 
     Ok(())
 }
 
-/// Lets one engine follow another as the configuration and its files of targets change, until told to stop.
-async fn keep_up(
-    mut engine: Arc<Engine>,
-    begun: &Plan,
-    mut watcher: Watcher,
-    services: &Services,
-    metrics: &Metrics,
-    mut stop: watch::Receiver<bool>,
-) {
-    let take = |plan: &Plan| {
+/// Where `--listen` says another address than the file, the plan could not tell that strangers would have it probe for them.
+fn safe_to_probe(plan: &Plan, settings: &Settings) -> Result<(), String> {
+    match plan.templates.first() {
+        Some(template) if !settings.is_local() && settings.is_open() => Err(format!(
+            "the check \"{}\" has template = true, and whoever can reach {} could have this monitor knock at every address of its allow_targets; \
+             write basic_auth or client_ca_file in [web], or listen on 127.0.0.1",
+            template.name, settings.listen
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// What runs beside the engine, and takes over another configuration with it.
+struct Beside<'a> {
+    services: &'a Services,
+    gate: Option<Arc<Gate>>,
+    metrics: &'a Metrics,
+}
+
+impl Beside<'_> {
+    /// Takes over all of a plan that is not the engine's.
+    fn take(&self, begun: &Plan, plan: &Plan) -> Result<(), String> {
         if plan.vantage != begun.vantage {
             return Err(format!("vantage is \"{}\" on every record and metric of this process; restart it to change that", begun.vantage));
         }
-        services.reload(plan)?;
+        if let Some(gate) = &self.gate {
+            let settings = plan.web.clone().unwrap_or_else(|| gate.rules().settings.clone());
+            let listen = gate.rules().settings.listen;
+            safe_to_probe(plan, &Settings { listen, ..settings })?;
+        }
+        // What can be wrong comes first, so that nothing is taken over by halves.
+        let rules = match (&self.gate, &plan.web) {
+            (Some(gate), Some(settings)) => Some((gate, gate.prepare(settings.clone())?)),
+            _ => None,
+        };
+        self.services.reload(plan)?;
+        if let Some((gate, rules)) = rules {
+            gate.change(rules);
+        }
         let kept = need_a_restart(begun, plan);
         if !kept.is_empty() {
             tracing::warn!("{} stay as they were until a restart", kept.join(", "));
         }
         Ok(())
-    };
+    }
+}
+
+/// Lets one engine follow another as the configuration and its files of targets change, until told to stop.
+async fn keep_up(mut engine: Arc<Engine>, begun: &Plan, mut watcher: Watcher, beside: &Beside<'_>, mut stop: watch::Receiver<bool>) {
+    let take = |plan: &Plan| beside.take(begun, plan);
     loop {
+        watcher.runs(&engine);
         let (tell, course) = watch::channel(Course::Going);
         let steer = async {
-            let plan = tokio::select! {
+            let change = tokio::select! {
                 biased;
                 _ = stop.wait_for(|stopped| *stopped) => None,
-                plan = watcher.changed(metrics, take) => Some(plan),
+                change = watcher.changed(beside.metrics, take) => Some(change),
             };
-            if plan.is_some() {
+            if change.is_some() {
                 let _ = tell.send(Course::Changing);
                 // Should the end come while the last runs of this engine are waited for, they have less time.
                 tokio::select! {
                     _ = stop.wait_for(|stopped| *stopped) => {}
-                    () = tell.closed() => return plan,
+                    () = tell.closed() => return change,
                 }
             }
             let _ = tell.send(Course::Stopping);
             None
         };
         let (next, ()) = join(steer, engine.run(course, begun.shutdown_grace)).await;
-        let Some(plan) = next else { return };
-        say(&format!("the configuration has changed: {} checks from now on", plan.checks.len()));
+        let Some(Change { plan, waiting }) = next else { return };
+        let told = format!("{} checks from now on", plan.checks.len());
+        say(&format!("the configuration has changed: {told}"));
         engine = engine.followed_by(plan);
-        metrics.reloaded();
+        watcher.in_force(beside.metrics);
+        answer(waiting, &Ok(format!("reloaded: {told}")));
     }
 }
 
 /// The keys in which two plans differ and which no reload changes. Those of `[proxy]` say so themselves.
 fn need_a_restart(begun: &Plan, now: &Plan) -> Vec<&'static str> {
+    let listen = |plan: &Plan| plan.web.as_ref().map(|web| web.listen);
     let beacon = |plan: &Plan| plan.beacon.as_ref().map(|beacon| beacon.listen.clone());
     let page = |plan: &Plan| plan.admin_page.as_ref().map(|page| (page.listen, page.allow_from.clone(), page.door));
     let differing = [
-        ("[web]", begun.web != now.web),
+        ("[web] listen", listen(begun) != listen(now)),
         ("state_dir", begun.state_dir != now.state_dir),
         ("shutdown_grace", begun.shutdown_grace != now.shutdown_grace),
         ("[beacon] listen", beacon(begun) != beacon(now)),

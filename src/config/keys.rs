@@ -8,7 +8,7 @@ pub const TOP: &[&str] = &["vantage", "witness_window", "linger", "decoy", "stat
 /// The tables at the top level.
 pub const SECTIONS: &[&str] = &["defaults", "web", "beacon", "proxy", "admin_page", "drill", "check", "exception"];
 /// Keys of `[web]`.
-pub const WEB: &[&str] = &["listen"];
+pub const WEB: &[&str] = &["listen", "cert_file", "key_file", "client_ca_file", "basic_auth"];
 /// Keys of `[beacon]`.
 pub const BEACON: &[&str] = &["listen", "key_file"];
 /// Keys of `[admin_page]`.
@@ -100,14 +100,14 @@ pub const OWN: &[(&str, &[Kind])] = &[
     ("open", &[Kind::Ports]),
     ("rate", &[Kind::Ports]),
     ("spoof", &[Kind::Http, Kind::OpenProxy]),
+    ("template", &[Kind::Tcp, Kind::Tls, Kind::Http, Kind::Udp, Kind::Icmp]),
+    ("allow_targets", &[Kind::Tcp, Kind::Tls, Kind::Http, Kind::Udp, Kind::Icmp]),
 ];
 
 /// Tables that the specification knows and this version has not built.
 const UNBUILT_SECTIONS: &[&str] = &["alert"];
-/// The same of `[web]`.
-const UNBUILT_WEB: &[&str] = &["cert_file", "key_file", "client_ca_file", "basic_auth"];
 /// The same of a check.
-const UNBUILT_CHECK: &[&str] = &["template", "allow_targets"];
+const UNBUILT_CHECK: &[&str] = &[];
 /// Kinds that the specification knows and this version has not built.
 pub const UNBUILT_KINDS: &[&str] = &[];
 
@@ -124,7 +124,7 @@ pub fn vet_top(top: &Section<'_, '_>) {
 
 /// Notes every unknown key of `[web]`.
 pub fn vet_web(web: &Section<'_, '_>) {
-    vet(web, WEB, UNBUILT_WEB, |_| None);
+    vet(web, WEB, &[], |_| None);
 }
 
 /// Notes every unknown key of `[beacon]`.

@@ -53,6 +53,11 @@ impl<T> At<T> {
 }
 
 impl Problem {
+    /// What is wrong and what to write instead, without the place.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     /// Finds line and column of each place, hides what came from the environment, and sorts.
     pub(super) fn locate(file: &str, text: &str, found: Vec<(Place, String)>, masks: &[Secret]) -> Vec<Problem> {
         let mut found = found;

@@ -74,6 +74,10 @@ fn section_of(section: &str) -> Value {
     };
     let table = json!({ "type": "object", "additionalProperties": false, "properties": rows(rows_of, heading) });
     let table = with(table, "required", json!(required(section)));
+    let table = match section {
+        "web" => with(table, "allOf", types::TOGETHER_IN_WEB.iter().map(|(key, others)| needs(key, others)).collect()),
+        _ => table,
+    };
     match said_of(section, "Top level") {
         Some(said) => with(table, "description", json!(said)),
         None => table,
@@ -143,7 +147,11 @@ fn of_one_kind(kind: Kind, vocabulary: &Vocabulary) -> Value {
     let own = keys::OWN.iter().filter(|(_, kinds)| kinds.contains(&kind)).map(|(key, _)| *key);
     let known: Vec<&str> = keys::IDENTITY.iter().chain(keys::COMMON).copied().chain(own).collect();
     // Several targets, where this version knows them, stand in the place of one.
-    let targets: Vec<Value> = ["target", "targets", "targets_from"].iter().filter(|key| known.contains(key)).map(has).collect();
+    let mut targets: Vec<Value> = ["target", "targets", "targets_from"].iter().filter(|key| known.contains(key)).map(has).collect();
+    if known.contains(&"template") {
+        // A template may wait for others to name one.
+        targets.push(json!({ "properties": { "template": { "const": true } }, "required": ["template"] }));
+    }
     let mut rules = rules(kind);
     rules.push(json!({ "anyOf": targets }));
     rules.push(json!({ "not": { "allOf": [has(&"target"), { "anyOf": [has(&"targets"), has(&"targets_from")] }] } }));

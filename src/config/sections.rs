@@ -8,18 +8,19 @@ use ipnet::IpNet;
 
 use super::dns::Dns;
 use super::duration::show;
+use super::instance;
 use super::keys;
 use super::problem::At;
 use super::reader::{Section, listed};
 use super::targets::{self, Target};
 use super::value::{
-    client_cert_name, filled, parse_address, parse_alpn, parse_base, parse_beacon, parse_client_cert, parse_decoy, parse_door,
-    parse_family, parse_host_port, parse_hosts, parse_http_version, parse_kind, parse_label, parse_line, parse_listen, parse_log,
-    parse_method, parse_name, parse_proof, parse_query, parse_resolver, parse_runbook, parse_scope, parse_severity, parse_sha256,
-    parse_technique, parse_url, parse_user, parse_variants, parse_version, parse_via, parse_via_method,
+    client_cert_name, filled, parse_address, parse_alpn, parse_base, parse_bcrypt, parse_beacon, parse_client_cert, parse_decoy,
+    parse_door, parse_family, parse_host_port, parse_hosts, parse_http_version, parse_kind, parse_label, parse_line, parse_listen,
+    parse_log, parse_method, parse_name, parse_proof, parse_query, parse_resolver, parse_runbook, parse_scope, parse_severity,
+    parse_sha256, parse_technique, parse_url, parse_user, parse_variants, parse_version, parse_via, parse_via_method,
 };
 use super::written::{
-    AdminPage, Beacon, Check, Common, Exception, Expect, File, Http, MAX_LABELS, OpenProxy, Own, Peer, Ports, PromQl, Tls, Tried, Via,
+    AdminPage, Beacon, Check, Common, Exception, Expect, File, Http, MAX_LABELS, OpenProxy, Own, Peer, Ports, PromQl, Tls, Tried, Via, Web,
 };
 use crate::exception::{MAX_OWNER, MAX_REASON};
 use crate::observation::Family;
@@ -58,12 +59,12 @@ impl File {
         keys::vet_top(top);
         top.require("vantage", "write where this monitor stands, such as vantage = \"office\", in the first line");
         let mut listeners = Vec::new();
-        let web = top.table("web").and_then(|web| read_web(&web, &mut listeners));
+        let web = top.table("web").map(|web| read_web(&web, &mut listeners));
         let beacon = top.table("beacon").map(|beacon| read_beacon(&beacon, &mut listeners));
         let mut proxy = top.table("proxy").map(|proxy| read_proxy(&proxy, &mut listeners));
         let shutdown_grace = top.duration("shutdown_grace", Duration::ZERO);
         if let Some(proxy) = &mut proxy {
-            proxy.settings.own = web.iter().map(|web| web.value).collect();
+            proxy.settings.own = web.iter().filter_map(|web| Some(web.listen.as_ref()?.value)).collect();
             proxy.drain_within(shutdown_grace.as_ref().map(|grace| grace.value), top);
         }
         File {
@@ -93,12 +94,36 @@ impl File {
     }
 }
 
-fn read_web(web: &Section<'_, '_>, listeners: &mut Vec<At<SocketAddr>>) -> Option<At<SocketAddr>> {
+fn read_web(web: &Section<'_, '_>, listeners: &mut Vec<At<SocketAddr>>) -> Web {
     keys::vet_web(web);
     web.require("listen", "write listen = \"127.0.0.1:9890\"");
     let listen = web.parsed("listen", "\"127.0.0.1:9890\"", parse_listen);
     listeners.extend(listen.clone());
-    listen
+    Web {
+        listen,
+        cert_file: web.parsed("cert_file", "\"web.pem\"", filled),
+        key_file: web.parsed("key_file", "\"web.key\"", filled),
+        client_ca_file: web.parsed("client_ca_file", "\"clients-ca.pem\"", filled),
+        basic_auth: web.table("basic_auth").map_or_else(BTreeMap::new, |users| read_users(&users)),
+    }
+}
+
+fn read_users(users: &Section<'_, '_>) -> BTreeMap<String, Secret> {
+    let mut read = BTreeMap::new();
+    for (name, place) in users.keys() {
+        if let Err(why) = parse_user(name) {
+            users.context().wrong(&place, why);
+        }
+        read.extend(
+            users.parsed(name, "\"$2y$10$...\", as htpasswd -nBC 10 gives it", parse_bcrypt).map(|hash| (name.to_string(), hash.value)),
+        );
+    }
+    if users.keys().next().is_none() {
+        users
+            .context()
+            .wrong(&users.place, "is empty, so nobody could be let in; write a user with the hash of a password, or leave it out");
+    }
+    read
 }
 
 fn read_beacon(beacon: &Section<'_, '_>, listeners: &mut Vec<At<SocketAddr>>) -> Beacon {
@@ -256,6 +281,18 @@ impl Check {
         }
         let section = &section;
         let many = targets::read(section);
+        let is_template = section.as_table().get("template").and_then(|value| value.get_ref().as_bool()) == Some(true);
+        if let Some((_, place)) = section.keys().find(|(key, _)| is_template && ["targets", "targets_from"].contains(key)) {
+            section.context().wrong(&place, "stands in a template, whose targets others name; write one of the two");
+            return vec![Check::read(section, number)];
+        }
+        if is_template && !section.has("target") {
+            let mut table = section.as_table().clone();
+            let by_prior_knowledge = section.has("http_version");
+            instance::put(&mut table, placeholder(section.raw("kind").unwrap_or_default(), by_prior_knowledge));
+            let check = Check::read(&Section::new(&table, section.place.clone(), section.context()), number);
+            return vec![Check { placeholder: true, ..check }];
+        }
         if many.is_empty() {
             return vec![Check::read(section, number)];
         }
@@ -298,8 +335,28 @@ impl Check {
             has_witness: section.has("witness"),
             common: read_common(section),
             own: kind.map(|kind| read_own(section, kind)),
+            template: section.boolean("template").filter(|_| knows_template(kind)),
+            allow_targets: some_of(section, section.one_or_list("allow_targets", "\"192.0.2.0/24\"", parse_cidr))
+                .map(values)
+                .filter(|_| knows_template(kind)),
+            placeholder: false,
             sound: section.context().problems() == before,
         }
+    }
+}
+
+/// Other kinds were told already that they have none.
+fn knows_template(kind: Option<Kind>) -> bool {
+    keys::OWN.iter().any(|(key, kinds)| *key == "template" && kind.is_some_and(|kind| kinds.contains(&kind)))
+}
+
+/// What stands in for the target of a template that has none; the name is one that never resolves (RFC 6761 section 6.4).
+fn placeholder(kind: &str, by_prior_knowledge: bool) -> &'static str {
+    match kind {
+        "http" if by_prior_knowledge => "http://target.invalid/",
+        "http" => "https://target.invalid/",
+        "icmp" => "target.invalid",
+        _ => "target.invalid:65535",
     }
 }
 

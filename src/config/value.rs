@@ -11,6 +11,7 @@ use crate::net::tls::Version;
 use crate::observation::{ClientCertificate, Family};
 use crate::probe::{Kind, LEFT_OUT, MAX_QUERY, Pick, Scope, Technique, Variant, is_plain_series};
 use crate::proxy;
+use crate::secret::Secret;
 use crate::severity::Severity;
 use crate::target::{Host, HostPort, Hosts, Scheme, Url, fold_mapped};
 use crate::witness::Proof;
@@ -287,6 +288,23 @@ pub fn parse_user(text: &str) -> Result<String, String> {
         return Err("a user name has no colon and no control character (RFC 7617); the password comes from a file".into());
     }
     filled(text)
+}
+
+/// Costs of a bcrypt hash that is checked in at most some seconds: each step doubles the work.
+const COSTS: std::ops::RangeInclusive<u32> = 4..=14;
+
+/// The bcrypt hash of a password. What is wrong with it is told without it.
+pub fn parse_bcrypt(text: &str) -> Result<Secret, String> {
+    let remedy = "write what `htpasswd -nBC 10 USER` gives behind the colon, 60 characters that begin with $2y$";
+    let parts: bcrypt::HashParts = text.parse().map_err(|_| format!("is no bcrypt hash; {remedy}"))?;
+    match parts.get_cost() {
+        cost if COSTS.contains(&cost) => Ok(Secret::new(text)),
+        cost => Err(format!(
+            "is a bcrypt hash of cost {cost}, and checking one takes a moment at {} to {} only; {remedy}",
+            COSTS.start(),
+            COSTS.end()
+        )),
+    }
 }
 
 /// A request method that a probe may send.

@@ -39,8 +39,8 @@ pub struct File {
     pub shutdown_grace: Option<At<Duration>>,
     /// `[defaults]`
     pub defaults: Common,
-    /// `[web] listen`
-    pub web: Option<At<SocketAddr>>,
+    /// `[web]`
+    pub web: Option<Web>,
     /// `[beacon]`
     pub beacon: Option<Beacon>,
     /// `[proxy]`, with its own defaults filled in
@@ -71,6 +71,20 @@ pub struct Exception {
     pub owner: Option<At<String>>,
     /// `until`
     pub until: Option<At<Until>>,
+}
+
+/// `[web]`
+pub struct Web {
+    /// `listen`
+    pub listen: Option<At<SocketAddr>>,
+    /// `cert_file`
+    pub cert_file: Option<At<String>>,
+    /// `key_file`
+    pub key_file: Option<At<String>>,
+    /// `client_ca_file`
+    pub client_ca_file: Option<At<String>>,
+    /// `basic_auth`: the bcrypt hash of each user's password
+    pub basic_auth: BTreeMap<String, Secret>,
 }
 
 /// `[beacon]`
@@ -142,6 +156,12 @@ pub struct Check {
     pub common: Common,
     /// What its kind has; none where the kind is unknown.
     pub own: Option<Own>,
+    /// `template`
+    pub template: Option<At<bool>>,
+    /// `allow_targets`
+    pub allow_targets: Option<At<Vec<IpNet>>>,
+    /// It is a template without a target of its own, and one stands in for it.
+    pub placeholder: bool,
     /// Nothing in it was found wrong yet.
     pub sound: bool,
 }

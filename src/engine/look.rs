@@ -88,6 +88,7 @@ impl Engine {
                 Vec::new()
             }
         };
+        let addresses = self.only_within(check, addresses, &mut found);
         let alone = |ip: IpAddr| addresses.iter().filter(|other| other.is_ipv4() == ip.is_ipv4()).count() == 1;
         for to in &addresses {
             let subjects = check.probe.subjects(*to, check.source, check.timeout, check.resolver);
@@ -102,6 +103,29 @@ impl Engine {
         found.left_out += found.subjects.len().saturating_sub(most);
         found.subjects.truncate(most);
         found
+    }
+
+    /// The addresses, where somebody else has named the target: all of them where each may be dialled, else none. Who named it is not told what
+    /// there is elsewhere, nor whether there is anything.
+    fn only_within(&self, check: &Check, addresses: Vec<SocketAddr>, found: &mut Found) -> Vec<SocketAddr> {
+        let Some(within) = &check.within else { return addresses };
+        let outside: Vec<IpAddr> = addresses.iter().map(SocketAddr::ip).filter(|ip| !within.allows(*ip)).collect();
+        let sunk = found.lost.iter().any(|lost| lost.outcome == Outcome::LocalError);
+        if outside.is_empty() && !sunk && (!addresses.is_empty() || found.has_an_answer(check)) {
+            return addresses;
+        }
+        let whys: Vec<String> = found.lost.iter().filter_map(|lost| lost.evidence.detail.clone()).collect();
+        tracing::info!(
+            check = check.name,
+            target = check.target,
+            ?outside,
+            ?whys,
+            "a template was not run: not every address is inside allow_targets"
+        );
+        let subject = nowhere(check.target.clone());
+        let why = "its name does not resolve, or not to addresses of allow_targets alone; the log of the monitor has more".to_string();
+        found.lost = vec![Observation::without_attempt(subject, Outcome::ResolveError, Stage::Dns, why, Moment::now(), Wall::now())];
+        Vec::new()
     }
 
     /// Asks for the name as often as an address would be tried, a second apart. Where the answer is the same block each time, that

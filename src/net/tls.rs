@@ -317,6 +317,17 @@ fn take_back(evidence: &mut Evidence, outcome: Outcome) -> Outcome {
     outcome
 }
 
+/// How to shake hands with whom these authorities (PEM) vouch for, Mozilla's where none are named; for what is sent, never for a probe.
+///
+/// # Errors
+/// What is wrong with the file.
+pub fn trusting(ca_file: Option<&Path>) -> Result<ClientConfig, String> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder = builder.map_err(|e| format!("no usable TLS version: {e}"))?;
+    Ok(builder.with_root_certificates(roots(ca_file)?).with_no_client_auth())
+}
+
 fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, String> {
     let Some(path) = ca_file else {
         return Ok(RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() });

@@ -5,7 +5,9 @@ mod exceptions;
 mod expect;
 mod key;
 mod ports;
+mod templates;
 mod variants;
+mod web;
 mod witnesses;
 
 use std::collections::BTreeSet;
@@ -28,19 +30,23 @@ const LINGER: Duration = Duration::from_secs(3600);
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(25);
 
 /// The plan that the file means, and the key file that was made for it; none where something is wrong, which is noted.
-pub fn plan(file: File, context: &Context<'_>, keys: &Keys) -> Option<(Plan, Option<PathBuf>)> {
+pub fn plan(mut file: File, context: &Context<'_>, keys: &Keys) -> Option<(Plan, Option<PathBuf>)> {
+    // They are in no plan, so that their numbers must be nobody's.
+    file.checks.sort_by_key(|check| check.placeholder);
     listeners_apart(&file.listeners, context);
     decoys_apart(&file, context);
     if file.checks.is_empty() && !context.has_problem_at("check") && !serves_something(&file) {
         let place = Place { offset: 0, path: "check".into() };
         context.wrong(&place, "there is no check, and nothing to serve; write at least one [[check]]");
     }
+    let web = web::web(file.web.as_ref(), context);
     let key = key::beacon_key(&file, context, keys);
     let vantage = file.vantage.as_ref().map_or("", |v| v.value.as_str());
     let builder = Builder { context, defaults: &file.defaults, key: key.clone(), vantage };
     unique_names(&file.checks, context);
     let drafts: Vec<Draft> = file.checks.iter().map(|written| builder.draft(written)).collect();
     let witnesses = witnesses::resolve(&drafts, &file.defaults, context);
+    let templates = templates::templates(&file.checks, web.as_ref(), context);
     let exceptions = exceptions::resolve(&file.exceptions, &file.checks, context);
     if context.problems() > 0 {
         return None;
@@ -51,6 +57,7 @@ pub fn plan(file: File, context: &Context<'_>, keys: &Keys) -> Option<(Plan, Opt
     for (check, named) in checks.iter_mut().zip(witnesses) {
         check.witnesses = named;
     }
+    checks.truncate(file.checks.iter().filter(|check| !check.placeholder).count());
     witnesses::controls(&mut checks);
     Plan::worst_runs(&mut checks);
     ports::hint_at_haste(&checks, &file.checks, context);
@@ -74,8 +81,9 @@ pub fn plan(file: File, context: &Context<'_>, keys: &Keys) -> Option<(Plan, Opt
     let plan = Plan {
         vantage: file.vantage?.value,
         checks: checks.into_iter().map(Arc::new).collect(),
+        templates,
         exceptions,
-        web: file.web.map(|web| web.value),
+        web,
         beacon,
         proxy: file.proxy,
         drill: file.drill.map(|interval| interval.value),

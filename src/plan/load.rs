@@ -1,9 +1,12 @@
 //! Loading: a configuration file read into a plan, or everything that is wrong with it, all at once.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::{Plan, build};
+use super::{Check, Plan, Template, build};
 use crate::config::{self, Noted, Problems};
+use crate::probe::Probe;
+use crate::secret::Secret;
 use crate::token::Key;
 
 /// Where the key shared with the beacon comes from.
@@ -47,6 +50,35 @@ impl Source {
         let bytes = std::fs::read(path).map_err(|e| Problems::unreadable(&file, &e.to_string()))?;
         let text = String::from_utf8(bytes).map_err(|_| Problems::unreadable(&file, "it is not UTF-8 text"))?;
         Ok(Source { file, from_here: from_here(path), text, base_dir: path.parent().unwrap_or(Path::new("")).to_path_buf() })
+    }
+
+    /// The text as it may be shown: without comments and without secrets; `masks` is what came from the environment.
+    pub fn shown(&self, masks: &[Secret]) -> String {
+        config::shown(&self.text, masks)
+    }
+
+    /// The check that a template of the plan, which was made from this, is for this target.
+    ///
+    /// # Errors
+    /// What is wrong with the target, for whom has named it.
+    pub fn instance(&self, plan: &Plan, template: &Template, target: &str) -> Result<Check, String> {
+        let env = |name: &str| std::env::var(name).ok();
+        let (written, context) = config::read_instance(&self.text, &self.base_dir, &env, &template.name, target);
+        let keys = plan.beacon.as_ref().map_or(Keys::Read, |beacon| Keys::Given(beacon.key.clone()));
+        let built = build::plan(written, &context, &keys);
+        let told = |problems: Problems| problems.iter().map(|problem| problem.message().to_string()).collect::<Vec<_>>().join("; ");
+        context.noted(&self.file, &self.text).map_err(told)?;
+        let check = built.and_then(|(plan, _)| plan.checks.into_iter().find(|check| check.name == template.name));
+        let check = check.and_then(Arc::into_inner).ok_or("no check came of it; please report this")?;
+        if matches!(&check.probe, Probe::Icmp(echo) if echo.target.network.is_some()) {
+            return Err("a template has one target at a time; name one host".into());
+        }
+        Ok(Check { within: Some(Arc::clone(&template.within)), ..check })
+    }
+
+    /// Whether the other is the same text of the same file.
+    pub fn is_same(&self, other: &Source) -> bool {
+        (&self.file, &self.text) == (&other.file, &other.text)
     }
 
     /// What it means now.

@@ -242,6 +242,7 @@ fn every_link_of_the_documents_leads_somewhere() {
         "docs/runbook.md",
         "docs/dashboards.md",
         "docs/drills.md",
+        "docs/web.md",
         "docs/ci.md",
         "docs/commands.md",
         "deploy/squid/README.md",

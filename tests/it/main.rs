@@ -66,6 +66,14 @@ mod squid;
 #[cfg(test)]
 mod judge;
 #[cfg(test)]
+mod monitor;
+#[cfg(test)]
+mod probe;
+#[cfg(test)]
+mod prometheus;
+#[cfg(test)]
+mod web;
+#[cfg(test)]
 mod strangers;
 #[cfg(test)]
 mod targets;

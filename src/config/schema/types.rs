@@ -43,6 +43,8 @@ pub enum Type {
     Ports,
     /// A table of strings whose names are like the first and none of the second; at most so many.
     Strings(&'static str, &'static [&'static str], Option<usize>),
+    /// A table that is not empty, of names like this and values of one type.
+    Table(&'static str, &'static Type),
 }
 
 /// The least that a duration may be.
@@ -125,6 +127,7 @@ const VIA: Type = Type::Like(concat!("http://", host!(), ":", port!(), "/?"));
 const USER: Type = Type::Like(r"[^:\x00-\x1f\x7f]+");
 const METHOD: Type = Type::Like("(?!CONNECT$)[A-Z_-]+");
 const FILE: Type = Type::Text;
+const BCRYPT: Type = Type::Like(r"\$2[abxy]\$(?:0[4-9]|1[0-4])\$[./A-Za-z0-9]{53}");
 const BUDGET: Type = Type::Like(r"[0-9]{1,12}(?:\.[0-9]{1,12})?(?:B|kB|MB|GB|TB|KiB|MiB|GiB|TiB)/[mhd]");
 
 /// The top level's own keys.
@@ -137,7 +140,13 @@ pub const TOP: &[Row] = &[
     ("shutdown_grace", Type::Duration(Least::Zero)),
 ];
 /// Keys of `[web]`.
-pub const WEB: &[Row] = &[("listen", LISTEN)];
+pub const WEB: &[Row] = &[
+    ("listen", LISTEN),
+    ("cert_file", FILE),
+    ("key_file", FILE),
+    ("client_ca_file", FILE),
+    ("basic_auth", Type::Table(r"[^:\x00-\x1f\x7f]+", &BCRYPT)),
+];
 /// Keys of `[beacon]`.
 pub const BEACON: &[Row] = &[("listen", Type::OneOrList(&LISTEN)), ("key_file", FILE)];
 /// Keys of `[admin_page]`.
@@ -264,6 +273,8 @@ pub const OWN: &[Row] = &[
         ))),
     ),
     ("answers", Type::OneOrFilledList(&Type::Text)),
+    ("template", Type::Switch),
+    ("allow_targets", Type::OneOrFilledList(&NETWORK)),
 ];
 /// Keys that cannot be left out, by table; `""` is the top level.
 pub const REQUIRED: &[(&str, &[&str])] = &[
@@ -275,7 +286,7 @@ pub const REQUIRED: &[(&str, &[&str])] = &[
     ("drill", &["interval"]),
     ("exception", &["check", "reason", "owner", "until"]),
 ];
-/// What makes no sense without the others, in every table.
+/// What makes no sense without the others, in a check.
 pub const TOGETHER: &[(&str, &[&str])] = &[
     ("via_method", &["via"]),
     ("via_user", &["via", "via_password_file"]),
@@ -283,9 +294,14 @@ pub const TOGETHER: &[(&str, &[&str])] = &[
     ("client_cert_file", &["client_key_file"]),
     ("client_key_file", &["client_cert_file"]),
     ("target_labels", &["targets_from"]),
+    ("allow_targets", &["template"]),
     ("user", &["password_file"]),
     ("password_file", &["user"]),
 ];
+
+/// The same in `[web]`.
+pub const TOGETHER_IN_WEB: &[(&str, &[&str])] =
+    &[("cert_file", &["key_file"]), ("key_file", &["cert_file"]), ("client_ca_file", &["cert_file", "key_file"])];
 
 /// What a kind's `target` may be.
 pub fn target(kind: Kind) -> Type {
@@ -337,6 +353,12 @@ impl Type {
             Type::OneOrList(item) => one_or(item, json!({ "type": "array", "items": item.schema() })),
             Type::OneOrFilledList(item) => one_or(item, json!({ "type": "array", "items": item.schema(), "minItems": 1 })),
             Type::OneAFamily(item) => one_or(item, one_a_family(item)),
+            Type::Table(name, of) => json!({
+                "type": "object",
+                "minProperties": 1,
+                "propertyNames": { "pattern": format!("^{name}$") },
+                "additionalProperties": of.schema(),
+            }),
             Type::Ports => {
                 let entry = json!({ "anyOf": [{ "type": "integer", "minimum": 1, "maximum": 65535 }, like(PORTS)] });
                 json!({ "anyOf": [entry, { "type": "array", "items": entry }] })

@@ -99,6 +99,7 @@ impl Builder<'_> {
             labels: self.labels(written),
             tags: own.tags.clone().or_else(|| defaults.tags.clone()).unwrap_or_default(),
             worst_run: Duration::ZERO,
+            within: None,
             position: self.context.position(&written.place),
         })
     }
@@ -190,7 +191,7 @@ impl Builder<'_> {
             Own::PromQl(query) => self.promql(query, place, inverted).map(Probe::PromQl),
             Own::OpenProxy(suite) => self.open_proxy(suite, place).map(Probe::OpenProxy),
             Own::Dns(dns) => self.dns(dns, written, inverted).map(Probe::Dns),
-            Own::Udp { target, payload } => self.udp(target.as_ref()?, payload.as_ref(), place).map(Probe::Udp),
+            Own::Udp { target, payload } => self.udp(target.as_ref()?, payload.as_ref(), written).map(Probe::Udp),
             Own::Icmp { target } => Some(Probe::Icmp(probe::Icmp { target: target.as_ref()?.value.clone() })),
             Own::Ports(sweep) => ports::probe(sweep, self.context).map(Probe::Ports),
         }
@@ -252,14 +253,16 @@ impl Builder<'_> {
     }
 
     /// What is sent is what is written, else what the port is known for.
-    fn udp(&self, target: &At<HostPort>, payload: Option<&At<Payload>>, place: &Place) -> Option<probe::Udp> {
-        let port = target.value.port;
+    fn udp(&self, target: &At<HostPort>, payload: Option<&At<Payload>>, written: &config::Check) -> Option<probe::Udp> {
+        let (place, port) = (&written.place, target.value.port);
         let payload = match payload {
             Some(written) => Some(written.value.clone()),
             None if self.context.has_problem_at(&sibling(&target.place, "payload")) => None,
             None => {
                 let known = Payload::of_port(port);
-                if known.is_none() {
+                if written.placeholder {
+                    self.context.wrong(place, "names no payload, and without a target there is no port to tell it by; write payload");
+                } else if known.is_none() {
                     let names: Vec<&str> = Payload::names().collect();
                     self.context.wrong(
                         place,

@@ -57,6 +57,14 @@ impl Known<'_, '_> {
             self.context.wrong(&witness.place, format!("there is no check \"{}\"; {remedy}", witness.value));
             return None;
         };
+        if numbers.iter().any(|i| self.drafts.get(*i).is_some_and(|d| d.written.placeholder)) {
+            let message = format!(
+                "the check \"{}\" is a template without a target of its own, and never run by itself; name a check that has one",
+                witness.value
+            );
+            self.context.wrong(&witness.place, message);
+            return None;
+        }
         if inverted(numbers) {
             let message =
                 format!("the check \"{}\" is inverted, and a block proves no way; name a check that expects something open", witness.value);
@@ -82,7 +90,7 @@ impl Known<'_, '_> {
                            write witness = [\"NAME\"] of a check that expects something open, \
                            or witness = [] and require = [] to do without";
             self.context.wrong(&draft.written.place, message);
-        } else if let Some(check) = draft.check.as_ref().filter(|_| self.context.problems() == before) {
+        } else if let Some(check) = draft.check.as_ref().filter(|_| self.context.problems() == before && !draft.written.placeholder) {
             let numbers = named.iter().flat_map(|witness| &witness.numbers);
             let witnesses: Option<Vec<&Check>> = numbers.map(|i| self.drafts.get(*i).and_then(|d| d.check.as_ref())).collect();
             if let Some(witnesses) = witnesses {
