@@ -45,7 +45,7 @@ resource "terraform_data" "ranges" {
       error_message = "${var.ranges_file} is not a JSON list of strings. Write [\"203.0.113.0/24\", …], or lines in a file whose name does not end in .json."
     }
     precondition {
-      condition     = length(local.ranges) > 0
+      condition     = local.ranges_file == null || length(local.ranges) > 0
       error_message = "${var.ranges_file} names no range, so nobody could use the proxy. Write the SASE's public ranges and your offices, one a line, as 203.0.113.0/24."
     }
     precondition {
@@ -57,7 +57,7 @@ resource "terraform_data" "ranges" {
       error_message = "${var.ranges_file}: ${join(", ", local.wide_ranges)} lets in strangers: with it this is an open proxy. Write the SASE's own published ranges; nothing wider than /8 (IPv6: /20) is taken."
     }
     precondition {
-      condition     = length(local.ranges_v4) > 0
+      condition     = length(local.good_ranges) == 0 || length(local.ranges_v4) > 0
       error_message = "${var.ranges_file} has no IPv4 range. Add the SASE's IPv4 ranges: the load balancer's first address is IPv4 even with ipv6 = true."
     }
     precondition {

@@ -30,8 +30,8 @@ variable "ranges_file" {
   type        = string
 
   validation {
-    condition     = fileexists(var.ranges_file)
-    error_message = "ranges_file does not exist, so nobody could use the proxy. Write the SASE's public ranges and your offices into a file, one a line, as 203.0.113.0/24, and name it here."
+    condition     = try(fileexists(var.ranges_file), false)
+    error_message = "ranges_file names no file, so nobody could use the proxy. Write the SASE's public ranges and your offices into a file, one a line, as 203.0.113.0/24, and name it here."
   }
 }
 
@@ -208,8 +208,14 @@ variable "task_memory" {
   default     = 2048
 
   validation {
-    condition     = var.task_memory % 512 == 0 && var.task_memory >= 2 * var.task_cpu && var.task_memory <= 8 * var.task_cpu
-    error_message = "task_memory must be two to eight times task_cpu, in steps of 1024: for one core (1024) 2048 to 8192."
+    condition = contains(try({
+      256  = [512, 1024, 2048]
+      512  = range(1024, 4097, 1024)
+      1024 = range(2048, 8193, 1024)
+      2048 = range(4096, 16385, 1024)
+      4096 = range(8192, 30721, 1024)
+    }[var.task_cpu], []), var.task_memory)
+    error_message = "task_memory must be a size that Fargate has for task_cpu: two to eight times as much, in steps of 1024, and at most 30720. For one core (1024) 2048 to 8192; for 256 512, 1024 or 2048."
   }
 }
 

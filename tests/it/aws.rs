@@ -121,6 +121,25 @@ fn nothing_public_is_forgotten() {
     }
 }
 
+/// A new kind of address is swept from its first day: each `aws_eip` of the module is named where the outside monitor's targets are made.
+#[test]
+fn every_kind_of_address_is_swept() {
+    let mut text = String::new();
+    for entry in fs::read_dir(root()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "tf") {
+            text += &fs::read_to_string(path).unwrap();
+        }
+    }
+    let monitors = fs::read_to_string(root().join("monitors.tf")).unwrap();
+    let looked_at: Vec<&str> = monitors.lines().map(str::trim_start).filter(|l| l.starts_with("public ") || l.starts_with("port_witness ")).collect();
+    let kinds: Vec<&str> = text.lines().filter_map(|l| l.strip_prefix("resource \"aws_eip\" \"")?.strip_suffix("\" {")).collect();
+    assert!(kinds.len() >= 3, "{kinds:?}");
+    for kind in kinds {
+        assert!(looked_at.iter().any(|line| line.contains(&format!("aws_eip.{kind}["))), "aws_eip.{kind} is swept by nobody: {looked_at:#?}");
+    }
+}
+
 /// The line that CloudWatch's filters read: what is violated, unproven, and what holds, of the real exporter's text.
 #[test]
 fn the_tally_counts_verdicts_and_says_nothing_of_a_monitor_that_is_gone() {

@@ -23,6 +23,16 @@ run "no_file" {
   expect_failures = [var.ranges_file]
 }
 
+run "no_name_of_a_file" {
+  command = plan
+
+  variables {
+    ranges_file = ""
+  }
+
+  expect_failures = [var.ranges_file]
+}
+
 run "no_range" {
   command = plan
 
@@ -689,6 +699,38 @@ run "too_little_memory" {
   }
 
   expect_failures = [var.task_memory]
+}
+
+run "a_size_between_those_of_fargate" {
+  command = plan
+
+  variables {
+    task_memory = 2560
+  }
+
+  expect_failures = [var.task_memory]
+}
+
+run "more_memory_than_fargate_has" {
+  command = plan
+
+  variables {
+    proxy       = "mustnot"
+    task_cpu    = 4096
+    task_memory = 31744
+  }
+
+  expect_failures = [var.task_memory]
+}
+
+run "all_the_memory_that_fargate_has" {
+  command = plan
+
+  variables {
+    proxy       = "mustnot"
+    task_cpu    = 4096
+    task_memory = 30720
+  }
 }
 
 run "more_tasks_than_cloud_map_tells" {
