@@ -8,7 +8,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 terraform=${TERRAFORM:-terraform}
-checkov=${CHECKOV:-$PWD/../../target/python/bin/checkov}
+checkov=${CHECKOV:-$PWD/../../target/checkov/bin/checkov}
 bless=${1:-}
 
 # Each finding is mended, or answered in a comment beside it (checkov:skip).

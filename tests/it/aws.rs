@@ -132,11 +132,15 @@ fn every_kind_of_address_is_swept() {
         }
     }
     let monitors = fs::read_to_string(root().join("monitors.tf")).unwrap();
-    let looked_at: Vec<&str> = monitors.lines().map(str::trim_start).filter(|l| l.starts_with("public ") || l.starts_with("port_witness ")).collect();
+    let looked_at: Vec<&str> =
+        monitors.lines().map(str::trim_start).filter(|l| l.starts_with("public ") || l.starts_with("port_witness ")).collect();
     let kinds: Vec<&str> = text.lines().filter_map(|l| l.strip_prefix("resource \"aws_eip\" \"")?.strip_suffix("\" {")).collect();
     assert!(kinds.len() >= 3, "{kinds:?}");
     for kind in kinds {
-        assert!(looked_at.iter().any(|line| line.contains(&format!("aws_eip.{kind}["))), "aws_eip.{kind} is swept by nobody: {looked_at:#?}");
+        assert!(
+            looked_at.iter().any(|line| line.contains(&format!("aws_eip.{kind}["))),
+            "aws_eip.{kind} is swept by nobody: {looked_at:#?}"
+        );
     }
 }
 
