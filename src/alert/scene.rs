@@ -261,8 +261,9 @@ impl<'a> Scene<'a> {
             _ => Severity::Warning,
         };
         let judged = verdict.map_or(Vec::new(), |verdict| vec![("kind", about.kind), ("verdict", verdict)]);
-        // Another label, so another alert: when the exception ends, what is still so is told anew.
-        let excepted = self.exception_of(name, about).map_or(Vec::new(), |_| vec![("excepted", "true")]);
+        // Another value, so another alert: when the exception ends, what is still so is told anew.
+        let excepted = if self.exception_of(name, about).is_some() { "true" } else { "false" };
+        let excepted = verdict.map_or(Vec::new(), |_| vec![("excepted", excepted)]);
         Key::new(name, severity, &[place.to_vec(), judged, excepted].concat())
     }
 

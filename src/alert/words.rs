@@ -219,8 +219,14 @@ pub fn test_alert(vantage: &str, at: Wall) -> Alert {
 
 /// A violation with everything that can be said of one, and `hostile` wherever a target may have a say.
 pub(super) fn sample(severity: Severity, at: Wall, hostile: &str) -> Alert {
-    let labels =
-        [("check", "sample"), ("kind", "tcp"), ("target", "sample.example.com:443"), ("vantage", "sample"), ("verdict", "violated")];
+    let labels = [
+        ("check", "sample"),
+        ("kind", "tcp"),
+        ("target", "sample.example.com:443"),
+        ("vantage", "sample"),
+        ("verdict", "violated"),
+        ("excepted", "false"),
+    ];
     let said =
         ["summary", "description", "runbook_url", "cause", "reason", "reproduce", "first_open", "last_open", "last_closed", "resolved"];
     let said = said.into_iter().chain(["exception", "check_description", "check_runbook", "check_labels", "check_tags"]);

@@ -276,7 +276,7 @@ fn what_is_excepted_says_so_and_is_told_anew_when_that_is_over() {
     assert_eq!(world.look(60 * MINUTE - 1), NOTHING);
     let notes = world.notes(60 * MINUTE);
     let [opened, over, resolved] = notes.as_slice() else { panic!("{notes:?}") };
-    assert_eq!((opened.alert.key.label("excepted"), opened.alert.key.label("alertname")), ("", "MustnotViolated"));
+    assert_eq!((opened.alert.key.label("excepted"), opened.alert.key.label("alertname")), ("false", "MustnotViolated"));
     assert_eq!((over.alert.key.label("alertname"), over.alert.key.label("owner")), ("MustnotExceptionExpired", "alice"));
     assert!(resolved.alert.ends_at.is_some() && resolved.alert.key.label("excepted") == "true");
     assert!(resolved.alert.said("resolved").contains("goes on by other labels"), "{resolved:?}");
@@ -416,6 +416,12 @@ struct Rule {
     severity: String,
     summary: String,
     runbook: String,
+    /// The names of the labels that it sets.
+    labels: Vec<String>,
+}
+
+fn name_of(line: &str) -> String {
+    line.trim().split(':').next().unwrap_or_default().to_string()
 }
 
 fn rule(name: Name) -> Rule {
@@ -427,6 +433,13 @@ fn rule(name: Name) -> Rule {
         severity: field("severity").trim_matches('\'').to_string(),
         summary: field("summary").trim_matches('\'').to_string(),
         runbook: field("runbook_url"),
+        labels: block
+            .lines()
+            .skip_while(|line| line.trim() != "labels:")
+            .skip(1)
+            .take_while(|line| line.trim() != "annotations:")
+            .map(name_of)
+            .collect(),
     }
 }
 
@@ -525,6 +538,8 @@ fn every_alert_is_as_the_rules_of_prometheus_have_it() {
             alert.said("description")
         );
         assert_eq!(alert.key.label("vantage"), "internet");
+        assert!(rule.labels.contains(&"severity".to_string()), "{name:?}");
+        assert!(rule.labels.iter().all(|label| !alert.key.label(label).is_empty()), "{name:?}: {:?}", rule.labels);
     }
     // and what Prometheus cannot know
     let said = opened["MustnotViolated"].said("description");
@@ -538,7 +553,7 @@ fn every_alert_is_as_the_rules_of_prometheus_have_it() {
         assert!(said.contains(part), "{part}: {said}");
     }
     let labels: Vec<&str> = opened["MustnotViolated"].key.labels().keys().map(String::as_str).collect();
-    assert_eq!(labels, ["alertname", "check", "kind", "severity", "target", "vantage", "verdict"]);
+    assert_eq!(labels, ["alertname", "check", "excepted", "kind", "severity", "target", "vantage", "verdict"]);
 }
 
 // ---- what waits ----------------------------------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 #[cfg(test)]
 mod alerts;
 #[cfg(test)]
+mod aws;
+#[cfg(test)]
 mod beacon;
 #[cfg(test)]
 mod ci;
@@ -49,6 +51,8 @@ mod proxy_explain;
 mod proxy_header;
 #[cfg(test)]
 mod proxy_life;
+#[cfg(test)]
+mod ranges;
 #[cfg(test)]
 mod reload;
 #[cfg(test)]

@@ -268,7 +268,7 @@ async fn every_kind_of_sink_hears_that_it_is_so_and_that_it_is_over_in_its_own_w
         let [opened, over] = two(path);
         assert_eq!((opened.header("authorization"), opened.header("content-type")), ("Bearer t0ken", "application/json"));
         let alert = &opened.json()[0];
-        let labels = json!({ "alertname": "MustnotViolated", "check": "a", "job": "mustnot", "kind": "tcp", "severity": "critical",
+        let labels = json!({ "alertname": "MustnotViolated", "check": "a", "excepted": "false", "job": "mustnot", "kind": "tcp", "severity": "critical",
             "target": "admin.example.com:443", "vantage": "internet", "verdict": "violated" });
         assert_eq!(alert["labels"], labels);
         assert_eq!(alert["annotations"]["runbook_url"], "docs/runbook.md#mustnotviolated");

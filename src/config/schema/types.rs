@@ -38,6 +38,8 @@ pub enum Type {
     OneOrList(&'static Type),
     /// One, or a list of at least one.
     OneOrFilledList(&'static Type),
+    /// A string, or a list of at least one of these.
+    TextOrFilledList(&'static Type),
     /// An address, or a list of at most one a family.
     OneAFamily(&'static Type),
     /// A port, a string of ports and ranges, or a list of both.
@@ -127,6 +129,9 @@ const BEACON_URL: Type = Type::Like(url!("[Hh][Tt][Tt][Pp]", path!()));
 const VIA: Type = Type::Like(concat!("http://", host!(), ":", port!(), "/?"));
 const USER: Type = Type::Like(r"[^:\x00-\x1f\x7f]+");
 const METHOD: Type = Type::Like("(?!CONNECT$)[A-Z_-]+");
+const LIST_AT: Type = Type::Like(concat!("(?:", url!("[Hh][Tt][Tt][Pp][Ss]?", path_and_query!()), "|file:(?:///.*|(?!//).+))"));
+/// RFC 6901.
+const POINTER: Type = Type::Like("(?:/(?:[^~/]|~[01])*)*");
 const FILE: Type = Type::Text;
 /// A form that no text has, so that only what comes from the environment will do.
 const FROM_ENVIRONMENT_ALONE: Type = Type::Like(r"[^\s\S]");
@@ -306,6 +311,12 @@ pub const OWN: &[Row] = &[
         ))),
     ),
     ("answers", Type::OneOrFilledList(&Type::Text)),
+    ("expected", Type::TextOrFilledList(&NETWORK)),
+    ("expected_pointer", Type::OneOrFilledList(&POINTER)),
+    ("pointer", Type::OneOrFilledList(&POINTER)),
+    ("where", Type::Strings(r"[\s\S]+", &[], Some(super::super::sections::WHERES))),
+    ("only", Type::Word(|| vec!["ipv4", "ipv6"])),
+    ("besides", Type::OneOrFilledList(&NETWORK)),
     ("template", Type::Switch),
     ("allow_targets", Type::OneOrFilledList(&NETWORK)),
 ];
@@ -346,6 +357,7 @@ pub fn target(kind: Kind) -> Type {
         Kind::Http => URL,
         Kind::EgressIp => BEACON_URL,
         Kind::Peer | Kind::PromQl => BASE_URL,
+        Kind::Ranges => LIST_AT,
     }
 }
 
@@ -356,6 +368,7 @@ pub fn required(kind: Kind) -> &'static [&'static str] {
         Kind::PromQl => &["query"],
         Kind::Ports => &["ports"],
         Kind::OpenProxy => &["beacon"],
+        Kind::Ranges => &["expected"],
         _ => &[],
     }
 }
@@ -385,6 +398,9 @@ impl Type {
             Type::FilledSet(item) => json!({ "type": "array", "items": item.schema(), "uniqueItems": true, "minItems": 1 }),
             Type::OneOrList(item) => one_or(item, json!({ "type": "array", "items": item.schema() })),
             Type::OneOrFilledList(item) => one_or(item, json!({ "type": "array", "items": item.schema(), "minItems": 1 })),
+            Type::TextOrFilledList(item) => {
+                json!({ "anyOf": [Type::Text.schema(), { "type": "array", "items": item.schema(), "minItems": 1 }] })
+            }
             Type::OneAFamily(item) => one_or(item, one_a_family(item)),
             Type::Table(name, of) => json!({
                 "type": "object",
