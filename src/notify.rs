@@ -398,11 +398,10 @@ impl Desk {
             tracing::warn!("alerts: {left} messages were not taken in time; {what}");
         }
         self.posts.iter().flat_map(|post| &post.tasks).for_each(JoinHandle::abort);
-        self.keeper.done(Moment::now()).await;
+        self.keeper.done().await;
         self.dirty = true;
-        // Also where it failed a moment ago: it is the last time.
-        self.save(Moment::now() + STEP);
-        self.keeper.done(Moment::now()).await;
+        self.save(Moment::now());
+        self.keeper.done().await;
     }
 }
 

@@ -21,6 +21,8 @@ const FILE: &str = "alerts.json";
 const VERSION: u32 = 1;
 /// After what could not be written, the next try.
 const TRY_AGAIN: Duration = Duration::from_secs(10);
+/// What is written at the very end may take so long.
+const LAST_WRITE: Duration = Duration::from_secs(5);
 /// A share of the time goes into writing, at most one of so many parts, where nothing new is to be told: every message that is taken changes the file.
 const PARTS: u32 = 5;
 
@@ -156,11 +158,15 @@ impl Keeper {
         }));
     }
 
-    /// Waits until what is being written is.
-    pub async fn done(&mut self, now: Moment) {
+    /// Waits until what is being written is, so that it can be written again, whatever came of it; not for ever, as a disk may.
+    pub async fn done(&mut self) {
         if let Some(writing) = self.writing.take() {
-            let written = writing.await.unwrap_or_else(|bug| Err(bug.to_string()));
-            self.note(written, now);
+            let written = match tokio::time::timeout(LAST_WRITE, writing).await {
+                Ok(written) => written.unwrap_or_else(|bug| Err(bug.to_string())),
+                Err(_) => Err(format!("{} was not written within {} s", FILE, LAST_WRITE.as_secs())),
+            };
+            self.note(written, Moment::now());
         }
+        self.again = None;
     }
 }
