@@ -1,5 +1,7 @@
 //! The tests that need no privilege, in one binary.
 #[cfg(test)]
+mod aws;
+#[cfg(test)]
 mod beacon;
 #[cfg(test)]
 mod ci;
