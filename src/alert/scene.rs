@@ -77,6 +77,8 @@ pub struct Roll {
 struct Seen {
     last: Moment,
     tags: Vec<String>,
+    /// Its targets that were violated when they were last seen, and when that was.
+    violated: BTreeMap<String, Moment>,
 }
 
 /// A check that was there, in the words of the file that is kept.
@@ -84,6 +86,7 @@ struct Seen {
 pub struct Known {
     last: Wall,
     tags: Vec<String>,
+    violated: BTreeMap<String, Wall>,
 }
 
 /// Whether an alert is to be told.
@@ -119,8 +122,8 @@ pub enum What<'a> {
     Unproven(&'a Record),
     /// [`Name::Stale`]
     Stale(&'a Record),
-    /// [`Name::CheckGone`]: its name
-    CheckGone(&'a str),
+    /// [`Name::CheckGone`]: its name; and the one of its targets that is gone, where the others are still there
+    CheckGone(&'a str, Option<&'a str>),
     /// [`Name::ExceptionExpired`]: of which check
     ExceptionExpired(&'a str, &'a Exception),
     /// [`Name::WitnessDown`]: its name, and what its record says where it has one
@@ -152,7 +155,7 @@ impl What<'_> {
             What::Violated(_) => Name::Violated,
             What::Unproven(_) => Name::Unproven,
             What::Stale(_) => Name::Stale,
-            What::CheckGone(_) => Name::CheckGone,
+            What::CheckGone(..) => Name::CheckGone,
             What::ExceptionExpired(..) => Name::ExceptionExpired,
             What::WitnessDown(..) => Name::WitnessDown,
             What::CertificateExpiresSoon(..) => Name::CertificateExpiresSoon,
@@ -172,14 +175,24 @@ impl Roll {
     /// Takes note of what is there at this look; asked before the scene is.
     pub fn call(&mut self, readings: &[Reading], program: &Program, now: Moment) {
         for reading in readings {
-            match self.seen.get_mut(&reading.about.name) {
-                Some(seen) if seen.tags == reading.about.tags => seen.last = now,
-                _ => {
-                    self.seen.insert(reading.about.name.clone(), Seen { last: now, tags: reading.about.tags.clone() });
-                }
+            let about = &reading.about;
+            let new = || Seen { last: now, tags: Vec::new(), violated: BTreeMap::new() };
+            if !self.seen.contains_key(&about.name) {
+                self.seen.insert(about.name.clone(), new());
+            }
+            let Some(seen) = self.seen.get_mut(&about.name) else { continue };
+            seen.last = now;
+            if seen.tags != about.tags {
+                seen.tags.clone_from(&about.tags);
+            }
+            if matches!(reading.record.verdict, Verdict::Violated(_)) {
+                seen.violated.insert(about.target.clone(), now);
+            } else if !seen.violated.is_empty() {
+                seen.violated.remove(&about.target);
             }
         }
         self.seen.retain(|_, seen| now.since(seen.last) <= MISSED);
+        self.seen.values_mut().for_each(|seen| seen.violated.retain(|_, last| now.since(*last) <= MISSED));
         if program.turned_away > self.turned_away {
             self.full = Some(now);
         }
@@ -188,13 +201,20 @@ impl Roll {
 
     /// What is kept of it.
     pub fn kept(&self, now: Moment, wall: Wall) -> BTreeMap<String, Known> {
-        let known = |seen: &Seen| Known { last: wall.before(now.since(seen.last)), tags: seen.tags.clone() };
+        let then = |last: &Moment| wall.before(now.since(*last));
+        let violated = |seen: &Seen| seen.violated.iter().map(|(target, last)| (target.clone(), then(last))).collect();
+        let known = |seen: &Seen| Known { last: then(&seen.last), tags: seen.tags.clone(), violated: violated(seen) };
         self.seen.iter().map(|(name, seen)| (name.clone(), known(seen))).collect()
     }
 
     /// The roll as it was kept.
     pub fn recalled(kept: BTreeMap<String, Known>, now: Moment, wall: Wall) -> Roll {
-        let seen = |known: Known| Seen { last: now - wall.since(known.last), tags: known.tags };
+        let then = |last: Wall| now - wall.since(last);
+        let seen = |known: Known| Seen {
+            last: then(known.last),
+            tags: known.tags,
+            violated: known.violated.into_iter().map(|(target, last)| (target, then(last))).collect(),
+        };
         Roll { seen: kept.into_iter().map(|(name, known)| (name, seen(known))).collect(), ..Roll::default() }
     }
 }
@@ -280,8 +300,16 @@ impl<'a> Scene<'a> {
             let key = Key::new(what.name(), Severity::Warning, &[labels, &[vantage]].concat());
             all.push(Condition { key, now: Now::Active, what, check, exception: None });
         };
-        for (name, seen) in self.roll.seen.iter().filter(|(_, seen)| seen.last < self.now) {
-            add(What::CheckGone(name), &[("check", name)], Some((name.as_str(), seen.tags.as_slice())));
+        for (name, seen) in &self.roll.seen {
+            let check = Some((name.as_str(), seen.tags.as_slice()));
+            if seen.last < self.now {
+                add(What::CheckGone(name, None), &[("check", name)], check);
+                continue;
+            }
+            // Targets come and go; the alert of one that was violated ends with it, and somebody must know.
+            for (target, _) in seen.violated.iter().filter(|(_, last)| **last < self.now) {
+                add(What::CheckGone(name, Some(target)), &[("check", name), ("target", target)], check);
+            }
         }
         for about in self.readings.iter().map(|reading| &*reading.about) {
             if let Some(exception) = about.exception.as_deref().filter(|exception| exception.expired(self.wall)) {
@@ -341,6 +369,11 @@ impl<'a> Scene<'a> {
         if key.label("vantage") != self.vantage {
             return Some(format!("this monitor stands at {} now, and says no more of {}", self.vantage, key.label("vantage")));
         }
+        let is_there = |name: &str| self.places.names.contains_key(name);
+        if key.is(Name::CheckGone) && !target.is_empty() {
+            let back = self.places.targets.contains_key(&(check, target));
+            return (!back).then(|| format!("{target} is still not among the targets of {check}, and is no longer missed"));
+        }
         if !target.is_empty() {
             let Some(reading) = self.places.targets.get(&(check, target)) else {
                 return removed(&format!("the check {check} of {target}"));
@@ -349,7 +382,6 @@ impl<'a> Scene<'a> {
             let other = self.key_of(name, &reading.about) != *key;
             return other.then(|| format!("the alert of {check} goes on by other labels, as its severity or its exception has changed"));
         }
-        let is_there = |name: &str| self.places.names.contains_key(name);
         if key.is(Name::CheckGone) && !is_there(check) {
             return Some(format!("{check} has been gone for more than an hour, and is no longer missed"));
         }

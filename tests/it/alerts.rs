@@ -239,6 +239,45 @@ fn a_check_that_is_taken_away_resolves_with_a_word_and_is_missed() {
     assert_eq!(world.look(6 * MINUTE + 1), NOTHING, "it is back");
 }
 
+/// Of a check that stays, targets come and go; one that was violated is missed, since its alert ends with it.
+#[test]
+fn a_target_that_was_violated_and_is_taken_away_is_missed() {
+    let of = |target: &str, record: Record| {
+        let about = About { target: target.into(), ..(*record.about).clone() };
+        reading(Record { about: Arc::new(about), ..record })
+    };
+    let stays = || of("stays:443", fixture::held("a"));
+    let mut world = World::of(fixture::held("x"));
+    world.rules.repeat_interval = secs(100 * 60 * MINUTE);
+    world.readings =
+        vec![stays(), of("shut:443", fixture::violated("a")), of("open:443", fixture::violated("a")), of("fine:443", fixture::held("a"))];
+    assert_eq!(world.look(0), ["opened Violated", "opened Violated"]);
+    world.readings[1] = of("shut:443", fixture::held("a"));
+    assert_eq!(world.look(10), NOTHING);
+    // a restart in between forgets nothing
+    let kept = serde_json::to_string(&world.roll.kept(moment(10), wall(10))).unwrap();
+    world.roll = Roll::recalled(serde_json::from_str(&kept).unwrap(), moment(10), wall(10));
+    world.readings = vec![stays()];
+    assert_eq!(world.look(20), ["resolved Violated", "resolved Violated"], "with a word");
+    assert_eq!(world.look(5 * MINUTE + 19), NOTHING);
+    let notes = world.notes(5 * MINUTE + 20);
+    let [Note { alert, repeated: false }] = notes.as_slice() else { panic!("{notes:?}") };
+    assert_eq!((alert.key.label("alertname"), alert.key.label("check"), alert.key.label("target")), ("MustnotCheckGone", "a", "open:443"));
+    assert_eq!(alert.said("summary"), "a of open:443, which was violated, is no longer among the checks at internet.");
+    assert_eq!(world.look(60 * MINUTE + 10), NOTHING);
+    let notes = world.notes(60 * MINUTE + 11);
+    assert!(notes[0].alert.said("resolved").contains("is no longer missed"), "{notes:?}");
+    // one that comes back is there
+    world.readings = vec![stays(), of("open:443", fixture::violated("a"))];
+    assert_eq!(world.look(70 * MINUTE), ["opened Violated"]);
+    world.readings = vec![stays()];
+    assert_eq!(world.look(70 * MINUTE + 1), ["resolved Violated"]);
+    assert_eq!(world.look(75 * MINUTE + 1), ["opened CheckGone"]);
+    world.readings = vec![stays(), of("open:443", fixture::violated("a"))];
+    assert_eq!(world.look(76 * MINUTE), ["opened Violated"]);
+    assert_eq!(world.look(81 * MINUTE), ["resolved CheckGone"]);
+}
+
 #[test]
 fn another_severity_is_another_alert() {
     let mut world = World::of(fixture::violated("a"));
@@ -446,7 +485,16 @@ fn rule(name: Name) -> Rule {
 /// What stands in braces, filled in from the labels; `value` is what the expression gives.
 fn filled(template: &str, alert: &Alert, value: &str) -> String {
     let mut text = String::new();
-    let mut rest = template;
+    // What is said where there is a target, in the one rule whose alert may have none.
+    let template = match (template.split_once("{{ with $labels.target }}"), alert.key.label("target")) {
+        (Some((before, rest)), target) => {
+            let (with, after) = rest.split_once("{{ end }}").unwrap();
+            let said = if target.is_empty() { String::new() } else { with.replace("{{ . }}", target) };
+            format!("{before}{said}{after}")
+        }
+        (None, _) => template.to_string(),
+    };
+    let mut rest = template.as_str();
     while let Some((before, after)) = rest.split_once("{{ ") {
         let (inside, after) = after.split_once(" }}").unwrap();
         text += before;
