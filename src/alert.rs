@@ -37,6 +37,8 @@ pub enum Name {
     Stale,
     /// A check was taken out of the configuration.
     CheckGone,
+    /// A target that was violated was taken out of its check.
+    TargetGone,
     /// An exception is over, and still written.
     ExceptionExpired,
     /// A witness does not get through.
@@ -65,11 +67,12 @@ pub enum Name {
 
 impl Name {
     /// Every alert, in the order of the rules; the test is none of them.
-    pub const ALL: [Name; 15] = [
+    pub const ALL: [Name; 16] = [
         Name::Violated,
         Name::Unproven,
         Name::Stale,
         Name::CheckGone,
+        Name::TargetGone,
         Name::ExceptionExpired,
         Name::WitnessDown,
         Name::CertificateExpiresSoon,
@@ -90,6 +93,7 @@ impl Name {
             Name::Unproven => "MustnotUnproven",
             Name::Stale => "MustnotStale",
             Name::CheckGone => "MustnotCheckGone",
+            Name::TargetGone => "MustnotTargetGone",
             Name::ExceptionExpired => "MustnotExceptionExpired",
             Name::WitnessDown => "MustnotWitnessDown",
             Name::CertificateExpiresSoon => "MustnotCertificateExpiresSoon",
@@ -110,7 +114,7 @@ impl Name {
         let minutes = match self {
             Name::Violated | Name::ExceptionExpired | Name::DrillFailed | Name::EgressBudgetSpent | Name::Test => 0,
             Name::Stale | Name::ReloadFailed | Name::DescriptorsLow => 2,
-            Name::CheckGone | Name::WitnessDown | Name::DrillOverdue | Name::ProxyDraining | Name::ProxyFull => 5,
+            Name::CheckGone | Name::TargetGone | Name::WitnessDown | Name::DrillOverdue | Name::ProxyDraining | Name::ProxyFull => 5,
             Name::AlertsFailing => 10,
             Name::Unproven | Name::CertificateExpiresSoon => 15,
         };

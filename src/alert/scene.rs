@@ -122,8 +122,10 @@ pub enum What<'a> {
     Unproven(&'a Record),
     /// [`Name::Stale`]
     Stale(&'a Record),
-    /// [`Name::CheckGone`]: its name; and the one of its targets that is gone, where the others are still there
-    CheckGone(&'a str, Option<&'a str>),
+    /// [`Name::CheckGone`]: its name
+    CheckGone(&'a str),
+    /// [`Name::TargetGone`]: of which check, and which
+    TargetGone(&'a str, &'a str),
     /// [`Name::ExceptionExpired`]: of which check
     ExceptionExpired(&'a str, &'a Exception),
     /// [`Name::WitnessDown`]: its name, and what its record says where it has one
@@ -155,7 +157,8 @@ impl What<'_> {
             What::Violated(_) => Name::Violated,
             What::Unproven(_) => Name::Unproven,
             What::Stale(_) => Name::Stale,
-            What::CheckGone(..) => Name::CheckGone,
+            What::CheckGone(_) => Name::CheckGone,
+            What::TargetGone(..) => Name::TargetGone,
             What::ExceptionExpired(..) => Name::ExceptionExpired,
             What::WitnessDown(..) => Name::WitnessDown,
             What::CertificateExpiresSoon(..) => Name::CertificateExpiresSoon,
@@ -303,12 +306,12 @@ impl<'a> Scene<'a> {
         for (name, seen) in &self.roll.seen {
             let check = Some((name.as_str(), seen.tags.as_slice()));
             if seen.last < self.now {
-                add(What::CheckGone(name, None), &[("check", name)], check);
+                add(What::CheckGone(name), &[("check", name)], check);
                 continue;
             }
             // Targets come and go; the alert of one that was violated ends with it, and somebody must know.
             for (target, _) in seen.violated.iter().filter(|(_, last)| **last < self.now) {
-                add(What::CheckGone(name, Some(target)), &[("check", name), ("target", target)], check);
+                add(What::TargetGone(name, target), &[("check", name), ("target", target)], check);
             }
         }
         for about in self.readings.iter().map(|reading| &*reading.about) {
@@ -370,7 +373,7 @@ impl<'a> Scene<'a> {
             return Some(format!("this monitor stands at {} now, and says no more of {}", self.vantage, key.label("vantage")));
         }
         let is_there = |name: &str| self.places.names.contains_key(name);
-        if key.is(Name::CheckGone) && !target.is_empty() {
+        if key.is(Name::TargetGone) {
             let back = self.places.targets.contains_key(&(check, target));
             return (!back).then(|| format!("{target} is still not among the targets of {check}, and is no longer missed"));
         }

@@ -55,10 +55,8 @@ fn summary(what: &What<'_>, vantage: &str, lasts: Duration) -> String {
         What::Stale(r) => {
             format!("{}: {} is no longer looked at from {vantage}, though the monitor answers.", r.about.name, r.about.target)
         }
-        What::CheckGone(check, None) => format!("{check} is no longer among the checks at {vantage}."),
-        What::CheckGone(check, Some(target)) => {
-            format!("{check} of {target}, which was violated, is no longer among the checks at {vantage}.")
-        }
+        What::CheckGone(check) => format!("{check} is no longer among the checks at {vantage}."),
+        What::TargetGone(check, target) => format!("{check}: {target} was violated, and is no longer among its targets at {vantage}."),
         What::ExceptionExpired(check, exception) => {
             format!("The exception of {check} at {vantage} is over since {}.", exception.until.end())
         }
@@ -92,10 +90,13 @@ fn description(what: &What<'_>, vantage: &str, exception: Option<&str>) -> Strin
             r.about.target,
             sentence(&r.reason)
         ),
-        What::CheckGone(check, target) => format!(
-            "The monitor at {vantage} runs, and has no check {check}{} any more: a reload or a restart took it away. Its other alerts have ended \
-             because nobody looks any more, not because anything was closed. Meant: nothing is to be done. Not meant: put it back and reload.",
-            target.map_or(String::new(), |target| format!(" of {target}, which was violated when it was last looked at,"))
+        What::CheckGone(check) => format!(
+            "The monitor at {vantage} runs, and has no check {check} any more: a reload or a restart took it away. Its other alerts have ended \
+             because nobody looks any more, not because anything was closed. Meant: nothing is to be done. Not meant: put it back and reload."
+        ),
+        What::TargetGone(check, target) => format!(
+            "The monitor at {vantage} runs, and has no target {target} of {check} any more: a reload, or a file of targets, took it away. Its alert has ended because \
+             nobody looks any more, not because anything was closed: see that it is. Not meant: put it back."
         ),
         What::ExceptionExpired(_, exception) => format!(
             "{} answers for it: {} Nothing is excepted any more, so what does not hold is told as ever, and `mustnot check` refuses the file. Close what it was for and \

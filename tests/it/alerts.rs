@@ -262,8 +262,8 @@ fn a_target_that_was_violated_and_is_taken_away_is_missed() {
     assert_eq!(world.look(5 * MINUTE + 19), NOTHING);
     let notes = world.notes(5 * MINUTE + 20);
     let [Note { alert, repeated: false }] = notes.as_slice() else { panic!("{notes:?}") };
-    assert_eq!((alert.key.label("alertname"), alert.key.label("check"), alert.key.label("target")), ("MustnotCheckGone", "a", "open:443"));
-    assert_eq!(alert.said("summary"), "a of open:443, which was violated, is no longer among the checks at internet.");
+    assert_eq!((alert.key.label("alertname"), alert.key.label("check"), alert.key.label("target")), ("MustnotTargetGone", "a", "open:443"));
+    assert_eq!(alert.said("summary"), "a: open:443 was violated, and is no longer among its targets at internet.");
     assert_eq!(world.look(60 * MINUTE + 10), NOTHING);
     let notes = world.notes(60 * MINUTE + 11);
     assert!(notes[0].alert.said("resolved").contains("is no longer missed"), "{notes:?}");
@@ -272,10 +272,10 @@ fn a_target_that_was_violated_and_is_taken_away_is_missed() {
     assert_eq!(world.look(70 * MINUTE), ["opened Violated"]);
     world.readings = vec![stays()];
     assert_eq!(world.look(70 * MINUTE + 1), ["resolved Violated"]);
-    assert_eq!(world.look(75 * MINUTE + 1), ["opened CheckGone"]);
+    assert_eq!(world.look(75 * MINUTE + 1), ["opened TargetGone"]);
     world.readings = vec![stays(), of("open:443", fixture::violated("a"))];
     assert_eq!(world.look(76 * MINUTE), ["opened Violated"]);
-    assert_eq!(world.look(81 * MINUTE), ["resolved CheckGone"]);
+    assert_eq!(world.look(81 * MINUTE), ["resolved TargetGone"]);
 }
 
 #[test]
@@ -485,16 +485,7 @@ fn rule(name: Name) -> Rule {
 /// What stands in braces, filled in from the labels; `value` is what the expression gives.
 fn filled(template: &str, alert: &Alert, value: &str) -> String {
     let mut text = String::new();
-    // What is said where there is a target, in the one rule whose alert may have none.
-    let template = match (template.split_once("{{ with $labels.target }}"), alert.key.label("target")) {
-        (Some((before, rest)), target) => {
-            let (with, after) = rest.split_once("{{ end }}").unwrap();
-            let said = if target.is_empty() { String::new() } else { with.replace("{{ . }}", target) };
-            format!("{before}{said}{after}")
-        }
-        (None, _) => template.to_string(),
-    };
-    let mut rest = template.as_str();
+    let mut rest = template;
     while let Some((before, after)) = rest.split_once("{{ ") {
         let (inside, after) = after.split_once(" }}").unwrap();
         text += before;
@@ -543,7 +534,12 @@ fn every_alert_is_as_the_rules_of_prometheus_have_it() {
     };
     let mut world = World::of(fixture::held("gone"));
     world.rules.unproven_for = Name::Unproven.lasts();
+    let taken_away = fixture::violated("v");
+    let about = About { target: "taken-away:443".into(), severity: Severity::Info, ..(*taken_away.about).clone() };
+    world.readings.push(reading(Record { about: Arc::new(about), ..taken_away }));
+    world.rules.min_severity = Severity::Warning;
     world.look(0);
+    world.rules.min_severity = Severity::Info;
     world.readings = vec![reading(fixture::violated("v")), reading(fixture::unproven("u")), stale, reading(certificate), reading(expired)];
     world.program = Program { turned_away: 1.0, ..program };
     let mut opened: BTreeMap<String, Alert> = BTreeMap::new();
