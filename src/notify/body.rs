@@ -46,11 +46,13 @@ pub fn batch(sink: &Sink, alerts: &[&Alert], now: Wall) -> String {
     let valid = LEAST_VALID.max(sink.rules.repeat_interval * 4);
     let one = |alert: &&Alert| {
         let alert = (*alert).clone().labelled(&sink.labels);
+        // A clock that was set back: it takes none that begins after it ends, and holds what ends in times to come for open until then.
+        let ends_at = alert.ends_at.map_or_else(|| now.after(valid), |over| over.min(now));
         json!({
             "labels": alert.key.labels(),
             "annotations": alert.annotations,
-            "startsAt": alert.starts_at,
-            "endsAt": alert.ends_at.unwrap_or_else(|| now.after(valid)),
+            "startsAt": alert.starts_at.min(now),
+            "endsAt": ends_at,
         })
     };
     Value::from_iter(alerts.iter().map(one)).to_string()
@@ -139,6 +141,7 @@ fn datadog(alert: &Alert, now: Wall) -> Value {
     let fingerprint = alert.key.fingerprint();
     let key =
         fingerprint.char_indices().rev().nth(DATADOG_KEY - 1).map_or(fingerprint.as_str(), |(at, _)| fingerprint.get(at..).unwrap_or(""));
+    let (title, text) = (nobody_called(&title), nobody_called(&text));
     json!({
         "title": cut(&title, DATADOG_KEY * 5),
         "text": cut(&text, DATADOG_TEXT),
@@ -150,7 +153,85 @@ fn datadog(alert: &Alert, now: Wall) -> Value {
     })
 }
 
+/// The text in which no word begins with `@`, by which Datadog calls somebody: a target may say `@all`. An address of mail stays one.
+fn nobody_called(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c == '@' && !out.ends_with(char::is_alphanumeric) {
+            out.push_str("(at)");
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
 /// The text, cut where it is longer than so many characters.
 fn cut(text: &str, most: usize) -> &str {
     text.char_indices().nth(most).map_or(text, |(at, _)| text.get(..at).unwrap_or(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alert::sink::{Address, Rules};
+    use crate::alert::test_alert;
+    use crate::secret::Secret;
+
+    fn at(text: &str) -> Wall {
+        Wall::parse(text).unwrap()
+    }
+
+    fn sink(to: To) -> Sink {
+        let rules = Rules {
+            min_severity: Severity::Info,
+            only: Vec::new(),
+            unproven_for: Duration::ZERO,
+            stale_for: Duration::ZERO,
+            keep_firing_for: Duration::ZERO,
+            repeat_interval: Duration::from_secs(60),
+        };
+        Sink {
+            name: "a".into(),
+            to,
+            rules,
+            headers: Vec::new(),
+            ca_file: None,
+            timeout: Duration::ZERO,
+            labels: crate::alert::Labels::new(),
+        }
+    }
+
+    fn address() -> Address {
+        Address::new(Secret::new("https://example.com/x"), "https://example.com".into())
+    }
+
+    /// Alertmanager refuses what begins after it ends ("start time must be before end time"): a violation would wait for the clock.
+    #[test]
+    fn a_clock_that_was_set_back_makes_no_alert_that_an_alertmanager_refuses() {
+        let sink = sink(To::Alertmanager { urls: vec![address()] });
+        let firing = test_alert("office", at("2026-01-02T03:04:05Z"));
+        let over = Alert { ends_at: Some(at("2026-01-02T03:05:05Z")), ..firing.clone() };
+        for (alert, now, starts, ends) in [
+            (&firing, "2026-01-02T03:04:06Z", "2026-01-02T03:04:05.000Z", "2026-01-02T03:19:06.000Z"),
+            (&firing, "2026-01-02T01:04:06Z", "2026-01-02T01:04:06.000Z", "2026-01-02T01:19:06.000Z"),
+            (&over, "2026-01-02T03:05:06Z", "2026-01-02T03:04:05.000Z", "2026-01-02T03:05:05.000Z"),
+            (&over, "2026-01-02T01:04:06Z", "2026-01-02T01:04:06.000Z", "2026-01-02T01:04:06.000Z"),
+        ] {
+            let told: Value = serde_json::from_str(&body(&sink, alert, at(now))).unwrap();
+            assert_eq!((told[0]["startsAt"].as_str(), told[0]["endsAt"].as_str()), (Some(starts), Some(ends)), "{now}");
+        }
+    }
+
+    #[test]
+    fn no_target_calls_anybody_in_datadog() {
+        let sink = sink(To::Datadog { url: address(), api_key: Secret::new("k") });
+        let mut alert = test_alert("office", at("2026-01-02T03:04:05Z"));
+        alert.annotations.insert("summary".into(), "@all a".into());
+        alert.annotations.insert("description".into(), "it says \"@pagerduty-x\" and (@all), ask ann@example.com".into());
+        let told: Value = serde_json::from_str(&body(&sink, &alert, at("2026-01-02T03:04:05Z"))).unwrap();
+        assert_eq!(told["title"], "(at)all a");
+        let text = told["text"].as_str().unwrap();
+        assert!(text.starts_with("it says \"(at)pagerduty-x\" and ((at)all), ask ann@example.com\n"), "{text}");
+    }
 }
