@@ -3,6 +3,7 @@
 //! One task looks; each place of each sink has a task of its own, so that one that is slow or away holds up nobody: neither a probe, nor
 //! the looking, nor another place.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -288,8 +289,9 @@ impl Desk {
             post.sink = sink;
             self.posts.push(post);
         }
+        let names: BTreeSet<String> = moved.iter().map(|(sink, _)| sink.name.clone()).collect();
         for (sink, senders) in moved {
-            let mut kept = kept.sinks.remove(&sink.name);
+            let mut kept = kept.take(&sink, &names);
             if let Some(at) = old.iter().position(|post| post.sink.stands_in_for(&sink)) {
                 let before = old.swap_remove(at).end();
                 if !before.open.is_empty() && before.mark != sink.mark() {
@@ -303,9 +305,8 @@ impl Desk {
             }
             self.posts.push(self.post(sink, senders, kept));
         }
-        for post in old {
-            let name = post.sink.name.clone();
-            let KeptSink { open, waiting, .. } = post.end();
+        let gone = old.into_iter().map(|post| (post.sink.name.clone(), post.end()));
+        for (name, KeptSink { open, waiting, .. }) in gone.chain(kept.sinks) {
             let untold: usize = waiting.iter().map(Vec::len).sum();
             if open.len() + untold > 0 {
                 tracing::warn!(

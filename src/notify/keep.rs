@@ -1,6 +1,6 @@
 //! Keeping: what alerts must survive a restart, in one small file of `state_dir`. What cannot be read or written is said, and stops nobody.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::Said;
 use crate::alert::scene::Known;
+use crate::alert::sink::Sink;
 use crate::alert::{ledger, outbox};
 use crate::clock::Moment;
 use crate::state::write_beside;
@@ -51,6 +52,16 @@ impl Kept {
     /// What is to be kept.
     pub fn new(known: BTreeMap<String, Known>, sinks: BTreeMap<String, KeptSink>) -> Kept {
         Kept { version: VERSION, known, sinks }
+    }
+
+    /// Takes what was kept of this sink: under its name; else, where nobody has that name now (`names`), of the very same place, which was renamed
+    /// while nobody ran; else of the place that its name stood for.
+    pub fn take(&mut self, sink: &Sink, names: &BTreeSet<String>) -> Option<KeptSink> {
+        let mark = sink.mark();
+        let own = self.sinks.get(&sink.name).filter(|kept| kept.mark == mark).map(|_| sink.name.clone());
+        let renamed = || self.sinks.iter().find(|(name, kept)| kept.mark == mark && !names.contains(*name)).map(|(name, _)| name.clone());
+        let name = own.or_else(renamed).unwrap_or_else(|| sink.name.clone());
+        self.sinks.remove(&name)
     }
 
     /// What stands in the file. One that is none of ours is put aside: to begin anew tells too much, and not to run would tell nothing.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -609,6 +610,28 @@ async fn who_is_told_by_another_key_hears_what_is_open() {
     let alerts = world.tell_and_keep(&sink("NEW", &peer));
     stop(alerts).await;
     assert_eq!(peer.heard().len(), 2);
+}
+
+/// Renamed while it was down: the place is the same, and what it has not taken is told there, also what is over by then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sink_that_is_renamed_over_a_restart_hears_what_it_has_not_taken() {
+    let up = Arc::new(AtomicBool::new(false));
+    let is_up = Arc::clone(&up);
+    let peer = Peer::new(move |_, _| Answer(if is_up.load(Ordering::SeqCst) { 200 } else { 500 }, "")).await;
+    let sink = |name: &str| format!("[[alert]]\nname = \"{name}\"\nkind = \"webhook\"\nurl = \"{}/x\"\n{QUICK}", peer.url);
+    let world = World::new(&["a"]);
+    let alerts = world.tell_and_keep(&sink("before"));
+    world.board.publish(0, violated("a"));
+    peer.requests(1).await;
+    stop(alerts).await;
+    let told = peer.heard().len();
+    up.store(true, Ordering::SeqCst);
+    let world = world.restarted(&["a"]);
+    world.board.publish(0, held("a"));
+    let alerts = world.tell_and_keep(&sink("after"));
+    let heard = peer.requests(told + 2).await;
+    assert_eq!((&heard[told].json()["status"], &heard[told + 1].json()["status"]), (&json!("firing"), &json!("resolved")));
+    stop(alerts).await;
 }
 
 /// The disk is full: what is told is told, and what must survive is written as soon as it can be.
