@@ -11,7 +11,7 @@ pub const DEAF_AFTER: Duration = Duration::from_secs(900);
 /// How long ago somebody must have looked for what is to be told; that is done once a second.
 pub const LOOKED_WITHIN: Duration = Duration::from_secs(60);
 
-/// Whether the scheduler goes round and is heard: there are checks, no record of any is older than it may be, somebody has `looked` at them, and no violation has
+/// Whether the scheduler goes round and is heard: there are checks, one of them has run, no record of any is older than it may be, somebody has `looked` at them, and no violation has
 /// waited for longer than [`DEAF_AFTER`] for a sink. `waits` are the sinks for which one waits, and since when.
 ///
 /// # Errors
@@ -24,6 +24,10 @@ pub fn beats<'a>(
 ) -> Result<(), String> {
     if readings.is_empty() {
         return Err("there is no check".into());
+    }
+    // What dies soon after each start would seem to live.
+    if !readings.iter().any(|reading| reading.ran) {
+        return Err("no check has run yet".into());
     }
     let stale: Vec<&str> = readings.iter().filter(|reading| !reading.fresh).map(|reading| reading.about.name.as_str()).collect();
     if let Some(first) = stale.first() {

@@ -74,6 +74,11 @@ impl Ledger {
         each.collect()
     }
 
+    /// What is open, as who has heard of nothing is told it.
+    pub fn open(&self) -> impl Iterator<Item = Note> {
+        self.firing.iter().map(|(key, firing)| Note { alert: alert(key, firing), repeated: false })
+    }
+
     /// Forgets that the others were told.
     pub fn keep(&mut self, these: impl Fn(&Key) -> bool) {
         self.firing.retain(|key, _| these(key));
@@ -84,15 +89,20 @@ impl Ledger {
         let mut notes = Vec::new();
         let wanted = |condition: &&Condition<'_>| rules.want(condition.key.severity(), condition.check);
         for condition in scene.breached().filter(|condition| wanted(&condition)) {
-            if !self.firing.contains_key(&condition.key) {
-                notes.push(self.open_one(&condition, scene, Duration::ZERO));
+            match self.firing.get_mut(&condition.key) {
+                // Should it be over again by now, then since now.
+                Some(firing) => firing.over = None,
+                None => notes.push(self.open_one(&condition, scene, Duration::ZERO)),
             }
         }
         let (mut so, mut elsewhere) = (BTreeSet::new(), BTreeSet::new());
+        let violated: BTreeSet<[String; 3]> = self.firing.keys().filter(|key| key.is(Name::Violated)).map(|key| place(key)).collect();
         for condition in conditions {
             if wanted(&condition) {
                 so.insert(&condition.key);
-                notes.extend(self.still_so(condition, scene, rules));
+                // By other labels: what was violated here is so until a run holds, also while nobody knows.
+                let goes_on = condition.now == Now::Undecided && violated.contains(&place(&condition.key));
+                notes.extend(self.still_so(condition, scene, rules, goes_on));
             } else {
                 elsewhere.insert(&condition.key);
             }
@@ -105,14 +115,14 @@ impl Ledger {
         notes
     }
 
-    fn still_so(&mut self, condition: &Condition<'_>, scene: &Scene<'_>, rules: &Rules) -> Option<Note> {
+    fn still_so(&mut self, condition: &Condition<'_>, scene: &Scene<'_>, rules: &Rules, goes_on: bool) -> Option<Note> {
         let lasts = lasts(&condition.what, rules);
         if let Some(firing) = self.firing.get_mut(&condition.key) {
             firing.over = None;
             firing.annotations = words::annotations(condition, scene, lasts);
             return repeat(&condition.key, firing, scene.now, rules);
         }
-        if condition.now == Now::Undecided {
+        if condition.now == Now::Undecided && !goes_on {
             return None;
         }
         let since = *self.pending.entry(condition.key.clone()).or_insert(scene.now);
@@ -156,6 +166,11 @@ fn lasts(what: &What<'_>, rules: &Rules) -> Duration {
         Name::Stale => rules.stale_for,
         other => other.lasts(),
     }
+}
+
+/// Of which check and target at which vantage it is.
+fn place(key: &Key) -> [String; 3] {
+    ["vantage", "check", "target"].map(|name| key.label(name).to_string())
 }
 
 fn repeat(key: &Key, firing: &mut Firing, now: Moment, rules: &Rules) -> Option<Note> {

@@ -67,6 +67,17 @@ pub struct Kept {
     repeated: bool,
     tried: bool,
     apart: Option<Wall>,
+    /// Since when it waits.
+    #[serde(default)]
+    since: Option<Wall>,
+}
+
+impl Kept {
+    /// The same for a place where nobody has heard of it.
+    #[must_use]
+    pub fn untold(self) -> Kept {
+        Kept { repeated: false, ..self }
+    }
 }
 
 /// A message that is on its way.
@@ -92,7 +103,7 @@ impl Outbox {
     /// The outbox as it was kept.
     pub fn recalled(kept: Vec<Kept>, now: Moment, wall: Wall) -> Outbox {
         let mut outbox = Outbox::default();
-        for Kept { alert, repeated, tried, apart } in kept {
+        for Kept { alert, repeated, tried, apart, since } in kept {
             outbox.count += 1;
             let (key, ends) = (alert.key.clone(), alert.ends_at.is_some());
             let note = Note { alert, repeated };
@@ -100,7 +111,7 @@ impl Outbox {
                 rank: rank(&note),
                 note,
                 number: outbox.count,
-                since: now,
+                since: now - since.map_or(Duration::ZERO, |since| wall.since(since)),
                 tries: tried.into(),
                 not_before: None,
                 // However far the clock was turned since.
@@ -115,12 +126,16 @@ impl Outbox {
 
     /// What must survive a restart.
     pub fn kept(&self, now: Moment, wall: Wall) -> Vec<Kept> {
-        let waiting = self.slots.values().flat_map(|slot| [&slot.firing, &slot.resolved]).flatten();
+        let number = |waiting: &Option<Waiting>| waiting.as_ref().map(|waiting| waiting.number);
+        // It is so again while that it was over is on its way: told after a restart, that would be the last word.
+        let last = |slot: &&Slot| number(&slot.resolved) > number(&slot.firing);
+        let waiting = self.slots.values().flat_map(|slot| [slot.firing.as_ref(), slot.resolved.as_ref().filter(|_| last(&slot))]).flatten();
         let each = waiting.map(|w| Kept {
             alert: w.note.alert.clone(),
             repeated: w.note.repeated,
             tried: w.tries > 0 || w.on_its_way,
             apart: w.apart.map(|until| wall.after(until.since(now))),
+            since: Some(wall.before(now.since(w.since))),
         });
         each.collect()
     }
@@ -168,7 +183,8 @@ impl Outbox {
             Waiting { rank: rank(&note), note, number: self.count, since: now, tries: 0, not_before: None, apart: None, on_its_way: false };
         let slot = self.slots.entry(key.clone()).or_default();
         if new.note.alert.ends_at.is_none() {
-            // It is so again: that it was over need not be told any more.
+            // It is so again: that it was over need not be told any more. Whoever was to hear that has heard that it was so.
+            new.tries = u32::from(slot.firing.is_none() && slot.resolved.is_some());
             slot.resolved = slot.resolved.take().filter(|waiting| waiting.on_its_way);
             if let Some(old) = &slot.firing {
                 // One message of it is enough, in the newest words. What was refused is no less so.
@@ -335,8 +351,8 @@ impl Outbox {
             let Some(slot) = self.slots.get_mut(&message.alert.key) else { continue };
             let ends = message.alert.ends_at.is_some();
             if ends && slot.firing.as_ref().is_some_and(|firing| firing.number > message.number) {
-                // It is so again: told now, that it was over would be the last word.
-                slot.resolved = None;
+                // It is so again: told now, that it was over would be the last word. That it is over again is another.
+                slot.resolved = slot.resolved.take().filter(|resolved| resolved.number > message.number);
                 continue;
             }
             let waiting = if ends { slot.resolved.as_mut() } else { slot.firing.as_mut() };

@@ -77,7 +77,7 @@ pub struct Roll {
 struct Seen {
     last: Moment,
     tags: Vec<String>,
-    /// Its targets that were violated when they were last seen, and when that was.
+    /// Its targets that were violated, and of which no run has held until they were last seen, and when that was.
     violated: BTreeMap<String, Moment>,
 }
 
@@ -188,10 +188,20 @@ impl Roll {
             if seen.tags != about.tags {
                 seen.tags.clone_from(&about.tags);
             }
-            if matches!(reading.record.verdict, Verdict::Violated(_)) {
-                seen.violated.insert(about.target.clone(), now);
-            } else if !seen.violated.is_empty() {
-                seen.violated.remove(&about.target);
+            match reading.record.verdict {
+                Verdict::Violated(_) => {
+                    seen.violated.insert(about.target.clone(), now);
+                }
+                Verdict::Holds(_) if seen.violated.is_empty() => {}
+                Verdict::Holds(_) => {
+                    seen.violated.remove(&about.target);
+                }
+                // Neither does it end a violation.
+                Verdict::Unproven(_) => {
+                    if let Some(last) = seen.violated.get_mut(&about.target) {
+                        *last = now;
+                    }
+                }
             }
         }
         self.seen.retain(|_, seen| now.since(seen.last) <= MISSED);
@@ -382,7 +392,13 @@ impl<'a> Scene<'a> {
                 return removed(&format!("the check {check} of {target}"));
             };
             let name = Name::ALL.into_iter().find(|name| key.is(*name))?;
-            let other = self.key_of(name, &reading.about) != *key;
+            // What has come to its end under the labels of before ends as ever.
+            let over = match reading.record.verdict {
+                Verdict::Holds(_) => matches!(name, Name::Violated | Name::Unproven),
+                Verdict::Violated(_) => name == Name::Unproven,
+                Verdict::Unproven(_) => false,
+            };
+            let other = !over && self.key_of(name, &reading.about) != *key;
             return other.then(|| format!("the alert of {check} goes on by other labels, as its severity or its exception has changed"));
         }
         if key.is(Name::CheckGone) && !is_there(check) {

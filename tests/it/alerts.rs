@@ -324,6 +324,77 @@ fn what_is_excepted_says_so_and_is_told_anew_when_that_is_over() {
     assert_eq!(world.look(66 * MINUTE), ["resolved ExceptionExpired"]);
 }
 
+/// It was violated and is over again between two looks, while it was thought to be over since the last time: it was not, without a break.
+#[test]
+fn a_violation_that_nobody_saw_last_still_breaks_what_was_over() {
+    let mut world = World::of(fixture::violated("a"));
+    assert_eq!(world.look(0), ["opened Violated"]);
+    world.now_is(fixture::held("a"));
+    assert_eq!(world.look(10), NOTHING);
+    world.breaches = vec![Arc::new(fixture::violated("a"))];
+    assert_eq!(world.look(200), NOTHING);
+    assert_eq!(world.look(10 + 5 * MINUTE), NOTHING);
+    assert_eq!(world.look(200 + 5 * MINUTE - 1), NOTHING);
+    assert_eq!(world.look(200 + 5 * MINUTE), ["resolved Violated"]);
+}
+
+/// Violated, then unproven, as after a restart: only a run that holds ends it, so by its new labels it goes on.
+#[test]
+fn a_violation_goes_on_by_other_labels_also_while_nobody_knows() {
+    let by = |severity: Severity, record: Record| {
+        let about = About { severity, ..(*record.about).clone() };
+        Record { about: Arc::new(about), ..record }
+    };
+    let mut world = World::of(fixture::violated("a"));
+    assert_eq!(world.look(0), ["opened Violated"]);
+    world.now_is(by(Severity::Warning, fixture::unproven("a")));
+    let notes = world.notes(1);
+    let [opened, resolved] = notes.as_slice() else { panic!("{notes:?}") };
+    assert_eq!((opened.alert.key.severity(), opened.alert.ends_at), (Severity::Warning, None));
+    assert_eq!((resolved.alert.key.severity(), resolved.alert.ends_at.is_some()), (Severity::Critical, true));
+    assert!(resolved.alert.said("resolved").contains("goes on by other labels"), "{resolved:?}");
+    world.now_is(by(Severity::Warning, fixture::held("a")));
+    assert_eq!(world.look(2), NOTHING);
+    assert_eq!(world.look(2 + 5 * MINUTE), ["resolved Violated"]);
+    // what holds by then ends as ever, and does not go on
+    let mut world = World::of(fixture::violated("a"));
+    assert_eq!(world.look(0), ["opened Violated"]);
+    world.now_is(by(Severity::Warning, fixture::held("a")));
+    assert_eq!(world.look(1), NOTHING);
+    let notes = world.notes(1 + 5 * MINUTE);
+    let [Note { alert, .. }] = notes.as_slice() else { panic!("{notes:?}") };
+    assert!(alert.said("resolved").contains("holds: "), "{alert:?}");
+    // one that was not violated does not begin so
+    let mut world = World::of(fixture::unproven("b"));
+    assert_eq!(world.look(0), NOTHING);
+    // and where the other labels are not told here, it ends with a word
+    let mut world = World::of(fixture::violated("a"));
+    world.rules.min_severity = Severity::Critical;
+    assert_eq!(world.look(0), ["opened Violated"]);
+    world.now_is(by(Severity::Warning, fixture::unproven("a")));
+    assert_eq!(world.look(1), ["resolved Violated"]);
+}
+
+/// Unproven ends no violation, so a target that was violated, and of which nobody knows when it goes, is missed as well.
+#[test]
+fn a_target_that_was_violated_and_is_unproven_when_it_goes_is_missed() {
+    let of = |target: &str, record: Record| {
+        let about = About { target: target.into(), ..(*record.about).clone() };
+        reading(Record { about: Arc::new(about), ..record })
+    };
+    let mut world = World::of(fixture::held("x"));
+    world.readings =
+        vec![of("stays:443", fixture::held("a")), of("open:443", fixture::violated("a")), of("new:443", fixture::unproven("a"))];
+    assert_eq!(world.look(0), ["opened Violated"]);
+    world.readings[1] = of("open:443", fixture::unproven("a"));
+    assert_eq!(world.look(10), NOTHING);
+    assert_eq!(world.look(6 * MINUTE), NOTHING, "it is there");
+    world.readings.truncate(1);
+    assert_eq!(world.look(6 * MINUTE + 10), ["resolved Violated"]);
+    assert_eq!(world.look(11 * MINUTE + 9), NOTHING);
+    assert_eq!(world.look(11 * MINUTE + 10), ["opened TargetGone"]);
+}
+
 #[test]
 fn what_is_not_wanted_is_not_told_and_what_is_not_wanted_any_more_ends() {
     let mut world = World::of(fixture::violated("a"));
@@ -960,6 +1031,84 @@ fn what_waits_survives_a_restart() {
     assert_eq!(drained(&mut after, 5), ["MustnotUnproven b firing", "MustnotViolated a resolved"]);
 }
 
+/// What was told is over by now, and that was not heard yet: it comes and goes once more, and its end must still be heard.
+#[test]
+fn the_end_of_what_was_told_is_told_however_often_it_turns_meanwhile() {
+    let mut outbox = Outbox::default();
+    outbox.put(doubted("a"), moment(0));
+    assert_eq!(drained(&mut outbox, 0), ["MustnotUnproven a firing"]);
+    outbox.put(resolved(doubted("a")), moment(1));
+    let way = sent(&mut outbox, 1);
+    outbox.failed(&way, None, moment(1), 0.0);
+    outbox.put(doubted("a"), moment(1));
+    outbox.put(resolved(doubted("a")), moment(1));
+    assert_eq!(drained(&mut outbox, 100), ["MustnotUnproven a firing", "MustnotUnproven a resolved"]);
+    // the same while that it is over is on its way, and does not arrive
+    outbox.put(doubted("a"), moment(200));
+    assert_eq!(drained(&mut outbox, 200), ["MustnotUnproven a firing"]);
+    outbox.put(resolved(doubted("a")), moment(201));
+    let way = sent(&mut outbox, 201);
+    outbox.put(doubted("a"), moment(201));
+    outbox.put(resolved(doubted("a")), moment(201));
+    outbox.failed(&way, None, moment(202), 0.0);
+    assert_eq!(drained(&mut outbox, 300), ["MustnotUnproven a firing", "MustnotUnproven a resolved"]);
+}
+
+/// The end hangs on its way, meanwhile it is so again, and over again: then that end is the last word, also where the first did not arrive.
+#[test]
+fn the_newest_end_is_not_given_up_with_one_that_did_not_arrive() {
+    for refused in [false, true] {
+        let mut outbox = Outbox::default();
+        outbox.put(opened("a"), moment(0));
+        assert_eq!(drained(&mut outbox, 0), ["MustnotViolated a firing"]);
+        outbox.put(resolved(opened("a")), moment(1));
+        let way = sent(&mut outbox, 1);
+        outbox.put(opened("a"), moment(2));
+        outbox.put(resolved(opened("a")), moment(3));
+        if refused {
+            outbox.refused(&way, moment(10), 0.0);
+        } else {
+            outbox.failed(&way, None, moment(10), 0.0);
+        }
+        assert_eq!(drained(&mut outbox, 100), ["MustnotViolated a firing", "MustnotViolated a resolved"], "{refused}");
+    }
+}
+
+/// The monitor is killed, or its sink is replaced, while the end of the last time is on its way and it is so again.
+#[test]
+fn after_a_restart_the_last_word_is_the_newest() {
+    let mut outbox = Outbox::default();
+    outbox.put(opened("a"), moment(0));
+    assert_eq!(drained(&mut outbox, 0), ["MustnotViolated a firing"]);
+    outbox.put(resolved(opened("a")), moment(1));
+    let _way = sent(&mut outbox, 1);
+    outbox.put(opened("a"), moment(2));
+    let mut after = Outbox::recalled(outbox.kept(moment(2), wall(2)), moment(5), wall(5));
+    assert_eq!(drained(&mut after, 5), ["MustnotViolated a firing"], "that it is over would be the last word");
+    // and where it is over again, that is
+    outbox.put(resolved(opened("a")), moment(3));
+    let mut after = Outbox::recalled(outbox.kept(moment(3), wall(3)), moment(5), wall(5));
+    assert_eq!(drained(&mut after, 5), ["MustnotViolated a firing", "MustnotViolated a resolved"]);
+}
+
+/// The dead man's switch is told for 15 minutes while a violation waits, and not for 15 minutes after each restart.
+#[test]
+fn a_violation_that_waits_does_not_begin_to_wait_anew_with_a_restart() {
+    let mut outbox = Outbox::default();
+    outbox.put(opened("a"), moment(0));
+    let kept = serde_json::to_string(&outbox.kept(moment(600), wall(600))).unwrap();
+    let after = Outbox::recalled(serde_json::from_str(&kept).unwrap(), moment(5000), wall(660));
+    assert_eq!(after.breach_since(), Some(moment(5000 - 660)));
+    let mut here = Outbox::default();
+    here.take_over(serde_json::from_str(&kept).unwrap(), moment(5000), wall(660));
+    assert_eq!(here.breach_since(), Some(moment(5000 - 660)), "nor with another place");
+    // one that was kept before this was known
+    let old = kept.replace("\"since\"", "\"x\"");
+    assert_ne!(old, kept);
+    let after = Outbox::recalled(serde_json::from_str(&old).unwrap(), moment(5000), wall(660));
+    assert_eq!(after.breach_since(), Some(moment(5000)));
+}
+
 // ---- the heart -----------------------------------------------------------------------------------------------------------------
 
 #[test]
@@ -969,6 +1118,9 @@ fn the_heart_beats_only_while_all_is_looked_at_and_somebody_hears() {
     let now = moment(10_000);
     assert_eq!(beats(&[fresh()], now - LOOKED_WITHIN, [], now), Ok(()), "what is found is not what is asked");
     assert_eq!(beats(&[], now, [], now), Err("there is no check".into()));
+    let pending = |name: &str| Reading { ran: false, ..reading(fixture::unproven(name)) };
+    assert_eq!(beats(&[pending("a"), pending("b")], now, [], now), Err("no check has run yet".into()), "as where it dies at each start");
+    assert_eq!(beats(&[pending("a"), fresh()], now, [], now), Ok(()));
     assert_eq!(beats(&[fresh(), stale()], now, [], now), Err("1 of 2 checks are stale, b among them".into()));
     assert_eq!(beats(&[fresh()], now, [("pager", now - DEAF_AFTER)], now), Ok(()));
     let unseen = beats(&[fresh()], now - LOOKED_WITHIN - secs(1), [], now);
