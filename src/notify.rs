@@ -13,11 +13,11 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::alert::ledger::Ledger;
+use crate::alert::ledger::{Ledger, Note};
 use crate::alert::outbox::{Message, Next, Outbox};
 use crate::alert::scene::{Places, Roll, Scene};
 use crate::alert::sink::{Sink, To};
-use crate::alert::{Alert, test_alert};
+use crate::alert::{Alert, Name, test_alert};
 use crate::clock::{Moment, Wall};
 use crate::history::Board;
 use crate::metrics::{Metrics, Program};
@@ -196,6 +196,11 @@ struct Way {
     failed: AtomicBool,
 }
 
+/// The time until the next look after one that took so long. Where the machine was suspended in the midst of it, the look was not that long.
+fn rest(took: Duration) -> Duration {
+    (took * (PARTS - 1)).clamp(BREATH, STEP)
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -216,7 +221,7 @@ impl Desk {
             let began = Moment::now();
             self.look();
             self.save(began);
-            tokio::time::sleep(BREATH.max(Moment::now().since(began) * (PARTS - 1))).await;
+            tokio::time::sleep(rest(Moment::now().since(began))).await;
         }
     }
 
@@ -243,7 +248,8 @@ impl Desk {
             roll: &self.roll,
         };
         let conditions = scene.conditions();
-        for post in &mut self.posts {
+        // A dead man's switch is told of no alert.
+        for post in self.posts.iter_mut().filter(|post| !post.ways.is_empty()) {
             let notes = post.ledger.look(&scene, &conditions, &post.sink.rules);
             self.dirty |= notes.iter().any(|note| !note.repeated);
             notes.iter().for_each(|note| log(&post.sink, &note.alert, note.repeated));
@@ -326,12 +332,20 @@ impl Desk {
             let mut outbox = Outbox::default();
             // Elsewhere nobody was told what is open; what waited for there must be heard here.
             let for_it = waiting.iter().enumerate().filter(|(of, _)| !same || *of == at);
-            for_it.for_each(|(_, waiting)| outbox.take_over(waiting.clone(), now, wall));
+            for_it.for_each(|(_, waiting)| {
+                let waiting = waiting.iter().cloned().map(|waiting| if same { waiting } else { waiting.untold() });
+                outbox.take_over(waiting.collect(), now, wall);
+            });
             outbox
         });
-        let outboxes: Vec<Outbox> = outboxes.collect();
+        let mut outboxes: Vec<Outbox> = outboxes.collect();
         let mut ledger = Ledger::recalled(open, now, wall);
         if !same {
+            // What is violated is so until a run holds, also while nobody knows, as before the first run; all else is seen by the next look.
+            for outbox in &mut outboxes {
+                let open = ledger.open().filter(|note| note.alert.key.is(Name::Violated) && !outbox.opens(&note.alert.key));
+                open.collect::<Vec<Note>>().into_iter().for_each(|note| outbox.put(note, now));
+            }
             ledger.keep(|key| outboxes.iter().any(|outbox| outbox.opens(key)));
         }
         let ways: Vec<Arc<Way>> = senders
@@ -542,5 +556,17 @@ fn chance() -> f64 {
     match ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes) {
         Ok(()) => f64::from(u16::from_be_bytes(bytes)) / f64::from(u16::MAX),
         Err(_) => 0.5,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_that_was_suspended_during_a_look_is_looked_at_soon_after() {
+        let millis = Duration::from_millis;
+        assert_eq!([rest(millis(0)), rest(millis(12)), rest(millis(13))], [BREATH, BREATH, millis(52)]);
+        assert_eq!([rest(millis(2500)), rest(millis(2501)), rest(Duration::from_secs(8 * 3600))], [STEP; 3]);
     }
 }

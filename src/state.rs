@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -139,13 +140,13 @@ impl State {
     }
 }
 
-/// Writes the file beside its place and renames it: it is whole, or as it was.
+/// Writes the file beside its place and renames it: it is whole, or as it was. What is open, and how to see it, is for nobody else to read.
 ///
 /// # Errors
 /// The kernel's.
 pub fn write_beside(path: &Path, text: &str) -> std::io::Result<()> {
     let beside = path.with_extension("json.new");
-    let mut file = File::create(&beside)?;
+    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(&beside, path)

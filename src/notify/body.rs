@@ -105,7 +105,7 @@ fn slack(alert: &Alert) -> Value {
         (false, Severity::Info) => ("INFO", "#439fe0"),
     };
     let what = if alert.ends_at.is_some() { alert.said("resolved") } else { alert.said("description") };
-    let mut text = safe(cut(what, SLACK_TEXT));
+    let mut text = safe(cut(&nobody_called(what, alert), SLACK_TEXT));
     for (title, name) in [("by hand", "reproduce"), ("runbook", "check_runbook"), ("runbook", "runbook_url")] {
         let said = alert.said(name);
         if alert.ends_at.is_none() && !said.is_empty() {
@@ -113,7 +113,7 @@ fn slack(alert: &Alert) -> Value {
             text += &if name == "reproduce" { format!("\n{title}: `{said}`") } else { format!("\n{title}: {said}") };
         }
     }
-    let head = format!("[{mark}] {}", safe(cut(alert.said("summary"), SLACK_TEXT)));
+    let head = format!("[{mark}] {}", safe(cut(&nobody_called(alert.said("summary"), alert), SLACK_TEXT)));
     let since = alert.starts_at.unix_millis() / 1000;
     let footer = safe(&format!("{} at {}", alert.key.label("alertname"), alert.key.label("vantage")));
     json!({ "text": head, "attachments": [{ "color": colour, "fallback": head, "text": text, "footer": footer, "ts": since }] })
@@ -141,7 +141,7 @@ fn datadog(alert: &Alert, now: Wall) -> Value {
     let fingerprint = alert.key.fingerprint();
     let key =
         fingerprint.char_indices().rev().nth(DATADOG_KEY - 1).map_or(fingerprint.as_str(), |(at, _)| fingerprint.get(at..).unwrap_or(""));
-    let (title, text) = (nobody_called(&title), nobody_called(&text));
+    let (title, text) = (nobody_called(&title, alert), nobody_called(&text, alert));
     json!({
         "title": cut(&title, DATADOG_KEY * 5),
         "text": cut(&text, DATADOG_TEXT),
@@ -153,8 +153,16 @@ fn datadog(alert: &Alert, now: Wall) -> Value {
     })
 }
 
-/// The text in which no word begins with `@`, by which Datadog calls somebody: a target may say `@all`. An address of mail stays one.
-fn nobody_called(text: &str) -> String {
+/// The text in which no word begins with `@`, by which Datadog and Mattermost call somebody: a target may say `@all`. An address of mail stays
+/// one, and so does the line that shows it by hand (`dig @192.0.2.53`).
+fn nobody_called(text: &str, alert: &Alert) -> String {
+    match alert.said("reproduce") {
+        "" => without_calls(text),
+        line => text.split(line).map(without_calls).collect::<Vec<String>>().join(line),
+    }
+}
+
+fn without_calls(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         if c == '@' && !out.ends_with(char::is_alphanumeric) {
@@ -224,7 +232,8 @@ mod tests {
     }
 
     #[test]
-    fn no_target_calls_anybody_in_datadog() {
+    fn no_target_calls_anybody() {
+        let slack = sink(To::Slack { url: address() });
         let sink = sink(To::Datadog { url: address(), api_key: Secret::new("k") });
         let mut alert = test_alert("office", at("2026-01-02T03:04:05Z"));
         alert.annotations.insert("summary".into(), "@all a".into());
@@ -233,5 +242,19 @@ mod tests {
         assert_eq!(told["title"], "(at)all a");
         let text = told["text"].as_str().unwrap();
         assert!(text.starts_with("it says \"(at)pagerduty-x\" and ((at)all), ask ann@example.com\n"), "{text}");
+        let now = at("2026-01-02T03:04:05Z");
+        let told: Value = serde_json::from_str(&body(&slack, &alert, now)).unwrap();
+        assert_eq!(told["text"], "[INFO] (at)all a");
+        let text = told["attachments"][0]["text"].as_str().unwrap();
+        assert!(text.starts_with("it says \"(at)pagerduty-x\" and ((at)all), ask ann@example.com"), "{text}");
+        // what is to be copied stays as it is
+        let line = "dig @192.0.2.53 +time=2 'a.example.com.' A";
+        alert.annotations.insert("reproduce".into(), line.into());
+        alert.annotations.insert("description".into(), format!("@all To see it by hand: {line} ."));
+        for sink in [&sink, &slack] {
+            let told: Value = serde_json::from_str(&body(sink, &alert, now)).unwrap();
+            let text = told["text"].as_str().unwrap().to_string() + told["attachments"][0]["text"].as_str().unwrap_or_default();
+            assert_eq!((text.matches(line).count(), text.contains("@all")), (2, false), "{text}");
+        }
     }
 }

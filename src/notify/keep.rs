@@ -27,6 +27,9 @@ const LAST_WRITE: Duration = Duration::from_secs(5);
 /// A share of the time goes into writing, at most one of so many parts, where nothing new is to be told: every message that is taken changes the file.
 const PARTS: u32 = 5;
 
+/// And the longest time that it waits for that.
+const LONGEST_REST: Duration = Duration::from_secs(60);
+
 /// What stands in the file.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Kept {
@@ -78,6 +81,10 @@ impl Kept {
             );
             Kept::default()
         };
+        // A pipe would be read for ever.
+        if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+            return broken("it is no file");
+        }
         let text = match fs::read_to_string(path) {
             Ok(text) => text,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Kept::default(),
@@ -141,7 +148,8 @@ impl Keeper {
     fn note(&mut self, written: Result<Duration, String>, now: Moment) {
         match written {
             Ok(took) => {
-                (self.again, self.not_before) = (None, Some(now + took * (PARTS - 1)));
+                // Where the machine was suspended meanwhile, it took no longer for that.
+                (self.again, self.not_before) = (None, Some(now + (took * (PARTS - 1)).min(LONGEST_REST)));
                 if self.said.is_over() {
                     tracing::info!("what alerts must survive a restart is written again");
                 }

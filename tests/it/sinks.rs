@@ -634,6 +634,66 @@ async fn a_sink_that_is_renamed_over_a_restart_hears_what_it_has_not_taken() {
     stop(alerts).await;
 }
 
+/// By another key nobody has heard of anything: what is violated is so until a run holds, and after a restart nobody knows at first.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_told_by_another_key_hears_what_is_open_also_while_nobody_knows() {
+    let sink = |key: &str, peer: &Peer| format!("[[alert]]\nkind = \"datadog\"\nurl = \"{}\"\napi_key = \"${{{key}}}\"\n{QUICK}", peer.url);
+    let world = World::new(&["a"]);
+    let peer = Peer::good().await;
+    let alerts = world.tell_and_keep(&sink("OLD", &peer));
+    world.board.publish(0, violated("a"));
+    peer.requests(1).await;
+    stop(alerts).await;
+    let world = world.restarted(&["a"]);
+    let alerts = world.tell_and_keep(&sink("NEW", &peer));
+    let heard = peer.requests(2).await;
+    assert_eq!((heard[1].header("dd-api-key"), &heard[1].json()["alert_type"]), ("secret-of-NEW", &json!("error")));
+    world.board.publish(0, held("a"));
+    let heard = peer.requests(3).await;
+    assert_eq!((heard[2].header("dd-api-key"), &heard[2].json()["alert_type"]), ("secret-of-NEW", &json!("success")));
+    stop(alerts).await;
+}
+
+/// What waited for the place before as a repetition is none for the place in its stead: nobody there has heard that it was so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repetition_is_none_for_the_place_in_its_stead() {
+    let world = World::new(&["a"]);
+    let before = Peer::new(|n, _| if n == 0 { Answer(200, "") } else { Answer(500, "") }).await;
+    let takes = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let taking = Arc::clone(&takes);
+    let after =
+        Peer::new(move |_, _| if taking.load(std::sync::atomic::Ordering::SeqCst) { Answer(200, "") } else { Answer(500, "") }).await;
+    let sink = |peer: &Peer| format!("[[alert]]\nkind = \"alertmanager\"\nurl = \"{}\"\nrepeat_interval = \"1s\"\n{QUICK}", peer.url);
+    let alerts = world.tell_and_keep(&sink(&before));
+    world.board.publish(0, violated("a"));
+    before.requests(2).await;
+    alerts.reload(Ready::all(&sinks(world.folder.path(), &sink(&after))).unwrap());
+    after.requests(1).await;
+    world.board.publish(0, held("a"));
+    let kept = world.folder.path().join("alerts.json");
+    world.until("its end waits", |_| fs::read_to_string(&kept).is_ok_and(|kept| kept.contains("\"resolved\":"))).await;
+    let refused = after.heard().len();
+    takes.store(true, std::sync::atomic::Ordering::SeqCst);
+    let heard = after.until("the end", |heard| heard.last().is_some_and(|r| r.body.contains("\"resolved\":"))).await;
+    let firing = heard[refused..].iter().any(|r| !r.body.contains("\"resolved\":"));
+    assert!(firing, "that it was so is told first: {heard:#?}");
+    stop(alerts).await;
+}
+
+/// What is open, where and how to get in is for nobody else on the host to read.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_kept_is_read_by_nobody_else() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let world = World::new(&["a"]);
+    let peer = Peer::good().await;
+    let alerts = world.tell_and_keep(&format!("[[alert]]\nkind = \"webhook\"\nurl = \"{}\"\n", peer.url));
+    world.board.publish(0, violated("a"));
+    peer.requests(1).await;
+    stop(alerts).await;
+    let mode = fs::metadata(world.folder.path().join("alerts.json")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
 /// The disk is full: what is told is told, and what must survive is written as soon as it can be.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_written_is_told_all_the_same_and_written_later() {
@@ -668,7 +728,8 @@ async fn what_cannot_be_written_is_told_all_the_same_and_written_later() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_memory_of_another_form_or_that_cannot_be_read_is_put_aside() {
     type Put<'a> = (&'a str, &'a dyn Fn(&Path));
-    let put: [Put; 3] = [
+    let put: [Put; 4] = [
+        ("what nobody ever ends to read", &|path| assert!(Command::new("mkfifo").arg(path).status().unwrap().success())),
         ("of a newer program", &|path| fs::write(path, "{\"version\": 2, \"known\": {}, \"sinks\": {}}").unwrap()),
         ("not text", &|path| fs::write(path, [0xff, 0xfe, 0]).unwrap()),
         ("not a file", &|path| fs::create_dir(path).unwrap()),
@@ -752,7 +813,7 @@ async fn no_part_of_a_secret_is_shown_by_an_answer() {
 /// The program itself: what an excepted check tells, what `/config` shows, and what a reload over the wire changes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_monitor_that_runs_tells_shows_and_reloads_its_sinks() {
-    let peer = Peer::good().await;
+    let (peer, switch) = (Peer::good().await, Peer::good().await);
     let open = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = &peer.url;
     let text = format!(
@@ -761,8 +822,10 @@ async fn a_monitor_that_runs_tells_shows_and_reloads_its_sinks() {
          [[alert]]\nname = \"own\"\nkind = \"webhook\"\nurl = \"{url}/own\"\nbody = '{{\"app\": \"hunter2-body\", \"text\": {{{{ summary }}}}}}'\n\
          [[alert]]\nkind = \"pagerduty\"\nurl = \"{url}/pager\"\nrouting_key = \"${{MUSTNOT_TEST_PAGER}}\"\n\
          [[alert]]\nkind = \"datadog\"\nurl = \"{url}/dog\"\napi_key_file = \"dog.key\"\n\
+         [[alert]]\nkind = \"heartbeat\"\nurl = \"{}/hunter2-beat\"\n\
          [[check]]\nname = \"closed\"\nkind = \"tcp\"\ntarget = \"{}\"\nexpect = \"blocked\"\nwitness = []\nrequire = []\ninterval = \"1h\"\n\
          [[exception]]\ncheck = \"closed\"\nreason = \"OPS-1\"\nowner = \"alice\"\nuntil = 2099-12-31\n",
+        switch.url,
         open.local_addr().unwrap()
     );
     let start = {
@@ -809,6 +872,8 @@ async fn a_monitor_that_runs_tells_shows_and_reloads_its_sinks() {
     assert_eq!((of(&heard, "/all").len(), of(&heard, "/own").len(), of(&heard, "/pager").len()), (1, 1, 1), "{heard:#?}");
     let said = monitor.said() + &monitor.logged();
     assert!(!said.contains("hunter2"), "{said}");
+    assert!(said.contains("alert to pagerduty: MustnotViolated") && !said.contains("alert to heartbeat"), "it is told of no alert: {said}");
+    switch.requests(1).await;
 }
 
 /// `mustnot drill --alert` by the program itself, with proxies in its environment that nobody must ask.
