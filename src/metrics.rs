@@ -362,18 +362,18 @@ impl Metrics {
         *sinks = told;
     }
 
-    /// A sink has taken so many messages.
+    /// A sink has taken so many messages. One that was taken away meanwhile stays away.
     pub fn alerts_sent(&self, sink: &str, messages: usize) {
         let messages = u64::try_from(messages).unwrap_or(u64::MAX);
         let mut sinks = lock(&self.sinks);
-        let told = sinks.entry(sink.to_owned()).or_default();
+        let Some(told) = sinks.get_mut(sink) else { return };
         (told.sent, told.failing) = (told.sent + messages, None);
     }
 
-    /// A request to a sink failed.
+    /// A request to a sink failed. One that was taken away meanwhile stays away, and its failure would end with nothing.
     pub fn alerts_failed(&self, sink: &str) {
         let mut sinks = lock(&self.sinks);
-        let told = sinks.entry(sink.to_owned()).or_default();
+        let Some(told) = sinks.get_mut(sink) else { return };
         told.failed += 1;
         told.failing.get_or_insert_with(Moment::now);
     }
@@ -688,6 +688,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Its last try may end after the reload that took it away; nobody would ever say that it is taken again.
+    #[test]
+    fn a_sink_that_was_taken_away_does_not_fail_for_ever() {
+        let metrics = Metrics::new("v", Arc::new(Board::new(Vec::new()))).unwrap();
+        metrics.alerts_go_to(["stays", "goes"]);
+        metrics.alerts_go_to(["stays"]);
+        metrics.alerts_failed("goes");
+        metrics.alerts_sent("goes", 1);
+        metrics.alerts_failed("stays");
+        assert_eq!(metrics.program().sinks.keys().collect::<Vec<_>>(), ["stays"]);
+    }
 
     #[test]
     fn no_bucket_bound_is_a_whole_number() {
