@@ -96,7 +96,7 @@ impl Ledger {
             }
         }
         let (mut so, mut elsewhere) = (BTreeSet::new(), BTreeSet::new());
-        let violated: BTreeSet<[String; 3]> = self.firing.keys().filter(|key| key.is(Name::Violated)).map(|key| place(key)).collect();
+        let violated: BTreeSet<[String; 3]> = self.firing.keys().filter(|key| key.is(Name::Violated)).map(place).collect();
         for condition in conditions {
             if wanted(&condition) {
                 so.insert(&condition.key);
