@@ -244,7 +244,7 @@ variable "stop_timeout" {
 # ---- the monitor -----------------------------------------------------------------------------------------------------
 
 variable "outside" {
-  description = "Where the outside monitor and the beacon stand: \"vpc\", a small one of their own made here, or \"elsewhere\", by outside/ on a host or in an account of yours."
+  description = "Where the outside monitor and the beacon stand: \"vpc\", a small one of their own made here, or \"elsewhere\", by deploy/systemd on a host of yours, or in another account."
   type        = string
   default     = "vpc"
 

@@ -23,6 +23,7 @@ mod scenarios_balancer;
 mod scenarios_between;
 mod scenarios_blocked;
 mod scenarios_catalogue;
+mod scenarios_deploy;
 mod scenarios_drill;
 mod scenarios_dns;
 mod scenarios_edges;
