@@ -207,9 +207,9 @@ pub struct RemoteWrite {
 /// `mustnot probe`.
 #[derive(Debug, Args)]
 pub struct Probe {
-    /// tcp, tls, http, udp, icmp, dns, ports, egress-ip, peer, promql or open-proxy
+    /// tcp, tls, http, udp, icmp, dns, ports, egress-ip, peer, promql, ranges or open-proxy
     pub kind: String,
-    /// host:port, a URL for http, egress-ip, peer and promql, a name for dns, a host or network for icmp and ports
+    /// host:port, a URL for http, egress-ip, peer, promql and ranges, a name for dns, a host or network for icmp and ports
     pub target: String,
     /// open, blocked, or outcomes such as refused,timeout; for egress-ip the addresses, as ip:203.0.113.10,203.0.113.11
     #[arg(long, default_value = "open")]

@@ -95,6 +95,14 @@ impl Expectation {
         self
     }
 
+    /// Of a positive check: it is violated by this one answer alone, and by that even where it was given once and not again. Who could
+    /// not be asked, or answered with something else, has said neither yes nor no.
+    #[must_use]
+    pub fn denied_only_by(mut self, contrary: Outcome) -> Expectation {
+        self.by_answers = (!self.inverted).then_some(contrary);
+        self
+    }
+
     /// The one answer that violates it, where no other does.
     pub fn only_violated_by(&self) -> Option<Outcome> {
         self.by_answers
@@ -196,6 +204,9 @@ impl Expectation {
         }
         if !self.inverted && self.accepts(seen.outcome) {
             return Reading::Accepted;
+        }
+        if !self.inverted && self.by_answers.is_some_and(|no| seen.attempts.contains(&no)) {
+            return Reading::Answered;
         }
         if self.inverted && seen.evidence.swept_as.is_some_and(|o| o.class() == Class::Open) {
             // One of the two ways to ask says that it is open.

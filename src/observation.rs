@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::clock::{Moment, Wall};
+use crate::target::Networks;
 
 /// An address family; A and AAAA are asked and judged apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -220,6 +221,8 @@ pub enum Stage {
     Proxy,
     /// The HTTP exchange.
     Http,
+    /// A file on this host.
+    File,
 }
 
 impl fmt::Display for Stage {
@@ -232,6 +235,7 @@ impl fmt::Display for Stage {
             Stage::Tls => "tls",
             Stage::Proxy => "proxy",
             Stage::Http => "http",
+            Stage::File => "file",
         })
     }
 }
@@ -279,7 +283,7 @@ impl Stage {
         match self {
             Stage::Icmp => Transport::Icmp,
             Stage::Udp | Stage::Dns => Transport::Udp,
-            Stage::Tcp | Stage::Tls | Stage::Proxy | Stage::Http => Transport::Tcp,
+            Stage::Tcp | Stage::Tls | Stage::Proxy | Stage::Http | Stage::File => Transport::Tcp,
         }
     }
 }
@@ -446,6 +450,9 @@ pub struct Evidence {
     /// What a Prometheus server said of a series.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub query: Option<QueryEvidence>,
+    /// How a published list differs from the expected one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ranges: Option<RangesEvidence>,
     /// What the name server was asked and said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dns: Option<DnsEvidence>,
@@ -534,6 +541,69 @@ pub struct QueryEvidence {
     pub holding_since: Option<Moment>,
     /// What other monitors reached, by the verdicts among the series.
     pub reached: Vec<Reached>,
+}
+
+/// How a list went away from the one that is expected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Drift {
+    /// It has addresses that are not expected.
+    Widened,
+    /// It has no more what is expected.
+    Narrowed,
+    /// Both.
+    Changed,
+}
+
+/// How a published list of networks differs from the expected one; networks are the fewest that cover the addresses.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct RangesEvidence {
+    /// How many networks the published list comes to.
+    pub published: usize,
+    /// How many the expected one comes to.
+    pub expected: usize,
+    /// How they differ; none where they are the same addresses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drift: Option<Drift>,
+    /// A whole family is published: everybody.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub everybody: bool,
+    /// What is published and not expected, at most [`RangesEvidence::MAX_NETWORKS`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub added: Vec<String>,
+    /// How many more there were.
+    #[serde(skip_serializing_if = "is_none_more")]
+    pub more_added: usize,
+    /// What is expected and not published, at most as many.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub removed: Vec<String>,
+    /// How many more there were.
+    #[serde(skip_serializing_if = "is_none_more")]
+    pub more_removed: usize,
+}
+
+impl RangesEvidence {
+    /// Networks of either side that are kept.
+    pub const MAX_NETWORKS: usize = 32;
+
+    /// The one set held against the other.
+    pub fn of(published: &Networks, expected: &Networks) -> RangesEvidence {
+        let kept = |networks: &Networks| {
+            let mut all = networks.cidrs();
+            let kept: Vec<String> = all.by_ref().take(RangesEvidence::MAX_NETWORKS).map(|net| net.to_string()).collect();
+            (kept, all.count())
+        };
+        let (added, more_added) = kept(&published.without(expected));
+        let (removed, more_removed) = kept(&expected.without(published));
+        let drift = match (added.is_empty(), removed.is_empty()) {
+            (true, true) => None,
+            (false, true) => Some(Drift::Widened),
+            (true, false) => Some(Drift::Narrowed),
+            (false, false) => Some(Drift::Changed),
+        };
+        let (published, expected) = (published.cidrs().count(), expected.cidrs().count());
+        RangesEvidence { published, expected, drift, everybody: false, added, more_added, removed, more_removed }
+    }
 }
 
 /// What a name server was asked and said.
@@ -685,7 +755,7 @@ pub struct Observation {
 
 impl Observation {
     /// Folds the attempts at one subject. The deciding attempt is `settled` where one ended the matter,
-    /// else one whose answer was not read whole, tells nothing or is of another time, else the first open one, else the first local one, else the
+    /// else one whose answer was not read whole, tells nothing or is of another time, else one that shows a drift, else the first open one, else the first local one, else the
     /// first that was refused for nothing that the check is
     /// about, else the last.
     /// No attempt at all is a bug of ours, and says so.
@@ -694,9 +764,12 @@ impl Observation {
         let stale = |a: &Attempt| a.evidence.query.as_ref().is_some_and(|q| q.stale);
         let unread = |a: &Attempt| matches!(a.evidence.marker, Some(Marker::Cut | Marker::Everywhere | Marker::Unheard));
         let untold = attempts.iter().position(|a| unread(a) || stale(a));
+        // What was read once is not unread where it could not be read again.
+        let drifted = attempts.iter().position(|a| a.evidence.ranges.as_ref().is_some_and(|r| r.drift.is_some()));
         let refused_for = |what| attempts.iter().position(|a| a.evidence.refused_for == Some(what));
         let at = settled
             .or(untold)
+            .or(drifted)
             .or_else(|| first(Class::Open))
             .or_else(|| first(Class::Local))
             .or_else(|| refused_for(RefusedFor::Other))

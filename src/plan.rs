@@ -243,7 +243,7 @@ impl Check {
     /// The host at which runs that must see a block stand in line, one at a time.
     pub fn waits_at(&self) -> Option<&Host> {
         let waits = self.expectation.is_inverted() && !self.probe.keeps_host().is_zero();
-        waits.then(|| &self.probe.first_hop().host)
+        self.probe.first_hop().filter(|_| waits).map(|hop| &hop.host)
     }
 
     /// How long a sweep may take at worst: all its ports are silent, and then as many as are looked at one by one.

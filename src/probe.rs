@@ -1,6 +1,7 @@
 //! Probes: one way of looking each, one file a kind. A probe knows the wire, and does not know what a verdict is.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +31,7 @@ mod open_proxy;
 mod peer;
 mod promql;
 mod ports;
+mod ranges;
 mod tcp;
 mod tls;
 mod tunnel;
@@ -45,6 +47,7 @@ pub use open_proxy::{Form, LEFT_OUT, OpenProxy, Technique};
 pub use peer::Peer;
 pub use ports::Ports;
 pub use promql::{MAX_QUERY, PromQl, Takes, is_plain_series};
+pub use ranges::{Expected, Form as ListForm, Pointer, Published, Ranges, Web as WebList};
 pub use tcp::Tcp;
 pub use tls::{Manner, Tls};
 pub use tunnel::Via;
@@ -88,6 +91,8 @@ pub enum Probe {
     Icmp(Icmp),
     /// Many ports of many addresses.
     Ports(Ports),
+    /// A published list of networks against the expected one.
+    Ranges(Ranges),
 }
 
 impl Probe {
@@ -105,6 +110,7 @@ impl Probe {
             Probe::Udp(_) => Kind::Udp,
             Probe::Icmp(_) => Kind::Icmp,
             Probe::Ports(_) => Kind::Ports,
+            Probe::Ranges(_) => Kind::Ranges,
         }
     }
 
@@ -122,9 +128,9 @@ impl Probe {
         self.via().filter(|via| !via.absolute)
     }
 
-    /// What the check is about.
-    pub fn target(&self) -> &HostPort {
-        match self {
+    /// The host that the check is about; none where that is a file on this one.
+    pub fn target(&self) -> Option<&HostPort> {
+        Some(match self {
             Probe::Tcp(p) => &p.target,
             Probe::Tls(p) => &p.target,
             Probe::Http(p) => &p.url.authority,
@@ -136,12 +142,14 @@ impl Probe {
             Probe::Udp(p) => &p.target,
             Probe::Icmp(p) => &p.target.host,
             Probe::Ports(p) => &p.target,
-        }
+            Probe::Ranges(Ranges { published: Published::Web(list), .. }) => &list.url.authority,
+            Probe::Ranges(Ranges { published: Published::File(_), .. }) => return None,
+        })
     }
 
-    /// What is dialled first: the proxy on the way, else the target.
-    pub fn first_hop(&self) -> &HostPort {
-        self.via().map_or_else(|| self.target(), |via| &via.proxy)
+    /// What is dialled first: the proxy on the way, else the target; none where nothing is dialled.
+    pub fn first_hop(&self) -> Option<&HostPort> {
+        self.via().map_or_else(|| self.target(), |via| Some(&via.proxy))
     }
 
     /// Where the first packets go.
@@ -150,7 +158,8 @@ impl Probe {
             Probe::Dns(dns) => dns.hops(),
             Probe::Icmp(p) => p.target.addresses().map_or(Hops::Host(&p.target.host), Hops::Addresses),
             Probe::Ports(ports) => ports.hops(),
-            _ => Hops::Host(self.first_hop()),
+            Probe::Ranges(Ranges { published: Published::File(path), .. }) => Hops::File(path),
+            _ => self.first_hop().map_or_else(|| Hops::Nowhere("there is no host to go to".into()), Hops::Host),
         }
     }
 
@@ -164,7 +173,8 @@ impl Probe {
             | Probe::Peer(_)
             | Probe::PromQl(_)
             | Probe::OpenProxy(_)
-            | Probe::Ports(_) => Transport::Tcp,
+            | Probe::Ports(_)
+            | Probe::Ranges(_) => Transport::Tcp,
             Probe::Udp(_) | Probe::Dns(_) => Transport::Udp,
             Probe::Icmp(_) => Transport::Icmp,
         }
@@ -205,17 +215,19 @@ impl Probe {
 
     /// Whether a name must be resolved before anything can be dialled.
     pub fn needs_resolving(&self) -> bool {
-        !matches!(self, Probe::Dns(_)) && self.first_hop().host.ip().is_none()
+        !matches!(self, Probe::Dns(_)) && self.first_hop().is_some_and(|hop| hop.host.ip().is_none())
     }
 
     /// Whether both may lead to one host, as far as that can be told without resolving.
     pub fn may_ask(&self, other: &Probe) -> bool {
-        let overlap = |echo: &Icmp, other: &Probe| echo.target.may_be(&other.first_hop().host);
+        let (Some(here), Some(there)) = (self.first_hop(), other.first_hop()) else { return false };
+        let overlap = |echo: &Icmp, hop: &HostPort| echo.target.may_be(&hop.host);
         match (self, other) {
-            (Probe::Icmp(a), Probe::Icmp(b)) => overlap(a, other) || overlap(b, self),
-            (Probe::Icmp(echo), other) | (other, Probe::Icmp(echo)) => overlap(echo, other),
+            (Probe::Icmp(a), Probe::Icmp(b)) => overlap(a, there) || overlap(b, here),
+            (Probe::Icmp(echo), _) => overlap(echo, there),
+            (_, Probe::Icmp(echo)) => overlap(echo, here),
             // Two names may stand for one address.
-            _ => match (self.first_hop().host.ip(), other.first_hop().host.ip()) {
+            _ => match (here.host.ip(), there.host.ip()) {
                 (Some(one), Some(other)) => one == other,
                 _ => true,
             },
@@ -295,14 +307,19 @@ pub enum Hops<'a> {
     Host(&'a HostPort),
     /// To these addresses.
     Addresses(Vec<SocketAddr>),
+    /// To nobody: what is looked at is this file on this host.
+    File(&'a Path),
     /// Nowhere, and why: a fault on this side.
     Nowhere(String),
 }
 
+/// The first hop of a look that goes nowhere, so that nobody is ever dialled by mistake.
+pub const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
 /// The way to one subject: where the first packet goes, from where, and what is asked for there.
 #[derive(Debug, Clone)]
 pub struct Approach {
-    /// The first hop.
+    /// The first hop; [`NOBODY`] where nothing is dialled.
     pub to: SocketAddr,
     /// The address to bind.
     pub source: Option<IpAddr>,
@@ -318,7 +335,7 @@ impl Probe {
     /// Every subject behind one address of the first hop: one, or one a technique and beacon.
     pub fn subjects(&self, to: SocketAddr, source: Option<IpAddr>, timeout: Duration, resolver: Resolver) -> Vec<(Subject, Approach)> {
         let via = self.via().is_some();
-        let target = self.target();
+        let Some(target) = self.target() else { return Vec::new() };
         let has_port = self.transport() != Transport::Icmp;
         let shown = |to: &HostPort| if has_port { to.to_string() } else { bare(&to.host) };
         let subject = Subject {
@@ -364,6 +381,7 @@ impl Probe {
             Probe::Udp(probe) => probe.attempt(approach, pace, deadline, &mut evidence).await,
             Probe::Icmp(probe) => probe.attempt(approach, pace, deadline, &mut evidence).await,
             Probe::Ports(probe) => probe.attempt(approach, deadline, &mut evidence).await,
+            Probe::Ranges(probe) => probe.attempt(approach, deadline, &mut evidence).await,
         };
         let ended = Moment::now();
         let longest = approach.timeout + self.epilogue(approach.timeout) + OVERRUN;

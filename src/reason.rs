@@ -1,6 +1,7 @@
 //! Reasons: a judged run as a sentence for somebody who was asleep a minute ago.
 
 mod ports;
+mod ranges;
 
 use crate::observation::{Observation, Outcome, Stage, Transport};
 use crate::plan::Check;
@@ -33,9 +34,10 @@ pub fn sentence(check: &Check, vantage: &str, verdict: &Verdict, judged: &[Judge
     match verdict.cause() {
         Cause::AsExpected => format!("{what}{more}{}", alive(one)),
         Cause::Open => format!("{what}{more}, {from}; it must be closed there. Close it, or correct the check."),
-        Cause::NotOpen => {
-            format!("{what}{more}, {from}; {} is expected. See whether the target or the way to it is broken.", expected(check, one))
-        }
+        Cause::NotOpen => match &check.probe {
+            Probe::Ranges(probe) => format!("{what}{more}, {from}; {}", ranges::advice(probe, one)),
+            _ => format!("{what}{more}, {from}; {} is expected. See whether the target or the way to it is broken.", expected(check, one)),
+        },
         Cause::OtherDenial => other_denial(&what, &more, &from, check, one),
         Cause::NoWitness => format!("{what}{more}, {from}, but nothing proves {}. {}", missing(check, one), remedy(check, one)),
         Cause::WitnessFailed => {
@@ -181,7 +183,7 @@ fn asked_dns(seen: &Observation, check: &Check) -> Option<String> {
 
 /// What happened to one address, as the start of a sentence.
 fn happened(seen: &Observation, check: &Check) -> String {
-    if let Some(what) = asked_dns(seen, check) {
+    if let Some(what) = asked_dns(seen, check).or_else(|| ranges::happened(seen, check)) {
         return what;
     }
     let who = match (&check.probe.via(), seen.stage) {

@@ -9,8 +9,10 @@ use std::str::FromStr;
 use ipnet::IpNet;
 
 mod hosts;
+mod networks;
 
 pub use hosts::{Hosts, MAX_HOSTS};
+pub use networks::Networks;
 
 /// The longest name DNS can carry in text form (RFC 1035 section 2.3.4, less length octets).
 const MAX_NAME: usize = 253;

@@ -99,6 +99,7 @@ fn whereto(check: &Check) -> String {
             let more = addresses.len().saturating_sub(shown.len());
             format!("{}{}", listed(&shown), if more == 0 { String::new() } else { format!(" and {more} more") })
         }
+        Hops::File(path) => format!("the file {} on this host", path.display()),
         Hops::Nowhere(why) => format!("nowhere: {why}"),
     }
 }
@@ -114,6 +115,9 @@ fn attempts(check: &Check) -> String {
 }
 
 fn at_most(plan: &Plan, check: &Check) -> String {
+    if let Hops::File(_) = check.probe.hops() {
+        return format!("{} reads of the file a run", check.attempts);
+    }
     let what = if check.probe.transport() == Transport::Tcp { "connections" } else { "exchanges" };
     let per_address = most_an_address(plan, check);
     let whole = match check.probe.hops() {
@@ -125,7 +129,7 @@ fn at_most(plan: &Plan, check: &Check) -> String {
             )
         }
         Hops::Addresses(addresses) => format!("{per_address} {what} an address, {} a run", per_address.saturating_mul(addresses.len())),
-        Hops::Nowhere(_) => "nothing".into(),
+        Hops::File(_) | Hops::Nowhere(_) => "nothing".into(),
     };
     let decoys: Vec<String> = check.families.iter().map(|family| plan.decoy_of(*family).to_string()).collect();
     format!("{whole}; and where something answers without proof of who it is, one to the decoy ({})", listed(&decoys))
@@ -134,7 +138,7 @@ fn at_most(plan: &Plan, check: &Check) -> String {
 /// Subjects behind one address, times attempts, times what one attempt takes.
 fn most_an_address(plan: &Plan, check: &Check) -> usize {
     let somewhere = check.families.first().map_or(plan.decoy.v4, |family| plan.decoy_of(*family));
-    let to = std::net::SocketAddr::new(somewhere, check.probe.first_hop().port);
+    let to = std::net::SocketAddr::new(somewhere, check.probe.first_hop().map_or(0, |hop| hop.port));
     let subjects = check.probe.subjects(to, check.source, check.timeout, check.resolver);
     let once: usize = subjects.iter().map(|(_, approach)| check.probe.most_connections(&approach.aim)).sum();
     once.saturating_mul(check.attempts)
@@ -211,6 +215,9 @@ fn violated(check: &Check) -> String {
         false => "silence counts where a witness gave a proof",
     };
     let answered = if check.witnesses.is_empty() { "" } else { ", while every witness got through or the answer is authenticated" };
+    if let Some(contrary) = check.expectation.only_violated_by().filter(|_| !check.expectation.is_inverted()) {
+        return format!("no attempt at some address is accepted, and one ends in {contrary}{answered}. Nothing else violates it");
+    }
     if let Some(contrary) = check.expectation.only_violated_by() {
         return format!(
             "an attempt ends in {contrary}, whatever the witnesses say; it stays so until a run holds. Nothing else violates it"
@@ -238,7 +245,7 @@ fn unproven(check: &Check) -> String {
         if !check.require.is_empty() {
             reasons.push("a required proof is missing");
         }
-    } else {
+    } else if check.expectation.only_violated_by().is_none() {
         reasons.push("there was only silence");
     }
     if check.probe.needs_resolving() {

@@ -112,7 +112,7 @@ impl Prober {
         let made = tokio::task::spawn_blocking(move || source.instance(&plan, &template, &asked.target)).await;
         let check =
             made.unwrap_or_else(|bug| Err(bug.to_string())).map_err(|why| Refused::new(Fault::Asked, format!("not probed: {why}")))?;
-        if let Host::Ip(ip) = check.probe.first_hop().host
+        if let Some(&Host::Ip(ip)) = check.probe.first_hop().map(|hop| &hop.host)
             && !within.allows(ip)
         {
             return Err(Refused::new(Fault::Forbidden, "not probed: the target is outside allow_targets"));

@@ -202,6 +202,17 @@ fn rules(kind: Kind) -> Vec<Value> {
             json!({ "if": { "$ref": "#/$defs/inverted" }, "then": { "properties": { "follow_redirects": { "const": false } } } }),
         ],
         Kind::Peer | Kind::PromQl => vec![no_tls],
+        Kind::Ranges => {
+            let of_a_file = json!({ "properties": { "target": { "pattern": "^file:" } }, "required": ["target"] });
+            let web = tls.iter().chain(&["headers", "source", "families", "resolver"]).map(has).collect::<Vec<_>>();
+            let given = json!({ "properties": { "expected": { "type": "array" } }, "required": ["expected"] });
+            vec![
+                no_tls,
+                json!({ "if": of_a_file, "then": { "not": { "anyOf": web } } }),
+                needs("where", &["pointer"]),
+                json!({ "if": given, "then": { "not": has(&"expected_pointer") } }),
+            ]
+        }
         Kind::OpenProxy => vec![
             json!({ "if": goes_there, "then": has(&destination) }),
             json!({ "if": { "required": [destination] }, "then": may_go_there }),

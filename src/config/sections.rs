@@ -15,16 +15,17 @@ use super::reader::{Section, listed};
 use super::targets::{self, Target};
 use super::value::{
     client_cert_name, filled, parse_address, parse_alpn, parse_base, parse_bcrypt, parse_beacon, parse_client_cert, parse_decoy,
-    parse_door, parse_family, parse_host_port, parse_hosts, parse_http_version, parse_kind, parse_label, parse_line, parse_listen,
-    parse_log, parse_method, parse_name, parse_proof, parse_query, parse_resolver, parse_runbook, parse_scope, parse_severity,
-    parse_sha256, parse_technique, parse_url, parse_user, parse_variants, parse_version, parse_via, parse_via_method,
+    parse_door, parse_family, parse_host_port, parse_hosts, parse_http_version, parse_kind, parse_label, parse_line, parse_list_at,
+    parse_listen, parse_log, parse_method, parse_name, parse_proof, parse_query, parse_resolver, parse_runbook, parse_scope,
+    parse_severity, parse_sha256, parse_technique, parse_url, parse_user, parse_variants, parse_version, parse_via, parse_via_method,
 };
 use super::written::{
-    AdminPage, Beacon, Check, Common, Exception, Expect, File, Http, MAX_LABELS, OpenProxy, Own, Peer, Ports, PromQl, Tls, Tried, Via, Web,
+    AdminPage, Beacon, Check, Common, Exception, Expect, File, Http, MAX_LABELS, Networks, OpenProxy, Own, Peer, Ports, PromQl, Ranges,
+    Tls, Tried, Via, Web,
 };
 use crate::exception::{MAX_OWNER, MAX_REASON};
 use crate::observation::Family;
-use crate::probe::Kind;
+use crate::probe::{Kind, Pointer};
 use crate::proxy;
 use crate::secret::Secret;
 use crate::target::{Host, PortSet, Url, parse_cidr};
@@ -47,6 +48,10 @@ pub(super) const OWN_HEADERS: [&str; 11] = [
 const HEAD: std::ops::RangeInclusive<usize> = 1024..=1_048_576;
 /// Packets or connects a second that a sweep may be told to send: a million is as fast as it can.
 const RATE: std::ops::RangeInclusive<usize> = 1..=1_000_000;
+/// The most pointers into one list, each of which reads it once more.
+const POINTERS: usize = 16;
+/// The most members that `where` may ask for.
+pub(super) const WHERES: usize = 8;
 /// Any duration but none.
 const SOME: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -378,6 +383,7 @@ fn remedy_for_target(kind: Option<Kind>) -> &'static str {
         Some(Kind::Dns) => "write target = \"db.internal.example.com\"",
         Some(Kind::Udp) => "write target = \"resolver.example.com:53\"",
         Some(Kind::Icmp) => "write target = \"db.example.com\" or a network such as \"192.0.2.0/24\"",
+        Some(Kind::Ranges) => "write target = \"https://ranges.example.com/ipv4.txt\", or target = \"file:published.json\"",
         Some(Kind::Ports) => "write target = \"db.example.com\", \"192.0.2.0/28\" or \"192.0.2.10-192.0.2.20\"",
         Some(Kind::Tcp | Kind::Tls) | None => "write target = \"db.example.com:5432\"",
     }
@@ -387,6 +393,7 @@ fn remedy_for_expect(kind: Option<Kind>) -> &'static str {
     match kind {
         Some(Kind::EgressIp) => "write expect = { ip = [\"203.0.113.10\"] }",
         Some(Kind::Peer) => "write expect = \"open\"",
+        Some(Kind::Ranges) => "write expect = \"open\", which is that both lists are the same addresses",
         Some(Kind::PromQl) => "write expect = \"open\", or \"blocked\" for a series that must be empty or zero",
         Some(Kind::OpenProxy | Kind::Ports) => "write expect = \"blocked\"",
         Some(Kind::Tcp | Kind::Tls | Kind::Http | Kind::Udp | Kind::Icmp | Kind::Dns) | None => "write expect = \"open\" or \"blocked\"",
@@ -557,7 +564,54 @@ fn read_own(section: &Section<'_, '_>, kind: Kind) -> Own {
         },
         Kind::Icmp => Own::Icmp { target: section.parsed("target", "\"db.example.com\"", parse_scope) },
         Kind::Ports => Own::Ports(Box::new(read_ports(section))),
+        Kind::Ranges => Own::Ranges(Box::new(read_ranges(section))),
     }
+}
+
+fn read_ranges(section: &Section<'_, '_>) -> Ranges {
+    section.require("expected", "write the file with the networks that your own lists are made of, such as expected = \"ranges.txt\"");
+    let pointers = |key: &str| {
+        let list = section.one_or_list(key, "\"/prefixes/*/ip_prefix\"", str::parse)?;
+        if list.value.len() > POINTERS {
+            section.context().wrong(&list.place, format!("has {} pointers; write at most {POINTERS}", list.value.len()));
+        }
+        some_of(section, Some(list)).map(|list| unique(section, list, Pointer::to_string))
+    };
+    let wanted = section.table("where");
+    let headers = section.table("headers");
+    Ranges {
+        target: section.parsed("target", "\"https://ranges.example.com/ipv4.txt\"", parse_list_at),
+        pointer: pointers("pointer"),
+        where_at: wanted.as_ref().map(|wanted| wanted.place.clone()),
+        only_where: wanted.map_or(Vec::new(), |wanted| read_where(&wanted)),
+        expected: match section.holds_list("expected") {
+            true => {
+                some_of(section, section.list("expected", "\"203.0.113.0/24\"", parse_cidr)).map(|list| values(list).map(Networks::These))
+            }
+            false => section.parsed("expected", "\"ranges.txt\"", filled).map(|file| file.map(Networks::File)),
+        },
+        expected_pointer: pointers("expected_pointer"),
+        only: section.parsed("only", "\"ipv4\"", parse_family),
+        besides: some_of(section, section.one_or_list("besides", "\"198.51.100.7\"", parse_cidr)),
+        headers_at: headers.as_ref().map(|headers| headers.place.clone()),
+        headers: headers.map_or(Vec::new(), |headers| read_headers(&headers)),
+        tls: read_tls(section),
+    }
+}
+
+/// What an object of a list must say, member by member.
+fn read_where(wanted: &Section<'_, '_>) -> Vec<(String, String)> {
+    let mut read = Vec::new();
+    for (name, place) in wanted.keys() {
+        if name.is_empty() {
+            wanted.context().wrong(&place, "is empty; write the name of a member, such as where = { service = \"S3\" }");
+        }
+        read.extend(wanted.string(name, "\"S3\"").map(|value| (name.to_string(), value.value)));
+    }
+    if read.len() > WHERES {
+        wanted.context().wrong(&wanted.place, format!("has {} members; write at most {WHERES}", read.len()));
+    }
+    read
 }
 
 fn read_ports(section: &Section<'_, '_>) -> Ports {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::keys;
 use super::reader::{did_you_mean, listed, near};
-use super::written::Tried;
+use super::written::{ListAt, Tried};
 use crate::net::resolve::Resolver;
 use crate::net::tls::Version;
 use crate::observation::{ClientCertificate, Family};
@@ -193,6 +193,21 @@ pub fn parse_url(text: &str) -> Result<Url, String> {
     let url: Url = text.parse()?;
     one_host(&url.authority.host)?;
     Ok(url)
+}
+
+/// Where a list is published: a URL, or `file:` and the name of a file.
+pub fn parse_list_at(text: &str) -> Result<ListAt, String> {
+    let Some(name) = text.strip_prefix("file:") else {
+        return match text.contains("://") {
+            true => parse_url(text).map(ListAt::Url),
+            false => Err(format!("\"{text}\" is no URL; write https://host/path, or \"file:{text}\" for a file on this host")),
+        };
+    };
+    let name = name.strip_prefix("//").map_or(Ok(name), |rest| match rest.starts_with('/') {
+        true => Ok(rest),
+        false => Err(format!("\"{text}\" names a host, and only files on this one are read; write file:///path")),
+    })?;
+    if name.is_empty() { Err("names no file; write \"file:published.json\"".into()) } else { Ok(ListAt::File(name.into())) }
 }
 
 /// A URL that something is put behind.

@@ -13,7 +13,7 @@ use crate::exception::Until;
 use crate::net::resolve::Resolver;
 use crate::net::tls::Version;
 use crate::observation::{ClientCertificate, Family};
-use crate::probe::{Kind, Payload, Pick, Scope, Technique};
+use crate::probe::{Kind, Payload, Pick, Pointer, Scope, Technique};
 use crate::proxy;
 use crate::secret::Secret;
 use crate::severity::Severity;
@@ -221,6 +221,8 @@ pub enum Own {
     },
     /// `ports`
     Ports(Box<Ports>),
+    /// `ranges`
+    Ranges(Box<Ranges>),
 }
 
 /// The keys of `http`.
@@ -311,6 +313,49 @@ pub struct Ports {
     pub rate: Option<At<usize>>,
 }
 
+/// The keys of `ranges`.
+pub struct Ranges {
+    /// `target`
+    pub target: Option<At<ListAt>>,
+    /// `pointer`
+    pub pointer: Option<At<Vec<At<Pointer>>>>,
+    /// `where`
+    pub only_where: Vec<(String, String)>,
+    /// Where `where` stands.
+    pub where_at: Option<Place>,
+    /// `expected`
+    pub expected: Option<At<Networks>>,
+    /// `expected_pointer`
+    pub expected_pointer: Option<At<Vec<At<Pointer>>>>,
+    /// `only`
+    pub only: Option<At<Family>>,
+    /// `besides`
+    pub besides: Option<At<Vec<At<IpNet>>>>,
+    /// `headers`
+    pub headers: Vec<(String, Secret)>,
+    /// Where `headers` stands.
+    pub headers_at: Option<Place>,
+    /// TLS keys
+    pub tls: Tls,
+}
+
+/// Where a list is published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListAt {
+    /// A URL
+    Url(Url),
+    /// A file, by its name behind `file:`
+    File(String),
+}
+
+/// `expected`
+pub enum Networks {
+    /// The name of a file
+    File(String),
+    /// The networks themselves
+    These(Vec<IpNet>),
+}
+
 /// One entry of `techniques`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tried {
@@ -382,6 +427,7 @@ impl Own {
             Own::Udp { .. } => Kind::Udp,
             Own::Icmp { .. } => Kind::Icmp,
             Own::Ports(_) => Kind::Ports,
+            Own::Ranges(_) => Kind::Ranges,
         }
     }
 }

@@ -115,6 +115,14 @@ impl Twins {
                 let scene = |at: SocketAddr| positive("promql", &format!("http://{at}"), "\"open\"", "query = \"there\"\n");
                 Ok(scenes(scene(zero), scene(one), scene(mute)))
             }
+            Kind::Ranges => {
+                let list = |lines: &'static str| says(move || http("200 OK", lines));
+                let other = self.serve(TWINS, list("203.0.113.0/25\n198.51.100.0/24\n"))?;
+                let same = self.serve(TWINS, list("203.0.113.0/25\n203.0.113.128/25\n"))?;
+                let mute = self.serve(TWINS, Manner::Mute)?;
+                let scene = |at: SocketAddr| positive("ranges", &format!("http://{at}/"), "\"open\"", "expected = [\"203.0.113.0/24\"]\n");
+                Ok(scenes(scene(other), scene(same), scene(mute)))
+            }
             Kind::Udp => {
                 let (open, closed) = (self.answers(TWINS, |question| Some(question.to_vec()))?, self.refuse(TWINS, Type::DGRAM)?);
                 Ok(inverted("udp", &open.to_string(), &closed.to_string(), "payload = \"dns\"\n"))

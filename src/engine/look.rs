@@ -13,7 +13,7 @@ use crate::net::own_addresses;
 use crate::net::resolve::Answer;
 use crate::observation::{Attempt, Family, Observation, Outcome, Stage, Subject, Transport};
 use crate::plan::{ATTEMPT_SPACING, Check};
-use crate::probe::{Approach, Hops};
+use crate::probe::{Aim, Approach, Hops, NOBODY};
 use crate::target::{Host, HostPort};
 
 /// The most addresses of one name that are looked at; more is `unproven` for want of coverage.
@@ -83,6 +83,12 @@ impl Engine {
                 addresses
             }
             Hops::Addresses(addresses) => addresses,
+            Hops::File(path) => {
+                let subject = nowhere(path.display().to_string());
+                let approach = Approach { to: NOBODY, source: None, timeout: check.timeout, aim: Aim::AsWritten, resolver: check.resolver };
+                found.subjects.push((subject, approach));
+                Vec::new()
+            }
             Hops::Nowhere(why) => {
                 found.lost.push(lost_now(check, why));
                 Vec::new()

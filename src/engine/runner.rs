@@ -135,11 +135,11 @@ impl Engine {
     /// through a proxy, to the same host and port (SPEC 2.3).
     pub(super) fn pins(&self, check: &Check, witness: usize, found: &Found) -> Vec<SocketAddr> {
         let Some(witness) = self.plan.checks.get(witness) else { return Vec::new() };
-        let there = witness.probe.target();
+        let (Some(there), Some(here)) = (witness.probe.target(), check.probe.target()) else { return Vec::new() };
         let same = match (check.probe.transport(), &check.probe) {
             // To a sweep any port of the host will do.
-            (_, Probe::Ports(_)) | (Transport::Icmp, _) => there.host == check.probe.target().host,
-            (Transport::Tcp, _) => there == check.probe.target(),
+            (_, Probe::Ports(_)) | (Transport::Icmp, _) => there.host == here.host,
+            (Transport::Tcp, _) => there == here,
             // No tunnel carries datagrams.
             (Transport::Udp, _) => false,
         };

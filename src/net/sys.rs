@@ -1,4 +1,4 @@
-//! The only `unsafe` of the program: `TCP_INFO` and `SO_MEMINFO`, the kernel's own word on a socket, and watching a socket for it.
+//! The only `unsafe` of the program: `TCP_INFO` and `SO_MEMINFO`, the kernel's own word on a socket, `SO_RCVLOWAT`, and watching a socket.
 
 use std::io;
 use std::mem::{MaybeUninit, size_of};
@@ -71,6 +71,19 @@ pub fn unsent(socket: BorrowedFd<'_>) -> io::Result<u32> {
     }
     let given = (length as usize) / size_of::<u32>();
     info.get(WMEM_ALLOC).copied().filter(|_| given > WMEM_ALLOC).ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))
+}
+
+/// From how many unread bytes on a socket counts as readable for poll(2) and epoll(7): `SO_RCVLOWAT` (socket(7)). The kernel bounds it.
+///
+/// # Errors
+/// What setsockopt(2) says.
+#[expect(unsafe_code, reason = "no safe wrapper of SO_RCVLOWAT exists in nix, socket2 or rustix")]
+pub fn tell_from(socket: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
+    let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
+    let length = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: `bytes` is readable memory of `length` bytes for the whole call. The descriptor is borrowed, hence open.
+    let done = unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVLOWAT, (&raw const bytes).cast(), length) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Registers a socket with the runtime for anything that may happen to it.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{DNS_PORT, Http, Manner, Probe, Technique, Tls, Via};
+use super::{DNS_PORT, Http, Manner, Probe, Published, Ranges, Technique, Tls, Via};
 use crate::net::ask::QUESTIONS;
 use crate::net::tls::{Stranger, Version};
 use crate::observation::{ClientCertificate, Subject};
@@ -12,6 +12,9 @@ use crate::token::hex;
 impl Probe {
     /// The line that looks at the subject once; none where nothing was dialled.
     pub fn by_hand(&self, subject: &Subject, timeout: Duration) -> Option<String> {
+        if let Probe::Ranges(Ranges { published: Published::File(path), .. }) = self {
+            return Some(format!("cat '{}'", path.display().to_string().replace('\'', "'\\''")));
+        }
         let to = subject.dialled?;
         let wait = timeout.as_secs().max(1);
         let source = |flag: &str| subject.source.map_or(String::new(), |s| format!(" {flag} {s}"));
@@ -80,6 +83,15 @@ impl Probe {
                 promql.url.authority,
                 promql.url.path.trim_end_matches('/')
             ),
+            Probe::Ranges(Ranges { published: Published::Web(list), .. }) => {
+                format!(
+                    "curl -sS --path-as-is --max-time {wait}{}{} {}",
+                    source("--interface"),
+                    pin(&list.url.authority),
+                    quoted(&list.url)
+                )
+            }
+            Probe::Ranges(_) => return None,
             Probe::Dns(_) => {
                 let (name, record) = subject.asked.as_deref()?.rsplit_once(' ')?;
                 let port = if to.port() == DNS_PORT { String::new() } else { format!(" -p {}", to.port()) };

@@ -1,7 +1,7 @@
 //! In words: what one attempt does on the wire, for somebody who decides whether it may be done.
 
 use super::http::MAX_REDIRECTS;
-use super::{Aim, OpenProxy, Probe, Variant, Via};
+use super::{Aim, Expected, OpenProxy, Probe, Published, Ranges, Variant, Via};
 use crate::net::ask::QUESTIONS;
 use crate::target::{Scheme, Url};
 
@@ -52,6 +52,24 @@ impl Probe {
                 promql.query,
                 if promql.auth.is_some() { ", with user and password" } else { "" }
             ),
+            Probe::Ranges(Ranges { published, expected, .. }) => {
+                let against = match expected {
+                    Expected::Given(_) => "the networks that the configuration expects".to_string(),
+                    Expected::File { path, .. } => format!("the file {}, which is read again each time", path.display()),
+                };
+                match published {
+                    Published::Web(list) => {
+                        let names: Vec<&str> = list.headers.iter().map(|(name, _)| name.as_str()).collect();
+                        let headers = if names.is_empty() { String::new() } else { format!(", with the headers {}", names.join(", ")) };
+                        format!(
+                            "{} over {}{headers}; the networks of the answer are held against {against}",
+                            request("GET", &list.url),
+                            spoken(&list.url)
+                        )
+                    }
+                    Published::File(_) => format!("nothing: a file on this host is read, and its networks are held against {against}"),
+                }
+            }
             Probe::Ports(ports) => format!(
                 "a TCP SYN to each of {} ports (by SYNs of its own where it may, else by connect), at most {} a second; what answers, and what must \
                  be open, by a TCP handshake of its own",
@@ -93,6 +111,7 @@ impl Probe {
             (Probe::Http(http), _) if http.follow_redirects => 1 + MAX_REDIRECTS,
             (Probe::Http(http), Aim::Variant(nth)) => http.variants.get(*nth).map_or(1, Variant::most_connections),
             (Probe::PromQl(_), _) => 2,
+            (Probe::Ranges(Ranges { published: Published::File(_), .. }), _) => 0,
             (Probe::Ports(ports), _) => ports.closed.len() + ports.open.len(),
             // One to the proxy, and one to the log of the beacon that it aims at.
             (Probe::OpenProxy(_), Aim::Relay(_)) => 2,

@@ -27,6 +27,8 @@ pub enum Kind {
     Icmp,
     /// `ports`
     Ports,
+    /// `ranges`
+    Ranges,
 }
 
 impl Kind {
@@ -42,6 +44,7 @@ impl Kind {
         Kind::EgressIp,
         Kind::Peer,
         Kind::PromQl,
+        Kind::Ranges,
         Kind::OpenProxy,
     ];
 
@@ -59,6 +62,7 @@ impl Kind {
             Kind::Udp => "udp",
             Kind::Icmp => "icmp",
             Kind::Ports => "ports",
+            Kind::Ranges => "ranges",
         }
     }
 }

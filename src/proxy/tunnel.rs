@@ -8,6 +8,7 @@ use std::future::poll_fn;
 use std::io::{self, Read as _};
 use std::mem::MaybeUninit;
 use std::net::Shutdown;
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
@@ -19,6 +20,7 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
+use crate::net::sys;
 use crate::proxy::pipes::{self, Pipe, Pipes};
 use crate::proxy::wheel::{Limits, Place, Wheel};
 
@@ -130,7 +132,17 @@ pub async fn relay(
     (sent, received): (&Meter, &Meter),
 ) -> End {
     let place = tunnels.place(limits);
-    let way = |from, to, meter, held| Way { from, to, meter, place: &place, pipes: &tunnels.pipes, held, bulk: false, ended: false };
+    let way = |from, to, meter, held| Way {
+        from,
+        to,
+        meter,
+        place: &place,
+        pipes: &tunnels.pipes,
+        held,
+        bulk: false,
+        hushed: false,
+        ended: false,
+    };
     let mut up = way(client, server, sent, Held::bytes(early));
     let mut down = way(server, client, received, Held::Nothing);
     let end = poll_fn(|context| {
@@ -170,6 +182,8 @@ struct Way<'a> {
     held: Held<'a>,
     /// Whether much is moved at a time.
     bulk: bool,
+    /// Whether `from` is to tell of nothing but much, see [`Way::hush`].
+    hushed: bool,
     ended: bool,
 }
 
@@ -207,16 +221,33 @@ impl Way<'_> {
                 return Poll::Pending;
             }
             if !matches!(self.held, Held::Nothing) {
-                ready!(self.to.poll_write_ready(context))?;
+                let Poll::Ready(ready) = self.to.poll_write_ready(context) else {
+                    self.hush(matches!(self.held, Held::Piped(..)))?;
+                    return Poll::Pending;
+                };
+                ready?;
                 self.let_go()?;
                 continue;
             }
+            self.hush(false)?;
             ready!(self.from.poll_read_ready(context))?;
             let spliced = if much_is_there && self.meter.total() >= MUCH { self.splice()? } else { 0 };
             // after a little only the rest is there, which is not worth a splice
             much_is_there = if spliced > 0 { spliced } else { self.copy()? } >= AT_A_TIME;
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// While `to` takes nothing, nobody asks what more `from` has, and to be told of each segment of a bulk costs more than to move it.
+    /// Half its buffer is told of, and so are its end, a failure, and a window that has closed (tcp_data_ready() in net/ipv4/tcp_input.c).
+    /// Once it shall tell of all again it tells of what is there.
+    fn hush(&mut self, hushed: bool) -> io::Result<()> {
+        if self.hushed != hushed {
+            let least = if hushed { SockRef::from(self.from).recv_buffer_size()? / 2 } else { 1 };
+            sys::tell_from(self.from.as_fd(), least)?;
+            self.hushed = hushed;
+        }
+        Ok(())
     }
 
     /// Reads what is there, writes what is taken, and says how much was there.
@@ -463,6 +494,30 @@ mod tests {
         assert_eq!(tokio::time::timeout(PATIENCE, running).await.unwrap().unwrap(), End::Reset);
         assert_eq!(tunnels.pipes.count(), (0, 0));
         assert_eq!(flood.await.unwrap().unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test]
+    async fn little_that_comes_while_the_reader_pauses_and_after_it_is_not_forgotten() {
+        let tunnels = tunnels();
+        let (mut client, mut server, _running) = stand(&tunnels).await;
+        pass(&mut server, &mut client).await;
+        /// One segment of loopback, and enough to be spliced.
+        const STEP: usize = 32 * 1024;
+        let mut size = 0;
+        let stuck = async {
+            while tunnels.pipes.count().0 == 0 {
+                server.write_all(&[7; STEP]).await.unwrap();
+                size += STEP;
+                // the tunnel takes each before the next, so that nothing is left to read when it is stuck
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, stuck).await.expect("a pipe holds what the client does not take");
+        server.write_all(b"last").await.unwrap();
+        let mut got = vec![0; size + 4];
+        tokio::time::timeout(PATIENCE, client.read_exact(&mut got)).await.expect("all arrives").unwrap();
+        assert!(got.ends_with(b"\x07last"));
+        pass_some(&mut server, &mut client, 4).await;
     }
 
     #[tokio::test]

@@ -176,6 +176,7 @@ fn every_field_and_cause_of_the_report_is_documented_and_no_other() {
                 "struct PeerEvidence",
                 "struct QueryEvidence",
                 "struct DnsEvidence",
+                "struct RangesEvidence",
                 "struct Reached",
                 "struct Sweep",
             ],

@@ -56,6 +56,18 @@ target = "http://prometheus.example.com:9090"
 query = "up"
 expect = "open"
 [[check]]
+name = "published"
+kind = "ranges"
+target = "https://ranges.example.com/ipv4.txt"
+expected = ["203.0.113.0/24"]
+expect = "open"
+[[check]]
+name = "published-here"
+kind = "ranges"
+target = "file:published.json"
+expected = ["203.0.113.0/24"]
+expect = "open"
+[[check]]
 name = "swept"
 kind = "ports"
 target = "192.0.2.0/30"

@@ -1334,6 +1334,7 @@ fn a_check_claims_the_same_only_where_every_key_of_its_kind_says_the_same() {
         "max_version = \"1.2\"",
         "client_cert_file = \"own.pem\"; client_key_file = \"own.key\"",
     ];
+    write("ranges.json", "[\"203.0.113.0/24\"]");
     let web = |more: &[&'static str]| [&tls[..], more].concat();
     let login = "user = \"u\"; password_file = \"password\"";
     let kinds = [
@@ -1381,6 +1382,16 @@ fn a_check_claims_the_same_only_where_every_key_of_its_kind_says_the_same() {
         ("kind = \"peer\"; target = \"https://b.example/\"; check = \"c\"; expect = \"open\"", web(&["max_age = \"30s\"", login])),
         ("kind = \"promql\"; target = \"https://b.example/\"; query = \"up\"; expect = \"open\"", web(&["max_age = \"30s\"", login])),
         (
+            "kind = \"ranges\"; target = \"https://b.example/\"; expected = \"ranges.json\"; pointer = \"/*/a\"; expect = \"open\"",
+            web(&[
+                "where = { b = \"c\" }",
+                "only = \"ipv4\"",
+                "besides = \"198.51.100.7\"",
+                "expected_pointer = \"/0\"",
+                "headers = { X-A = \"1\" }",
+            ]),
+        ),
+        (
             "kind = \"open-proxy\"; target = \"a.example:3128\"; beacon = [\"http://b.example:443/\"]; SHUT",
             vec!["techniques = [\"OP-01\"]", "spoof = [\"203.0.113.10\"]", "allowed_destination = \"c.example:443\""],
         ),
@@ -1402,6 +1413,8 @@ fn a_check_claims_the_same_only_where_every_key_of_its_kind_says_the_same() {
     let pairs = [
         ("kind = \"promql\"; target = \"https://b.example/\"; query = \"up\"; expect = \"open\"", "\"up\"", "\"down\""),
         ("kind = \"peer\"; target = \"https://b.example/\"; check = \"c\"; expect = \"open\"", "\"c\"", "\"d\""),
+        ("kind = \"ranges\"; target = \"file:a\"; expected = [\"192.0.2.7\"]; expect = \"open\"", "192.0.2.7", "192.0.2.8"),
+        ("kind = \"ranges\"; target = \"file:a\"; expected = [\"192.0.2.7\"]; expect = \"open\"", "file:a", "file:b"),
         ("kind = \"http\"; target = \"http://a.example/x\"; expect = \"open\"; headers = { X-A = \"2\" }", "\"2\"", "\"3\""),
         ("kind = \"ports\"; target = \"192.0.2.7\"; ports = 1; expect = \"blocked\"; witness = [\"w\"]", "ports = 1", "ports = 2"),
         (

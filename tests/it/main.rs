@@ -52,6 +52,8 @@ mod proxy_header;
 #[cfg(test)]
 mod proxy_life;
 #[cfg(test)]
+mod ranges;
+#[cfg(test)]
 mod reload;
 #[cfg(test)]
 mod report;

@@ -37,6 +37,8 @@ pub enum Type {
     OneOrList(&'static Type),
     /// One, or a list of at least one.
     OneOrFilledList(&'static Type),
+    /// A string, or a list of at least one of these.
+    TextOrFilledList(&'static Type),
     /// An address, or a list of at most one a family.
     OneAFamily(&'static Type),
     /// A port, a string of ports and ranges, or a list of both.
@@ -126,6 +128,9 @@ const BEACON_URL: Type = Type::Like(url!("[Hh][Tt][Tt][Pp]", path!()));
 const VIA: Type = Type::Like(concat!("http://", host!(), ":", port!(), "/?"));
 const USER: Type = Type::Like(r"[^:\x00-\x1f\x7f]+");
 const METHOD: Type = Type::Like("(?!CONNECT$)[A-Z_-]+");
+const LIST_AT: Type = Type::Like(concat!("(?:", url!("[Hh][Tt][Tt][Pp][Ss]?", path_and_query!()), "|file:(?:///.*|(?!//).+))"));
+/// RFC 6901.
+const POINTER: Type = Type::Like("(?:/(?:[^~/]|~[01])*)*");
 const FILE: Type = Type::Text;
 const BCRYPT: Type = Type::Like(r"\$2[abxy]\$(?:0[4-9]|1[0-4])\$[./A-Za-z0-9]{53}");
 const BUDGET: Type = Type::Like(r"[0-9]{1,12}(?:\.[0-9]{1,12})?(?:B|kB|MB|GB|TB|KiB|MiB|GiB|TiB)/[mhd]");
@@ -273,6 +278,12 @@ pub const OWN: &[Row] = &[
         ))),
     ),
     ("answers", Type::OneOrFilledList(&Type::Text)),
+    ("expected", Type::TextOrFilledList(&NETWORK)),
+    ("expected_pointer", Type::OneOrFilledList(&POINTER)),
+    ("pointer", Type::OneOrFilledList(&POINTER)),
+    ("where", Type::Strings(r"[\s\S]+", &[], Some(super::super::sections::WHERES))),
+    ("only", Type::Word(|| vec!["ipv4", "ipv6"])),
+    ("besides", Type::OneOrFilledList(&NETWORK)),
     ("template", Type::Switch),
     ("allow_targets", Type::OneOrFilledList(&NETWORK)),
 ];
@@ -313,6 +324,7 @@ pub fn target(kind: Kind) -> Type {
         Kind::Http => URL,
         Kind::EgressIp => BEACON_URL,
         Kind::Peer | Kind::PromQl => BASE_URL,
+        Kind::Ranges => LIST_AT,
     }
 }
 
@@ -323,6 +335,7 @@ pub fn required(kind: Kind) -> &'static [&'static str] {
         Kind::PromQl => &["query"],
         Kind::Ports => &["ports"],
         Kind::OpenProxy => &["beacon"],
+        Kind::Ranges => &["expected"],
         _ => &[],
     }
 }
@@ -352,6 +365,9 @@ impl Type {
             Type::FilledSet(item) => json!({ "type": "array", "items": item.schema(), "uniqueItems": true, "minItems": 1 }),
             Type::OneOrList(item) => one_or(item, json!({ "type": "array", "items": item.schema() })),
             Type::OneOrFilledList(item) => one_or(item, json!({ "type": "array", "items": item.schema(), "minItems": 1 })),
+            Type::TextOrFilledList(item) => {
+                json!({ "anyOf": [Type::Text.schema(), { "type": "array", "items": item.schema(), "minItems": 1 }] })
+            }
             Type::OneAFamily(item) => one_or(item, one_a_family(item)),
             Type::Table(name, of) => json!({
                 "type": "object",

@@ -8,23 +8,25 @@ use std::time::Duration;
 
 use super::{expect, ports};
 use crate::config::duration::show;
-use crate::config::{self, At, Common, Context, MAX_LABELS, Own, Place, Tls, Tried, Via};
+use crate::config::{self, At, Common, Context, ListAt, MAX_LABELS, Own, Place, Tls, Tried, Via};
 use crate::expectation::Expectation;
 use crate::net::h2;
 use crate::net::resolve::Resolver;
 use crate::net::tls::{self, Version};
 use crate::observation::Family;
 use crate::plan::Check;
-use crate::probe::{self, Kind, Manner, Payload, Probe, RecordType, Takes, Technique};
+use crate::probe::{self, Kind, ListForm, Manner, Payload, Pointer, Probe, Published, RecordType, Takes, Technique, WebList};
 use crate::secret::Secret;
 use crate::severity::Severity;
-use crate::target::{Host, HostPort, Scheme, Url};
+use crate::target::{Host, HostPort, Networks, Scheme, Url};
 use crate::token::Key;
 use crate::witness::{Proof, ProofSet};
 
 pub(super) const INTERVAL: Duration = Duration::from_secs(30);
 /// Of a check that is looked at in parts: it takes minutes, and its target bears the whole of it every time.
 const SUITE_INTERVAL: Duration = Duration::from_secs(600);
+/// Of a list that changes by the week, at a publisher who may count who asks.
+const RANGES_INTERVAL: Duration = Duration::from_secs(3600);
 const TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) const ATTEMPTS: usize = 3;
 const MAX_AGE: Duration = Duration::from_secs(60);
@@ -76,7 +78,11 @@ impl Builder<'_> {
     /// The check with what it says itself, else with the default's, else with ours.
     fn check(&self, written: &config::Check, probe: Probe, expectation: Expectation) -> Option<Check> {
         let (own, defaults) = (&written.common, self.defaults);
-        let usual_interval = if probe.subjects_known() > probe.looks_at_once() { SUITE_INTERVAL } else { INTERVAL };
+        let usual_interval = match &probe {
+            Probe::Ranges(_) => RANGES_INTERVAL,
+            probe if probe.subjects_known() > probe.looks_at_once() => SUITE_INTERVAL,
+            _ => INTERVAL,
+        };
         Some(Check {
             name: written.name.as_ref()?.value.clone(),
             target: written.target.as_ref()?.value.clone(),
@@ -194,6 +200,7 @@ impl Builder<'_> {
             Own::Udp { target, payload } => self.udp(target.as_ref()?, payload.as_ref(), written).map(Probe::Udp),
             Own::Icmp { target } => Some(Probe::Icmp(probe::Icmp { target: target.as_ref()?.value.clone() })),
             Own::Ports(sweep) => ports::probe(sweep, self.context).map(Probe::Ports),
+            Own::Ranges(ranges) => self.ranges(ranges, written).map(Probe::Ranges),
         }
     }
 
@@ -375,6 +382,73 @@ impl Builder<'_> {
             // Of what must not be, one is too many; of what must be, each is missed.
             takes: if inverted == Some(true) { Takes::One } else { Takes::All },
         })
+    }
+
+    fn ranges(&self, ranges: &config::Ranges, written: &config::Check) -> Option<probe::Ranges> {
+        let common = &written.common;
+        let url = ranges.target.as_ref().and_then(|target| match &target.value {
+            ListAt::Url(url) => Some(At { value: url.clone(), place: target.place.clone() }),
+            ListAt::File(_) => None,
+        });
+        if let Some(At { value: ListAt::File(_), .. }) = &ranges.target {
+            let fetching = ranges.tls.places().chain(&ranges.headers_at);
+            let dialling = [common.source.as_ref().map(|s| &s.place), common.families.as_ref().map(|f| &f.place)];
+            let asking = common.resolver.as_ref().map(|r| &r.place);
+            for place in fetching.chain(dialling.into_iter().flatten()).chain(asking) {
+                self.context.wrong(place, "is for a list that is fetched, and the target is a file; leave it out or write https://");
+            }
+        }
+        self.vet_web_tls(url.as_ref(), &ranges.tls, &[HTTP_1_1]);
+        let pointers =
+            |list: &Option<At<Vec<At<Pointer>>>>| list.iter().flat_map(|l| &l.value).map(|p| p.value.clone()).collect::<Vec<_>>();
+        let form = ListForm { pointers: pointers(&ranges.pointer), only_where: ranges.only_where.clone() };
+        if let (Some(place), false) = (&ranges.where_at, form.pointers.iter().all(Pointer::has_each) && !form.pointers.is_empty()) {
+            let message = "asks the objects that the first * of each pointer gives; write pointer = \"/prefixes/*/ip_prefix\"";
+            self.context.wrong(place, message);
+        }
+        let tls = self.tls(&ranges.tls, &written.place, false);
+        let expected = ranges.expected.as_ref()?;
+        let source = match &expected.value {
+            config::Networks::These(networks) => {
+                if let Some(pointer) = &ranges.expected_pointer {
+                    self.context.wrong(&pointer.place, "leads into a file, and expected is a list; leave it out");
+                }
+                probe::Expected::Given(Networks::of(networks.iter().copied()))
+            }
+            config::Networks::File(name) => {
+                let path = self.existing(&At { value: name.clone(), place: expected.place.clone() })?;
+                let form = ListForm { pointers: pointers(&ranges.expected_pointer), only_where: Vec::new() };
+                probe::Expected::File { path, written: name.clone(), form }
+            }
+        };
+        let probe = probe::Ranges {
+            published: match &ranges.target.as_ref()?.value {
+                ListAt::Url(url) => Published::Web(Box::new(WebList { url: url.clone(), headers: ranges.headers.clone(), tls: tls? })),
+                ListAt::File(name) => Published::File(self.context.base_dir.join(name)),
+            },
+            form,
+            expected: source,
+            only: ranges.only.as_ref().map(|only| only.value),
+            besides: Networks::of(ranges.besides.iter().flat_map(|list| &list.value).map(|net| net.value)),
+        };
+        match probe.expected.read() {
+            Err(why) => self.context.wrong(&expected.place, format!("{why}; write networks, one a line, or JSON with expected_pointer")),
+            Ok(networks) => {
+                if let Some(all) = probe.everybody(&networks) {
+                    let message = format!("has {all}, which is everybody; write the networks that the publisher has");
+                    self.context.wrong(&expected.place, message);
+                } else if probe.compared(networks).is_empty() {
+                    self.context.wrong(&expected.place, "of it nothing is left to compare; see only and besides");
+                } else {
+                    if let Some(url) = url.filter(|url| url.value.scheme == Scheme::Http) {
+                        let message = "is fetched over plain http, so whoever sits on the way may write the list; write https://";
+                        self.context.hint(&url.place, message);
+                    }
+                    return Some(probe);
+                }
+            }
+        }
+        None
     }
 
     fn open_proxy(&self, suite: &config::OpenProxy, place: &Place) -> Option<probe::OpenProxy> {
@@ -629,6 +703,10 @@ impl Way {
             Some(Own::PromQl(query)) => direct(authority(query.target.as_ref())),
             Some(Own::OpenProxy(suite)) => direct(suite.target.as_ref().map(|t| t.value.clone())),
             Some(Own::Dns(dns)) => Way { servers: dns.servers().map(|s| s.value).collect(), ..direct(None) },
+            Some(Own::Ranges(ranges)) => direct(ranges.target.as_ref().and_then(|target| match &target.value {
+                ListAt::Url(url) => Some(url.authority.clone()),
+                ListAt::File(_) => None,
+            })),
             Some(Own::Udp { target, .. }) => direct(target.as_ref().map(|t| t.value.clone())),
             Some(Own::Icmp { target }) => direct(target.as_ref().map(|t| t.value.host.clone())),
             Some(Own::Ports(sweep)) => direct(sweep.target.as_ref().map(|t| HostPort { host: t.value.first(), port: 0 })),

@@ -55,7 +55,7 @@ pub(super) fn expectation(own: &Own, expect: &At<Expect>, way: &Way, context: &C
             }
             None => return wrong(context, &expect.place, format!("{kind} cannot expect \"blocked\"; {}", remedy(kind))),
         },
-        (_, Kind::Peer | Kind::PromQl | Kind::OpenProxy) => {
+        (_, Kind::Peer | Kind::PromQl | Kind::Ranges | Kind::OpenProxy) => {
             return wrong(context, &expect.place, format!("{kind} does not expect single outcomes; {}", remedy(kind)));
         }
         (Expect::Word(word), _) => vec![token(own, word, true, way, &expect.place, context)?],
@@ -83,7 +83,7 @@ pub(in crate::plan) fn vocabulary(kind: Kind) -> Vocabulary {
     known.words.extend(blocked(kind).map(|_| "blocked"));
     match kind {
         Kind::EgressIp => known.addresses = true,
-        Kind::Peer | Kind::PromQl | Kind::OpenProxy => {}
+        Kind::Peer | Kind::PromQl | Kind::Ranges | Kind::OpenProxy => {}
         _ => {
             let way = |via| Way { target: "a.example:1".parse().ok(), first_hop: None, servers: Vec::new(), via };
             known.outcomes = possible(kind, &way(false));
@@ -105,6 +105,8 @@ fn about(own: &Own, expectation: Expectation) -> Expectation {
         Own::Tls { tls, .. } => tls,
         Own::Http(http) => &http.tls,
         Own::PromQl(_) => return expectation.decided_by_answers(Outcome::QueryTrue),
+        // Who could not be asked, or gave no list, has published neither more nor less.
+        Own::Ranges(_) => return expectation.denied_only_by(Outcome::QueryFalse),
         _ => return expectation,
     };
     match (&tls.client_certs, &tls.max_version) {
@@ -136,7 +138,7 @@ fn remedy(kind: Kind) -> &'static str {
     match kind {
         Kind::Tcp | Kind::Tls | Kind::Http | Kind::Udp | Kind::Icmp | Kind::Dns => "write \"open\", \"blocked\" or a list of outcomes",
         Kind::EgressIp => "write { ip = [\"203.0.113.10\"] }",
-        Kind::Peer => "write \"open\"",
+        Kind::Peer | Kind::Ranges => "write \"open\"",
         Kind::PromQl => "write \"open\" or \"blocked\"",
         Kind::OpenProxy => "write \"blocked\"",
         Kind::Ports => "write \"blocked\" or a list of outcomes; the ports that must be open stand in open",
@@ -148,7 +150,7 @@ fn open(kind: Kind) -> Option<Accept> {
         Kind::Tcp => Some(Accept::One(Outcome::Connected)),
         Kind::Tls => Some(Accept::One(Outcome::TlsEstablished)),
         Kind::Http => Some(SUCCESS),
-        Kind::Peer | Kind::PromQl => Some(Accept::One(Outcome::QueryTrue)),
+        Kind::Peer | Kind::PromQl | Kind::Ranges => Some(Accept::One(Outcome::QueryTrue)),
         Kind::Dns => Some(Accept::One(Outcome::Resolved)),
         Kind::Udp | Kind::Icmp => Some(Accept::One(Outcome::Replied)),
         Kind::EgressIp | Kind::OpenProxy | Kind::Ports => None,
@@ -165,7 +167,7 @@ fn blocked(kind: Kind) -> Option<Vec<Outcome>> {
         Kind::OpenProxy => with(&PROXY_BLOCKED),
         Kind::PromQl => Some(vec![Outcome::QueryFalse]),
         Kind::Dns => Some(DNS_BLOCKED.to_vec()),
-        Kind::EgressIp | Kind::Peer => None,
+        Kind::EgressIp | Kind::Peer | Kind::Ranges => None,
     }
 }
 
@@ -202,7 +204,7 @@ fn possible(kind: Kind, way: &Way) -> Vec<Outcome> {
             outcomes = [&DNS_BLOCKED[..], &DNS_BELOW, &[Outcome::Resolved, Outcome::Mismatch]].concat();
         }
         Kind::Udp | Kind::Icmp => outcomes.push(Outcome::Replied),
-        Kind::EgressIp | Kind::Peer | Kind::PromQl | Kind::OpenProxy | Kind::Ports => {}
+        Kind::EgressIp | Kind::Peer | Kind::PromQl | Kind::Ranges | Kind::OpenProxy | Kind::Ports => {}
     }
     if way.via {
         outcomes.extend(PROXY);

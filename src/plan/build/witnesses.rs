@@ -8,7 +8,7 @@ use super::variants::unsure_of_the_page;
 use crate::config::{At, Common, Context, Own, Place, did_you_mean};
 use crate::observation::{Family, Transport};
 use crate::plan::{Check, Witness};
-use crate::probe::{Dns, Icmp, Probe, RecordType, Technique};
+use crate::probe::{DNS_PORT, Dns, Icmp, Probe, RecordType, Technique};
 use crate::target::{Host, HostPort};
 use crate::witness::Proof;
 
@@ -32,7 +32,7 @@ pub(super) fn controls(checks: &mut [Check]) {
     for check in checks {
         let through = |w: usize| relayed.get(w).and_then(Option::as_ref);
         let suite = matches!(check.probe, Probe::OpenProxy(_));
-        if suite && check.witness_numbers().filter_map(through).any(|proxy| proxy == check.probe.target()) {
+        if suite && check.witness_numbers().filter_map(through).any(|proxy| Some(proxy) == check.probe.target()) {
             check.expectation = check.expectation.clone().controlled_by(vec![Technique::CONNECT.id()]);
         }
     }
@@ -68,6 +68,16 @@ impl Known<'_, '_> {
         if inverted(numbers) {
             let message =
                 format!("the check \"{}\" is inverted, and a block proves no way; name a check that expects something open", witness.value);
+            self.context.wrong(&witness.place, message);
+            return None;
+        }
+        let of_ranges = |i: &usize| self.drafts.get(*i).is_some_and(|d| matches!(d.written.own, Some(Own::Ranges(_))));
+        if numbers.iter().any(of_ranges) {
+            let message = format!(
+                "the check \"{}\" compares lists: that they are the same proves no way, and that they differ breaks none; \
+                 name a check of kind tcp or http",
+                witness.value
+            );
             self.context.wrong(&witness.place, message);
             return None;
         }
@@ -216,21 +226,23 @@ fn reaches_the_same(witness: &Check, check: &Check) -> bool {
         (Probe::Dns(_), _) | (_, Probe::Dns(_)) => return false,
         _ => {}
     }
+    let (Some(theirs), Some(ours)) = (witness.probe.target(), check.probe.target()) else { return false };
     let there = |hop: &HostPort| match &check.probe {
         Probe::Icmp(echo) => {
             (echo.target.may_be(&hop.host) && !are_two_names(&echo.target.host.host, &hop.host)) || asks_inside(witness, echo)
         }
-        Probe::Ports(ports) => hop.host.ip().is_some_and(|ip| ports.hosts.contains(ip)) || could_be_one(hop, check.probe.target()),
-        _ => could_be_one(hop, check.probe.target()),
+        Probe::Ports(ports) => hop.host.ip().is_some_and(|ip| ports.hosts.contains(ip)) || could_be_one(hop, ours),
+        _ => could_be_one(hop, ours),
     };
-    let tunnelled = witness.probe.tunnel().is_some() && there(witness.probe.target());
-    let from_elsewhere = witness.source != check.source && (there(witness.probe.first_hop()) || may_be_led(witness));
+    let tunnelled = witness.probe.tunnel().is_some() && there(theirs);
+    let from_elsewhere = witness.source != check.source && (witness.probe.first_hop().is_some_and(there) || may_be_led(witness));
     is_same_question(witness, check) && (tunnelled || from_elsewhere || has_the_certificate(witness, check))
 }
 
 /// The check tries those without the right client certificate, and the witness goes the same way with it.
 fn has_the_certificate(witness: &Check, check: &Check) -> bool {
-    let way = could_be_one(witness.probe.first_hop(), check.probe.first_hop()) && witness.probe.via().is_none();
+    let hops = witness.probe.first_hop().zip(check.probe.first_hop());
+    let way = hops.is_some_and(|(theirs, ours)| could_be_one(theirs, ours)) && witness.probe.via().is_none();
     check.probe.plays_strangers() && witness.probe.shows_own_certificate() && way && witness.source == check.source
 }
 
@@ -259,7 +271,7 @@ fn server_without_witness(dns: &Dns, witnesses: &[&Check]) -> Option<String> {
 fn doors(check: &Check) -> Vec<HostPort> {
     match &check.probe {
         Probe::Dns(dns) if !dns.servers.is_empty() => dns.servers.iter().copied().map(HostPort::from).collect(),
-        probe => vec![probe.first_hop().clone()],
+        probe => probe.first_hop().cloned().into_iter().collect(),
     }
 }
 
@@ -290,7 +302,7 @@ fn asks_inside(witness: &Check, echo: &Icmp) -> bool {
 
 /// The port of a check with its transport, as messages name it.
 fn port_of(check: &Check) -> String {
-    let port = check.probe.first_hop().port;
+    let port = check.probe.first_hop().map_or(0, |hop| hop.port);
     if check.probe.transport() == Transport::Udp { format!("port {port}/udp") } else { format!("port {port}") }
 }
 
@@ -329,7 +341,7 @@ fn why_not(proof: Proof, check: &Check, witnesses: &[&Check]) -> String {
             format!("no witness can give it: that takes one of kind icmp to another host, with {source} as here; name one")
         }
         Proof::Port if matches!(check.probe, Probe::Dns(_)) => {
-            let port = doors(check).first().map_or(check.probe.first_hop().port, |door| door.port);
+            let port = doors(check).first().map_or(DNS_PORT, |door| door.port);
             format!(
                 "no witness can give it: that takes one of kind dns to port {port} of another host, without via, with {source} as here; name one"
             )
@@ -344,7 +356,7 @@ fn why_not(proof: Proof, check: &Check, witnesses: &[&Check]) -> String {
 
 /// What a witness must be to give the proof `target`.
 fn what_gives_target(check: &Check, witnesses: &[&Check]) -> String {
-    let target = check.probe.target();
+    let target = check.probe.target().map_or_else(|| check.target.clone(), ToString::to_string);
     match &check.probe {
         Probe::Udp(udp) => {
             format!("that takes one of kind udp that sends \"{}\" to {target} from another source, or one of kind peer", udp.payload)
