@@ -37,6 +37,7 @@ mod scenarios_peer;
 mod scenarios_promql;
 mod scenarios_ports;
 mod scenarios_proxy;
+mod scenarios_sase;
 mod scenarios_squid;
 mod scenarios_time;
 mod scenarios_udp;
