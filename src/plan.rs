@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::alert::sink::Sink;
 use crate::exception::Exception;
 use crate::expectation::Expectation;
 use crate::net::resolve::Resolver;
@@ -72,6 +73,8 @@ pub struct Plan {
     pub drill: Option<Duration>,
     /// The practice page, if any.
     pub admin_page: Option<AdminPage>,
+    /// Where alerts go.
+    pub alerts: Vec<Sink>,
     /// How near a witness run must be.
     pub witness_window: Duration,
     /// How long an address that was violated stays probed after DNS last gave it.
@@ -292,6 +295,7 @@ impl Plan {
             proxy: None,
             drill: None,
             admin_page: None,
+            alerts: Vec::new(),
             witness_window: self.witness_window,
             linger: self.linger,
             decoy: self.decoy,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::alert::Alert;
 use super::dns::Dns;
 use super::problem::{At, Place};
 use crate::exception::Until;
@@ -51,6 +52,8 @@ pub struct File {
     pub admin_page: Option<AdminPage>,
     /// Every address that something of ours listens on
     pub listeners: Vec<At<SocketAddr>>,
+    /// Every `[[alert]]`
+    pub alerts: Vec<Alert>,
     /// Every `[[check]]`
     pub checks: Vec<Check>,
     /// Every `[[exception]]`

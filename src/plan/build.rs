@@ -1,5 +1,6 @@
 //! From the file as written to the plan: defaults, legality, witnesses found by name.
 
+mod alerts;
 mod check;
 mod exceptions;
 mod expect;
@@ -46,6 +47,7 @@ pub fn plan(mut file: File, context: &Context<'_>, keys: &Keys) -> Option<(Plan,
     unique_names(&file.checks, context);
     let drafts: Vec<Draft> = file.checks.iter().map(|written| builder.draft(written)).collect();
     let witnesses = witnesses::resolve(&drafts, &file.defaults, context);
+    let alerts = alerts::sinks(&file, context);
     let templates = templates::templates(&file.checks, web.as_ref(), context);
     let exceptions = exceptions::resolve(&file.exceptions, &file.checks, context);
     if context.problems() > 0 {
@@ -88,6 +90,7 @@ pub fn plan(mut file: File, context: &Context<'_>, keys: &Keys) -> Option<(Plan,
         proxy: file.proxy,
         drill: file.drill.map(|interval| interval.value),
         admin_page: own_page,
+        alerts,
         witness_window: value_or(file.witness_window, WITNESS_WINDOW),
         linger: value_or(file.linger, LINGER),
         decoy: decoy(&file.decoy),
