@@ -17,7 +17,7 @@ use crate::alert::ledger::{Ledger, Note};
 use crate::alert::outbox::{Message, Next, Outbox};
 use crate::alert::scene::{Places, Roll, Scene};
 use crate::alert::sink::{Sink, To};
-use crate::alert::{Alert, Name, test_alert};
+use crate::alert::{Alert, Key, Name, test_alert};
 use crate::clock::{Moment, Wall};
 use crate::history::Board;
 use crate::metrics::{Metrics, Program};
@@ -342,9 +342,16 @@ impl Desk {
         let mut ledger = Ledger::recalled(open, now, wall);
         if !same {
             // What is violated is so until a run holds, also while nobody knows, as before the first run; all else is seen by the next look.
+            let readings = self.board.read(now);
+            let places = Places::of(&readings);
+            let goes_there = |key: &Key| {
+                let about = places.about(key);
+                key.is(Name::Violated) && about.is_some_and(|about| sink.rules.want(key.severity(), Some((&about.name, &about.tags))))
+            };
+            let open: Vec<Note> = ledger.open().filter(|note| goes_there(&note.alert.key)).collect();
             for outbox in &mut outboxes {
-                let open = ledger.open().filter(|note| note.alert.key.is(Name::Violated) && !outbox.opens(&note.alert.key));
-                open.collect::<Vec<Note>>().into_iter().for_each(|note| outbox.put(note, now));
+                let untold = open.iter().filter(|note| !outbox.opens(&note.alert.key)).cloned();
+                untold.collect::<Vec<Note>>().into_iter().for_each(|note| outbox.put(note, now));
             }
             ledger.keep(|key| outboxes.iter().any(|outbox| outbox.opens(key)));
         }

@@ -63,6 +63,12 @@ impl<'a> Places<'a> {
         }
         places
     }
+
+    /// The check on its target that an alert is about, where it is still there.
+    pub fn about(&self, key: &Key) -> Option<&'a About> {
+        let reading = self.targets.get(&(key.label("check"), key.label("target")))?;
+        Some(&*reading.about)
+    }
 }
 
 /// What one look teaches the next: which checks there were, and when the proxy was full.

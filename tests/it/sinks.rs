@@ -637,21 +637,28 @@ async fn a_sink_that_is_renamed_over_a_restart_hears_what_it_has_not_taken() {
 /// By another key nobody has heard of anything: what is violated is so until a run holds, and after a restart nobody knows at first.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_told_by_another_key_hears_what_is_open_also_while_nobody_knows() {
-    let sink = |key: &str, peer: &Peer| format!("[[alert]]\nkind = \"datadog\"\nurl = \"{}\"\napi_key = \"${{{key}}}\"\n{QUICK}", peer.url);
-    let world = World::new(&["a"]);
+    let sink = |key: &str, peer: &Peer, rest: &str| {
+        format!("[[alert]]\nkind = \"datadog\"\nurl = \"{}\"\napi_key = \"${{{key}}}\"\n{QUICK}{rest}", peer.url)
+    };
+    let world = World::new(&["a", "b"]);
     let peer = Peer::good().await;
-    let alerts = world.tell_and_keep(&sink("OLD", &peer));
+    let alerts = world.tell_and_keep(&sink("OLD", &peer, ""));
     world.board.publish(0, violated("a"));
-    peer.requests(1).await;
+    world.board.publish(1, violated("b"));
+    peer.requests(2).await;
     stop(alerts).await;
-    let world = world.restarted(&["a"]);
-    let alerts = world.tell_and_keep(&sink("NEW", &peer));
-    let heard = peer.requests(2).await;
-    assert_eq!((heard[1].header("dd-api-key"), &heard[1].json()["alert_type"]), ("secret-of-NEW", &json!("error")));
+    let world = world.restarted(&["a", "b"]);
+    let alerts = world.tell_and_keep(&sink("NEW", &peer, "only = [\"a\"]\n"));
+    peer.requests(3).await;
     world.board.publish(0, held("a"));
-    let heard = peer.requests(3).await;
-    assert_eq!((heard[2].header("dd-api-key"), &heard[2].json()["alert_type"]), ("secret-of-NEW", &json!("success")));
+    let heard = peer.requests(4).await;
     stop(alerts).await;
+    let told = |request: &Request| (request.header("dd-api-key").to_string(), request.json()["alert_type"].as_str().unwrap().to_string());
+    let new = "secret-of-NEW".to_string();
+    assert_eq!(told(&heard[2]), (new.clone(), "error".into()));
+    assert_eq!(told(&heard[3]), (new, "success".into()));
+    assert!(heard[2..].iter().all(|r| r.body.contains("check:a")), "it is told of nothing that does not go there: {heard:#?}");
+    assert_eq!(peer.heard().len(), 4);
 }
 
 /// What waited for the place before as a repetition is none for the place in its stead: nobody there has heard that it was so.
