@@ -168,10 +168,10 @@ pub fn contradiction<'a>(outcome: &str, expect: &str, sightings: impl Iterator<I
     }
     let answered = outcome == "refused" && !accepts_silence(expect);
     sightings.filter(|s| s.word == Word::LetIn).find(|s| match s.log {
-        Log::VpcFlowLog if !BELOW.contains(&outcome) || answered => false, // 2
+        Log::VpcFlowLog if !BELOW.contains(&outcome) || answered => false,   // 2
         Log::VpcFlowLog => s.way == Way::Back || s.place == Place::Incoming, // 3
-        Log::Waf => outcome.starts_with("status:"), // 4
-        Log::Squid | Log::Proxy => BY_A_PROXY.contains(&outcome), // 4
+        Log::Waf => outcome.starts_with("status:"),                          // 4
+        Log::Squid | Log::Proxy => BY_A_PROXY.contains(&outcome),            // 4
     })
 }
 

@@ -14,6 +14,7 @@ use ipnet::IpNet;
 
 use crate::exception::Exception;
 use crate::expectation::Expectation;
+use crate::flowlog;
 use crate::net::resolve::Resolver;
 use crate::net::sweep;
 use crate::observation::{Family, Outcome, Subject};
@@ -72,6 +73,8 @@ pub struct Plan {
     pub drill: Option<Duration>,
     /// The practice page, if any.
     pub admin_page: Option<AdminPage>,
+    /// The logs of the defences that are followed, if any.
+    pub evidence: Option<LogEvidence>,
     /// How near a witness run must be.
     pub witness_window: Duration,
     /// How long an address that was violated stays probed after DNS last gave it.
@@ -88,6 +91,17 @@ pub struct Plan {
     pub masks: Vec<Secret>,
     /// The file it was read from, relative to the working directory where it lies below that, else absolute; none for flags.
     pub file: Option<String>,
+}
+
+/// Which logs of the defences are followed, and how they are matched.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LogEvidence {
+    /// Files and directories.
+    pub follow: Vec<PathBuf>,
+    /// How long an attempt waits for what they say of it.
+    pub keep: Duration,
+    /// How they are read.
+    pub settings: flowlog::Settings,
 }
 
 /// One claim about one target.
@@ -292,6 +306,7 @@ impl Plan {
             proxy: None,
             drill: None,
             admin_page: None,
+            evidence: None,
             witness_window: self.witness_window,
             linger: self.linger,
             decoy: self.decoy,

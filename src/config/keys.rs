@@ -6,7 +6,7 @@ use crate::probe::Kind;
 /// The top level's own keys.
 pub const TOP: &[&str] = &["vantage", "witness_window", "linger", "decoy", "state_dir", "shutdown_grace"];
 /// The tables at the top level.
-pub const SECTIONS: &[&str] = &["defaults", "web", "beacon", "proxy", "admin_page", "drill", "check", "exception"];
+pub const SECTIONS: &[&str] = &["defaults", "web", "beacon", "proxy", "admin_page", "drill", "evidence", "check", "exception"];
 /// Keys of `[web]`.
 pub const WEB: &[&str] = &["listen", "cert_file", "key_file", "client_ca_file", "basic_auth"];
 /// Keys of `[beacon]`.
@@ -41,6 +41,8 @@ pub const PROXY: &[&str] = &[
 ];
 /// Keys of `[drill]`.
 pub const DRILL: &[&str] = &["interval"];
+/// Keys of `[evidence]`.
+pub const EVIDENCE: &[&str] = &["follow", "flow_format", "clock_skew", "keep", "translated", "own_interfaces"];
 /// Keys of `[[exception]]`.
 pub const EXCEPTION: &[&str] = &["check", "target", "reason", "owner", "until"];
 /// Keys of a check that may not stand in `[defaults]`.
@@ -141,6 +143,11 @@ pub fn vet_beacon(beacon: &Section<'_, '_>) {
 /// Notes every unknown key of `[drill]`.
 pub fn vet_drill(drill: &Section<'_, '_>) {
     vet(drill, DRILL, &[], |_| None);
+}
+
+/// Notes every unknown key of `[evidence]`.
+pub fn vet_evidence(evidence: &Section<'_, '_>) {
+    vet(evidence, EVIDENCE, &[], |_| None);
 }
 
 /// Notes every unknown key of an `[[exception]]`.

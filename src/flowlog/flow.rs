@@ -124,7 +124,9 @@ impl Format {
         let name = |word: &str| word.strip_prefix("${").and_then(|w| w.strip_suffix('}')).unwrap_or(word).to_ascii_lowercase();
         let names: Vec<String> = text.split_ascii_whitespace().map(name).collect();
         if let Some(wrong) = names.iter().find(|name| !is_name(name.as_bytes())) {
-            return Err(format!("\"{wrong}\" is no field of a flow log; write the fields as they were given to AWS, such as \"version srcaddr dstaddr\""));
+            return Err(format!(
+                "\"{wrong}\" is no field of a flow log; write the fields as they were given to AWS, such as \"version srcaddr dstaddr\""
+            ));
         }
         let format = Format { columns: names.iter().map(|name| Column::of(name)).collect() };
         if names.len() > MAX_FIELDS {
@@ -373,7 +375,10 @@ mod tests {
         assert_eq!(Format::parse(V2).unwrap(), Format::default());
         assert_eq!((one.protocol, one.source_port, one.destination_port, one.accepted), (6, 49761, 3389, false));
         assert_eq!((one.source[0], one.destination[0]), ("198.51.100.9".parse().ok(), "172.31.9.12".parse().ok()));
-        assert_eq!((one.start, one.end, one.packets, one.interface), (1_418_530_010, 1_418_530_070, Some(3), Some("eni-1235b8ca123456789")));
+        assert_eq!(
+            (one.start, one.end, one.packets, one.interface),
+            (1_418_530_010, 1_418_530_070, Some(3), Some("eni-1235b8ca123456789"))
+        );
         assert_eq!((one.flags, one.ingress, one.reason), (None, None, None));
         let v6 = "2 123456789010 eni-1 2001:db8:1::1 2001:db8:2::2 34892 22 6 54 8855 1477913708 1477913820 ACCEPT OK";
         assert!(record(V2, v6).accepted);
@@ -443,7 +448,11 @@ mod tests {
             let (line, names) = (line.join(" "), names.join(" "));
             assert!(is_header(names.as_bytes()) && !is_header(line.as_bytes()), "{names}");
             let one = record(&names, &line);
-            assert_eq!((one.source_port, one.destination_port, one.accepted, one.end), (41234, 443, false, 1_767_323_095), "version {version}");
+            assert_eq!(
+                (one.source_port, one.destination_port, one.accepted, one.end),
+                (41234, 443, false, 1_767_323_095),
+                "version {version}"
+            );
             assert_eq!(one.flags, (version >= 3).then_some(2));
             assert_eq!(one.ingress, (version >= 5).then_some(true));
             assert_eq!(one.reason, (version >= 8).then_some("BPA"));

@@ -103,6 +103,15 @@ impl Follow {
     }
 }
 
+/// The files below a directory, by name.
+pub fn below(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    find(directory, 0, &mut found);
+    let mut paths: Vec<PathBuf> = found.into_iter().map(|(_, path, _)| path).collect();
+    paths.sort();
+    paths
+}
+
 /// Every plain file at the path or below it.
 fn find(path: &Path, depth: usize, found: &mut Vec<(Id, PathBuf, Metadata)>) {
     // A path that is not there yet is one that a log will be written to.

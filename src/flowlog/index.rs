@@ -200,7 +200,8 @@ impl<T: Copy + PartialEq> Index<T> {
     /// The one attempt that a trace is about, in either direction.
     pub fn by_flow(&self, trace: &Trace) -> Found<Hit<T>> {
         let end = |ip: Option<IpAddr>, port: u16| ip.map(|ip| SocketAddr::new(ip, port));
-        let (([source, packet_source], source_port), ([destination, packet_destination], destination_port)) = (trace.source, trace.destination);
+        let (([source, packet_source], source_port), ([destination, packet_destination], destination_port)) =
+            (trace.source, trace.destination);
         let from_outside = is_outside(source);
         let mut found = Found::Nothing;
         for from in [source, packet_source.filter(|ip| Some(*ip) != source)] {
@@ -227,7 +228,14 @@ impl<T: Copy + PartialEq> Index<T> {
         for (number, translated) in self.by_client.get(&client).into_iter().flatten() {
             let tcp = self.get(*number).is_some_and(|kept| kept.shot.protocol == Transport::Tcp);
             if tcp && self.meets(*number, when) {
-                found = self.and(found, *number, |whose| Hit { whose, by: By::Client, back: false, translated: *translated, from_outside: false, on_the_way: false });
+                found = self.and(found, *number, |whose| Hit {
+                    whose,
+                    by: By::Client,
+                    back: false,
+                    translated: *translated,
+                    from_outside: false,
+                    on_the_way: false,
+                });
             }
         }
         found
@@ -239,7 +247,14 @@ impl<T: Copy + PartialEq> Index<T> {
         for run in text.split(|b| !matches!(b, b'0'..=b'9' | b'a'..=b'f')).filter(|run| run.len() >= NONCE) {
             let Some(number) = run.first_chunk::<NONCE>().and_then(|nonce| self.by_nonce.get(nonce)) else { continue };
             if when.is_none_or(|when| self.meets(*number, when)) {
-                found = self.and(found, *number, |whose| Hit { whose, by: By::Nonce, back: false, translated: false, from_outside: false, on_the_way: false });
+                found = self.and(found, *number, |whose| Hit {
+                    whose,
+                    by: By::Nonce,
+                    back: false,
+                    translated: false,
+                    from_outside: false,
+                    on_the_way: false,
+                });
             }
         }
         found

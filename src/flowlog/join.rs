@@ -104,7 +104,8 @@ impl Report {
             found.push(vec![Vec::new(); observations.len()]);
             for (observation, seen) in observations.iter().enumerate() {
                 for (attempt, flow) in list(seen, "flows").iter().enumerate() {
-                    let shot = shot(flow).ok_or_else(|| format!("checks[{run}].observations[{observation}].flows[{attempt}] cannot be read"))?;
+                    let shot =
+                        shot(flow).ok_or_else(|| format!("checks[{run}].observations[{observation}].flows[{attempt}] cannot be read"))?;
                     attempts += 1;
                     let before = index.len();
                     index.push(shot, Whose { run: run as u64, observation, attempt });
@@ -113,7 +114,10 @@ impl Report {
             }
         }
         if attempts == 0 {
-            return Err("none of its observations has \"flows\", by which a log is matched; an older mustnot wrote it, or nothing was dialled".into());
+            return Err(
+                "none of its observations has \"flows\", by which a log is matched; an older mustnot wrote it, or nothing was dialled"
+                    .into(),
+            );
         }
         Ok((Report { value, found }, kept))
     }

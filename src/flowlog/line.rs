@@ -47,6 +47,20 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// By name, as labels have them.
+    pub fn named(&self) -> [(&'static str, u64); 8] {
+        [
+            ("flow", self.flows),
+            ("waf", self.waf),
+            ("access", self.access),
+            ("ambiguous", self.ambiguous),
+            ("skipped", self.skipped),
+            ("unreadable", self.unreadable),
+            ("unusable", self.unusable),
+            ("too-long", self.too_long),
+        ]
+    }
+
     /// Both together.
     pub fn add(&mut self, other: Counts) {
         self.lines += other.lines;
@@ -101,7 +115,10 @@ impl Lines {
             },
             _ => {
                 let text = without_time(line);
-                if !self.flow(line, index, found) && !(text.len() < line.len() && self.flow(text, index, found)) && !self.access(line, index, found) {
+                if !self.flow(line, index, found)
+                    && !(text.len() < line.len() && self.flow(text, index, found))
+                    && !self.access(line, index, found)
+                {
                     match text.first() {
                         // An event that CloudWatch put its time before.
                         Some(b'{') if text.len() < line.len() => self.json(text, index, found, depth),
@@ -346,7 +363,8 @@ impl Access {
                 text: String::new(),
                 written,
                 // A whole number of milliseconds, and the common form has seconds alone.
-                took: seconds.filter(|s| (0.0..1e9).contains(s)).map_or(0, |s| (s * 1000.0).ceil() as i64) + if native.is_some() { 0 } else { 999 },
+                took: seconds.filter(|s| (0.0..1e9).contains(s)).map_or(0, |s| (s * 1000.0).ceil() as i64)
+                    + if native.is_some() { 0 } else { 999 },
             });
         }
         let (code, status) = words().find_map(result)?;
@@ -413,9 +431,22 @@ fn of_squid(code: &str) -> Word {
         "TCP_DENIED_REPLY" => Word::LetIn,
         _ if code.starts_with("TCP_DENIED") => Word::Rejected,
         _ if code.starts_with("TCP_REDIRECT") || !code.starts_with("TCP_") => Word::Neither,
-        _ if ["TCP_MISS", "TCP_TUNNEL", "TCP_HIT", "TCP_MEM_HIT", "TCP_REFRESH", "TCP_CLIENT_REFRESH", "TCP_SWAPFAIL", "TCP_IMS", "TCP_INM", "TCP_NEGATIVE", "TCP_OFFLINE", "TCP_CF"]
-            .iter()
-            .any(|known| code.starts_with(known)) =>
+        _ if [
+            "TCP_MISS",
+            "TCP_TUNNEL",
+            "TCP_HIT",
+            "TCP_MEM_HIT",
+            "TCP_REFRESH",
+            "TCP_CLIENT_REFRESH",
+            "TCP_SWAPFAIL",
+            "TCP_IMS",
+            "TCP_INM",
+            "TCP_NEGATIVE",
+            "TCP_OFFLINE",
+            "TCP_CF",
+        ]
+        .iter()
+        .any(|known| code.starts_with(known)) =>
         {
             Word::LetIn
         }
@@ -462,7 +493,8 @@ fn is_furniture(line: &[u8]) -> bool {
 fn without_time(line: &[u8]) -> &[u8] {
     let Some(end) = memchr::memchr(b' ', line) else { return line };
     let (time, rest) = line.split_at(end);
-    let time_like = (20..=30).contains(&time.len()) && time.get(4) == Some(&b'-') && time.get(10) == Some(&b'T') && time.last() == Some(&b'Z');
+    let time_like =
+        (20..=30).contains(&time.len()) && time.get(4) == Some(&b'-') && time.get(10) == Some(&b'T') && time.last() == Some(&b'Z');
     if time_like { rest.trim_ascii_start() } else { line }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use flate2::bufread::MultiGzDecoder;
 use memchr::memchr;
@@ -35,6 +35,19 @@ pub fn open(path: &Path) -> io::Result<Box<dyn BufRead>> {
     decoded(File::open(path)?)
 }
 
+/// The files at these paths: of a directory all below it.
+pub fn files(paths: &[PathBuf]) -> Vec<PathBuf> {
+    let mut all = Vec::new();
+    for path in paths {
+        match path.is_dir() {
+            true => all.extend(super::follow::below(path)),
+            // One that is not there is to be complained of.
+            false => all.push(path.clone()),
+        }
+    }
+    all
+}
+
 /// What is inside: gzip is told by its first bytes, whatever the name.
 ///
 /// # Errors
@@ -43,7 +56,8 @@ pub fn decoded(raw: impl Read + 'static) -> io::Result<Box<dyn BufRead>> {
     let mut raw = BufReader::with_capacity(BUFFER, raw);
     let start = peek(&mut raw)?;
     if start.starts_with(&PARQUET) {
-        let why = "it is Parquet, which is not read here; let the flow log be written as text (file-format plain-text), or turn it into lines";
+        let why =
+            "it is Parquet, which is not read here; let the flow log be written as text (file-format plain-text), or turn it into lines";
         return Err(io::Error::other(why));
     }
     match start.starts_with(&GZIP) {

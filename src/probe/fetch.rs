@@ -147,12 +147,8 @@ impl Fetch<'_> {
 
     /// The headers, in the order in which they are sent.
     fn lines(&self, user_agent: String) -> Vec<(String, String)> {
-        let usual = [
-            ("Host", self.url.host_header()),
-            ("User-Agent", user_agent),
-            ("Accept", "*/*".into()),
-            ("Connection", "close".into()),
-        ];
+        let usual =
+            [("Host", self.url.host_header()), ("User-Agent", user_agent), ("Accept", "*/*".into()), ("Connection", "close".into())];
         let unless_own = |(name, _): &(&str, String)| !self.headers.iter().any(|(own, _)| own.eq_ignore_ascii_case(name));
         let usual = usual.into_iter().filter(unless_own).map(|(name, value)| (name.to_string(), value));
         usual.chain(self.headers.iter().cloned()).chain(self.absolute().and_then(Via::authorization)).collect()
