@@ -43,3 +43,6 @@ impl Default for Settings {
         Settings { clock_skew: CLOCK_SKEW, format: None, translated: Vec::new(), own_interfaces: None }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -175,8 +175,8 @@ pub fn follow(
             let mut found = Vec::new();
             let counts = follow
                 .look(Instant::now(), |lines, line| lines.read(line, &desk.index, &mut |whose, sighting| found.push((whose, sighting))));
-            found.into_iter().for_each(|(whose, sighting)| desk.join(whose, sighting));
             desk.metrics.evidence_lines(&counts.named());
+            found.into_iter().for_each(|(whose, sighting)| desk.join(whose, sighting));
             follow.complaints().iter().for_each(|why| tracing::warn!("[evidence] {why}"));
             if over {
                 return;

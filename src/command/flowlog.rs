@@ -43,7 +43,9 @@ pub fn flowlog(args: &Flowlog) -> u8 {
         let mut lines = Lines::default();
         let result = open(&path).and_then(|mut log| {
             stream::lines(&mut *log, true, |piece| match piece {
-                Piece::Line(line) => lines.read(line, &index, &mut |whose, sighting| drop(report.join(whose, sighting))),
+                Piece::Line(line) => lines.read(line, &index, &mut |whose, sighting| {
+                    report.join(whose, sighting);
+                }),
                 Piece::TooLong => lines.counts.too_long += 1,
             })
         });

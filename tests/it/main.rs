@@ -32,6 +32,7 @@ mod fixture;
 #[cfg(test)]
 mod explain;
 #[cfg(test)]
+mod flowlog;
 mod formats;
 #[cfg(test)]
 mod grafana;
