@@ -14,7 +14,7 @@ use crate::clock::{Moment, Wall};
 use crate::defence::{Sighting, Word};
 use crate::engine::Listener;
 use crate::flowlog::follow::Follow;
-use crate::flowlog::join::{Whose, join, keep};
+use crate::flowlog::join::{Slim, Whose, join, keep};
 use crate::flowlog::stream::{self, Piece};
 use crate::flowlog::{Counts, Index, Lines, Settings};
 use crate::history::Board;
@@ -193,6 +193,7 @@ pub fn follow(
 struct Run {
     about: Arc<About>,
     began: Moment,
+    slim: Slim,
 }
 
 /// What the thread that follows the logs knows.
@@ -247,23 +248,25 @@ impl Desk {
     fn keep(&mut self, record: &Record) {
         let number = self.first + self.runs.len() as u64;
         keep(&mut self.index, number, record);
-        self.runs.push_back(Run { about: Arc::clone(&record.about), began: record.began });
+        self.runs.push_back(Run { about: Arc::clone(&record.about), began: record.began, slim: Slim::of(record) });
     }
 
     fn join(&mut self, whose: Whose, sighting: Sighting) {
-        let Some(run) = whose.run.checked_sub(self.first).and_then(|n| usize::try_from(n).ok()).and_then(|n| self.runs.get(n)) else {
-            return;
-        };
+        let place = whose.run.checked_sub(self.first).and_then(|n| usize::try_from(n).ok());
+        let Some(run) = place.and_then(|n| self.runs.get_mut(n)) else { return };
         let (log, word) = (sighting.log, sighting.word);
-        let joined = self.board.join(&run.about, run.began, |record| join(record, whose, sighting.clone()));
-        // What the board has forgotten, or knew already, is no news.
-        let Some(record) = joined else { return };
+        // What was known already is no news.
+        if !run.slim.add(whose, sighting.clone()) {
+            return;
+        }
+        self.board.join(&run.about, run.began, |record| join(record, whose, sighting.clone()));
+        let contradicted = run.slim.contradicted(&run.about.expect);
         let (check, target) = (&run.about.name, &run.about.target);
         self.metrics.evidence_matched(check, target, log, word);
         let key = (check.clone(), target.clone());
         let runs = self.contradicted.entry(key.clone()).or_default();
         let known = runs.contains(&whose.run);
-        match &record.contradicted {
+        match &contradicted {
             Some(alarm) if !known => {
                 if runs.is_empty() {
                     say(&format!("{}  contradicted  {check}: {alarm}", Wall::now()));

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::index::{Index, Shot};
 use crate::clock::Wall;
 use crate::defence::{Sighting, Word, alarm, contradiction};
-use crate::observation::Transport;
+use crate::observation::{Outcome, Transport};
 use crate::record::{Record, Seen};
 use crate::verdict::Verdict;
 
@@ -79,6 +79,45 @@ fn first_alarm(address: &str, mut attempts: impl Iterator<Item = (usize, String)
         let one = contradiction(&outcome, expect, all.iter().filter(|s| s.attempt == nth))?;
         Some(alarm(address, &outcome, one))
     })
+}
+
+/// As much of a record as is needed to judge what logs say of it, once nobody keeps the whole of it any more.
+#[derive(Debug)]
+pub struct Slim(Vec<SlimSeen>);
+
+#[derive(Debug)]
+struct SlimSeen {
+    address: String,
+    holds: bool,
+    outcomes: Vec<Outcome>,
+    found: Vec<Sighting>,
+}
+
+impl Slim {
+    /// Of this record.
+    pub fn of(record: &Record) -> Slim {
+        let slim = |seen: &Seen| SlimSeen {
+            address: seen.address.clone(),
+            holds: matches!(seen.verdict, Verdict::Holds(_)),
+            outcomes: seen.flows.iter().map(|flow| flow.outcome).collect(),
+            found: Vec::new(),
+        };
+        Slim(record.observations.iter().map(slim).collect())
+    }
+
+    /// Adds what was found; whether it was new.
+    pub fn add(&mut self, whose: Whose, sighting: Sighting) -> bool {
+        let seen = self.0.get_mut(whose.observation);
+        seen.is_some_and(|seen| add(&mut seen.found, Sighting { attempt: whose.attempt + 1, ..sighting }))
+    }
+
+    /// The alarm, where one of its observations holds and was let in.
+    pub fn contradicted(&self, expect: &str) -> Option<String> {
+        self.0.iter().filter(|seen| seen.holds).find_map(|seen| {
+            let attempts = seen.outcomes.iter().enumerate().map(|(nth, outcome)| (nth + 1, outcome.to_string()));
+            first_alarm(&seen.address, attempts, expect, &seen.found)
+        })
+    }
 }
 
 /// A report as JSON, of `mustnot check` or of the API, with what is found of its attempts.
