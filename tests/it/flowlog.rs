@@ -11,7 +11,6 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::Value;
 
-
 /// A port of loopback on which nobody listens.
 fn nobody() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
@@ -38,7 +37,8 @@ fn flows(report: &Value) -> Vec<Value> {
 }
 
 /// As a VPC would write it down, in a format with `flow-direction`.
-const HEADER: &str = "version interface-id srcaddr dstaddr srcport dstport protocol packets bytes start end action log-status tcp-flags flow-direction";
+const HEADER: &str =
+    "version interface-id srcaddr dstaddr srcport dstport protocol packets bytes start end action log-status tcp-flags flow-direction";
 
 fn line(flow: &Value, action: &str, direction: &str) -> String {
     let end = |key: &str| flow[key].as_str().unwrap().parse::<std::net::SocketAddr>().unwrap();
@@ -87,7 +87,10 @@ fn a_report_is_held_against_the_logs() {
     let joined: Value = serde_json::from_str(&said).unwrap();
     let defence = joined["checks"][0]["observations"][0]["defence"].as_array().unwrap();
     assert_eq!((code, defence.len(), joined["checks"][0].get("contradicted")), (0, 3, None), "{said}");
-    assert_eq!((defence[0]["log"].as_str(), defence[0]["word"].as_str(), defence[0]["matched_by"].as_str()), (Some("vpc-flow-log"), Some("rejected"), Some("five-tuple")));
+    assert_eq!(
+        (defence[0]["log"].as_str(), defence[0]["word"].as_str(), defence[0]["matched_by"].as_str()),
+        (Some("vpc-flow-log"), Some("rejected"), Some("five-tuple"))
+    );
     // What our own interface lets out is let out every time.
     write("own.log", &[line(&flows[0], "ACCEPT", "egress")]);
     assert_eq!(run(&["own.log"]).0, 0);
@@ -133,7 +136,8 @@ fn a_gate_takes_evidence_up() {
     };
     fs::write(folder.path().join("probes.toml"), text("127.0.0.9/32")).unwrap();
     let report = |args: &[&str]| {
-        let output = mustnot(folder.path(), &[&["check", "--format", "json", "--evidence", "access.log", "--evidence-wait", "10s"], args].concat());
+        let output =
+            mustnot(folder.path(), &[&["check", "--format", "json", "--evidence", "access.log", "--evidence-wait", "10s"], args].concat());
         let said: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
         (output.status.code().unwrap(), said)
     };
@@ -141,7 +145,11 @@ fn a_gate_takes_evidence_up() {
     let seen = &said["checks"][0]["observations"][0];
     assert_eq!((code, seen["outcome"].as_str()), (0, Some("denied")), "{said}");
     let sighting = &seen["defence"][0];
-    assert_eq!((sighting["log"].as_str(), sighting["word"].as_str(), sighting["why"].as_str()), (Some("proxy"), Some("rejected"), Some("source")), "{said}");
+    assert_eq!(
+        (sighting["log"].as_str(), sighting["word"].as_str(), sighting["why"].as_str()),
+        (Some("proxy"), Some("rejected"), Some("source")),
+        "{said}"
+    );
     assert_eq!(seen["flows"][0]["nonce"].as_str().map(str::len), Some(32), "{said}");
 }
 
@@ -187,10 +195,16 @@ fn a_monitor_follows_its_logs() {
     append("garbage\n");
     append(&format!("{}\n", line(&flow, "ACCEPT", "ingress")));
     let told = wait("the alarm", &|check| check["contradicted"].is_string());
-    assert_eq!((told["verdict"].as_str(), told["observations"][0]["defence"][0]["action"].as_str()), (Some("holds"), Some("ACCEPT")), "{told}");
+    assert_eq!(
+        (told["verdict"].as_str(), told["observations"][0]["defence"][0]["action"].as_str()),
+        (Some("holds"), Some("ACCEPT")),
+        "{told}"
+    );
     for series in [
         format!("mustnot_evidence_contradicted_timestamp_seconds{{check=\"closed\",target=\"127.0.0.1:{closed}\""),
-        format!("mustnot_evidence_matched_total{{check=\"closed\",target=\"127.0.0.1:{closed}\",log=\"vpc-flow-log\",word=\"let-in\",vantage=\"here\"}} 1"),
+        format!(
+            "mustnot_evidence_matched_total{{check=\"closed\",target=\"127.0.0.1:{closed}\",log=\"vpc-flow-log\",word=\"let-in\",vantage=\"here\"}} 1"
+        ),
         "mustnot_evidence_lines_total{line=\"unreadable\",vantage=\"here\"} 1".into(),
         "mustnot_evidence_lost_total{vantage=\"here\"} 0".into(),
     ] {
