@@ -29,6 +29,8 @@ const LOOK: Duration = Duration::from_secs(1);
 const MAX_WAITING: usize = 65_536;
 /// The longest that lines are left alone, so that the run that they are about is over when they are read.
 const MAX_LAG: Duration = Duration::from_secs(600);
+/// Matches that are kept of one reading: whoever writes our nonce into a log a million times is not to fill our memory.
+const MAX_FOUND: usize = 100_000;
 /// What a run may take besides: to be judged and published.
 const LAG_MARGIN: Duration = Duration::from_secs(2);
 
@@ -37,14 +39,17 @@ pub async fn gather(records: Vec<Record>, paths: Vec<PathBuf>, settings: Setting
     let until = Instant::now() + wait;
     let mut all = records;
     loop {
+        let begun = Instant::now();
         let (paths, settings) = (paths.clone(), settings.clone());
         let done = tokio::task::spawn_blocking(move || once(all, &paths, settings)).await;
         let Ok((joined, missing, complaints)) = done else { return (Vec::new(), vec!["reading the logs failed".into()]) };
         all = joined;
-        if missing == 0 || Instant::now() + LOOK >= until {
+        // Long logs are not read without a pause.
+        let rest = begun.elapsed().max(LOOK);
+        if missing == 0 || Instant::now() + rest >= until {
             return (all, complaints);
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(rest).await;
     }
 }
 
@@ -61,7 +66,11 @@ fn once(mut records: Vec<Record>, paths: &[PathBuf], settings: Settings) -> (Vec
         let mut lines = Lines::default();
         let result = stream::open(&path).and_then(|mut log| {
             stream::lines(&mut *log, true, |piece| match piece {
-                Piece::Line(line) => lines.read(line, &index, &mut |whose, sighting| found.push((whose, sighting))),
+                Piece::Line(line) => lines.read(line, &index, &mut |whose, sighting| {
+                    if found.len() < MAX_FOUND {
+                        found.push((whose, sighting));
+                    }
+                }),
                 Piece::TooLong => lines.counts.too_long += 1,
             })
         });
@@ -173,8 +182,17 @@ pub fn follow(
         loop {
             let over = *stop.borrow();
             let mut found = Vec::new();
-            let counts = follow
-                .look(Instant::now(), |lines, line| lines.read(line, &desk.index, &mut |whose, sighting| found.push((whose, sighting))));
+            let mut lost = 0;
+            let counts = follow.look(Instant::now(), |lines, line| {
+                lines.read(line, &desk.index, &mut |whose, sighting| {
+                    if found.len() < MAX_FOUND {
+                        found.push((whose, sighting));
+                    } else {
+                        lost += 1;
+                    }
+                });
+            });
+            desk.metrics.evidence_lost(lost);
             desk.metrics.evidence_lines(&counts.named());
             found.into_iter().for_each(|(whose, sighting)| desk.join(whose, sighting));
             follow.complaints().iter().for_each(|why| tracing::warn!("[evidence] {why}"));
