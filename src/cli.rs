@@ -21,7 +21,7 @@ pub const EXIT_USAGE: u8 = 2;
 pub const EXIT_UNPROVEN: u8 = Conclusion::Unproven.exit_code();
 /// Nothing ran: no check selected.
 pub const EXIT_NOTHING: u8 = Conclusion::NothingRan.exit_code();
-/// What was to be written could not be: a report, a page; or metrics were not taken where they were pushed to.
+/// What was to be written could not be: a report, a page; or metrics were not taken where they were pushed to. A violation comes before that.
 pub const EXIT_REPORT: u8 = 5;
 /// `mustnot healthcheck`: the monitor is not well, or could not be asked. Docker reserves 2.
 pub const EXIT_UNWELL: u8 = 1;

@@ -412,12 +412,15 @@ pub(crate) fn evidence_line(evidence: &Evidence) -> String {
     shown.collect::<Vec<_>>().join(" ")
 }
 
-/// The text with everything visible: what the wire gave us must not steer a terminal (control characters) nor turn a
-/// line around (Unicode bidirectional controls, UAX 9).
+/// The text with everything visible: what the wire gave us must not steer a terminal (control characters), nor turn a
+/// line around (Unicode bidirectional controls, UAX 9), nor command a runner of CI that reads the log: GitHub's takes `##[`, that of Azure
+/// `##vso[` and TeamCity `##teamcity[` anywhere in a line.
 pub(crate) fn visible(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
+    let mut rest = text.chars();
+    while let Some(c) = rest.next() {
         match c {
+            '#' if commands(rest.as_str()) => out.extend(c.escape_unicode()),
             '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => out.extend(c.escape_unicode()),
             c if c.is_control() => out.extend(c.escape_default()),
             c => out.push(c),
@@ -426,9 +429,26 @@ pub(crate) fn visible(text: &str) -> String {
     out
 }
 
+/// Whether a `#` before this text begins a command to a runner of CI.
+fn commands(rest: &str) -> bool {
+    rest.strip_prefix('#').is_some_and(|word| word.trim_start_matches(|c: char| c.is_ascii_alphanumeric()).starts_with('['))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_commands_a_runner_of_ci_is_shown_and_not_done() {
+        for (text, shown) in [
+            ("HTTP/1.1 200 ##vso[task.complete result=Succeeded]", "HTTP/1.1 200 \\u{23}#vso[task.complete result=Succeeded]"),
+            ("##[stop-commands]x", "\\u{23}#[stop-commands]x"),
+            ("###teamcity[x", "#\\u{23}#teamcity[x"),
+            ("## a [b] #[c] ##", "## a [b] #[c] ##"),
+        ] {
+            assert_eq!(visible(text), shown);
+        }
+    }
 
     #[test]
     fn formats_read_back_and_others_say_what_to_write() {

@@ -22,7 +22,7 @@ use crate::history::{Board, Reading};
 use crate::metrics::{self, Metrics, openmetrics};
 use crate::report::{self, Report};
 use crate::serve;
-use connection::{LAST_ANSWER, Seats};
+use connection::LAST_ANSWER;
 use control::{Control, Fault, Refused};
 use gate::{Caller, Gate, Outside};
 use password::Refusal;
@@ -35,6 +35,7 @@ mod origin;
 mod page;
 mod password;
 mod probe;
+mod seats;
 pub mod settings;
 
 pub use settings::Settings;
@@ -128,7 +129,7 @@ impl Web {
     /// Answers until `stop` says true or its sender is gone; answers under way are finished.
     pub async fn run(self, state: State, stop: watch::Receiver<bool>) {
         let router = guarded_routes(state, Arc::clone(&self.gate));
-        let (gate, seats) = (self.gate, Arc::new(Seats::default()));
+        let (gate, seats) = (self.gate, connection::seats());
         let handle = |stream, client: SocketAddr, _| {
             connection::serve(stream, client.ip(), router.clone(), Arc::clone(&gate), Arc::clone(&seats), stop.clone())
         };

@@ -22,7 +22,7 @@ use crate::metrics::Metrics;
 use crate::plan::{Check, Keys, Loaded, Plan};
 use crate::proxy::LogTarget;
 use crate::record::Record;
-use crate::report::{Format, Report, Style, write_report};
+use crate::report::{Conclusion, Format, Report, Style, write_report};
 use crate::state::{NoState, State};
 use crate::verdict::Verdict;
 
@@ -164,7 +164,12 @@ pub async fn pass(plan: Arc<Plan>, gate: Gate<'_>) -> u8 {
     }
     let failed: Vec<String> = results.into_iter().filter_map(Result::err).collect();
     failed.iter().for_each(|why| eprintln!("mustnot: {why}"));
-    if failed.is_empty() { report.conclusion(&gate.allow_unproven).exit_code() } else { EXIT_REPORT }
+    match report.conclusion(&gate.allow_unproven) {
+        // Where the report is lost, the exit code is all that is left to say so.
+        conclusion @ (Conclusion::Violated | Conclusion::Blind) => conclusion.exit_code(),
+        conclusion if failed.is_empty() => conclusion.exit_code(),
+        _ => EXIT_REPORT,
+    }
 }
 
 /// Every round, each settled; the worst record of each check.

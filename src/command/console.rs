@@ -11,6 +11,7 @@ use crate::clock::Wall;
 use crate::engine::Listener;
 use crate::metrics::Metrics;
 use crate::record::Record;
+use crate::report::visible;
 
 /// How the engine's work is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,12 +61,12 @@ impl Listener for Console {
                 let key = (name.clone(), record.about.target.clone());
                 let now = (verdict, record.cause.to_string());
                 if seen.last.insert(key, now.clone()).as_ref() != Some(&now) {
-                    say(&format!("{}  {verdict:<8}  {name}: {}", record.started_at, record.reason));
+                    say(&format!("{}  {verdict:<8}  {name}: {}", record.started_at, visible(&record.reason)));
                     if let Some(exception) = record.about.exception.as_ref().filter(|_| verdict != "holds") {
-                        say(&format!("{:24}  {:8}  excepted {}", "", "", exception.sentence(Wall::now())));
+                        say(&format!("{:24}  {:8}  excepted {}", "", "", visible(&exception.sentence(Wall::now()))));
                     }
                     if let Some(line) = record.reproduce.as_ref().filter(|_| verdict == "violated") {
-                        say(&format!("{:24}  {:8}  try: {line}", "", ""));
+                        say(&format!("{:24}  {:8}  try: {}", "", "", visible(line)));
                     }
                 }
             }

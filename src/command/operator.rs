@@ -51,7 +51,36 @@ struct Prober {
     places: Arc<Semaphore>,
     next: Mutex<Instant>,
     /// By check and target. A target that was seen open is so until a run holds, and its addresses linger (SPEC 2.4), as those of every check.
-    memories: Mutex<BTreeMap<(String, String), Memory>>,
+    memories: Mutex<Memories>,
+}
+
+/// What is remembered, by check and target; and as of when, so that of too many the one goes that nobody has asked about for longest.
+#[derive(Debug, Default)]
+struct Memories(BTreeMap<(String, String), (Instant, Memory)>);
+
+impl Memories {
+    fn recall(&self, key: &(String, String)) -> Memory {
+        self.0.get(key).map(|(_, memory)| memory.clone()).unwrap_or_default()
+    }
+
+    /// Keeps what was seen open, and forgets what holds.
+    fn keep(&mut self, key: (String, String), memory: Memory, now: Instant) {
+        if !memory.violated && memory.lingers().next().is_none() {
+            self.0.remove(&key);
+            return;
+        }
+        self.0.insert(key, (now, memory));
+        if self.0.len() > MAX_REMEMBERED
+            && let Some(oldest) = self.0.iter().min_by_key(|(_, (asked, _))| *asked).map(|(key, _)| key.clone())
+        {
+            tracing::warn!(
+                check = oldest.0,
+                target = oldest.1,
+                "more targets of templates were seen open than are remembered; this one is forgotten"
+            );
+            self.0.remove(&oldest);
+        }
+    }
 }
 
 impl Operator {
@@ -118,16 +147,9 @@ impl Prober {
             return Err(Refused::new(Fault::Forbidden, "not probed: the target is outside allow_targets"));
         }
         let key = (check.name.clone(), check.target.clone());
-        let memory = self.with_memories(|all| all.get(&key).cloned().unwrap_or_default());
+        let memory = self.memories.lock().unwrap_or_else(PoisonError::into_inner).recall(&key);
         let (board, memory) = engine.run_beside(check, memory, deadline).await;
-        self.with_memories(|all| {
-            let open = memory.violated || memory.lingers().next().is_some();
-            if !open {
-                all.remove(&key);
-            } else if all.len() < MAX_REMEMBERED || all.contains_key(&key) {
-                all.insert(key, memory);
-            }
-        });
+        self.memories.lock().unwrap_or_else(PoisonError::into_inner).keep(key, memory, Instant::now());
         Ok(board)
     }
 
@@ -155,15 +177,32 @@ impl Prober {
         sleep_until(turn).await;
         Ok(place)
     }
-
-    fn with_memories<T>(&self, change: impl FnOnce(&mut BTreeMap<(String, String), Memory>) -> T) -> T {
-        change(&mut self.memories.lock().unwrap_or_else(PoisonError::into_inner))
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Targets come and go, and some go while they are open: they must not keep the place of those that are there.
+    #[test]
+    fn of_too_many_targets_the_one_is_forgotten_that_nobody_asks_about() {
+        let mut memories = Memories::default();
+        let key = |n: usize| ("closed".to_string(), format!("192.0.2.1:{n}"));
+        let open = Memory::recalled(true, crate::record::Exposure::default(), []);
+        let began = Instant::now();
+        let at = |second: usize| began + Duration::from_secs(second as u64);
+        for n in 0..MAX_REMEMBERED {
+            memories.keep(key(n), open.clone(), at(n));
+        }
+        memories.keep(key(0), open.clone(), at(MAX_REMEMBERED));
+        memories.keep(key(MAX_REMEMBERED), open, at(MAX_REMEMBERED + 1));
+        assert_eq!(memories.0.len(), MAX_REMEMBERED);
+        for (n, known) in [(0, true), (1, false), (2, true), (MAX_REMEMBERED, true)] {
+            assert_eq!(memories.recall(&key(n)).violated, known, "{n}");
+        }
+        memories.keep(key(0), Memory::default(), at(0));
+        assert!(!memories.recall(&key(0)).violated && memories.0.len() == MAX_REMEMBERED - 1, "what holds takes no place");
+    }
 
     /// By a clock that stands but for those who wait for it.
     #[tokio::test(start_paused = true)]

@@ -40,6 +40,8 @@ const MAX_TOLD: usize = 300;
 #[derive(Debug)]
 pub struct Push {
     url: String,
+    /// The same as it may be told: some put a key into the query.
+    shown: String,
     client: Client,
     authorization: Option<HeaderValue>,
     labels: BTreeMap<String, String>,
@@ -106,8 +108,11 @@ impl Push {
             }
             labels.insert(name.to_string(), value.to_string());
         }
+        let place = format!("{}://{}", parsed.scheme, parsed.authority);
+        let shown = parsed.path.split_once('?').map_or_else(|| parsed.path.clone(), |(path, _)| format!("{path}?***"));
         Ok(Some(Push {
-            url: format!("{}://{}{}", parsed.scheme, parsed.authority, parsed.path),
+            url: format!("{place}{}", parsed.path),
+            shown: place + &shown,
             client,
             authorization: authorization.transpose()?,
             labels,
@@ -143,12 +148,13 @@ impl Push {
         loop {
             let Err(failed) = self.once(body.clone()).await else { return Ok(()) };
             let rest = failed.again.map(|asked| asked.max(pause));
-            match rest.filter(|rest| Instant::now() + *rest < until) {
+            // What the other side asks for may be longer than any clock can count.
+            match rest.filter(|rest| *rest < until.saturating_duration_since(Instant::now())) {
                 Some(rest) => sleep(rest).await,
                 None => {
                     return Err(format!(
                         "the metrics of this run were not taken by {}: {}; its series there are those of an earlier run, or none",
-                        self.url,
+                        self.shown,
                         printable(&mask(&failed.why, &self.secrets))
                     ));
                 }

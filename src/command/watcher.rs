@@ -51,6 +51,8 @@ pub struct Watcher {
     key: Option<Key>,
     plan: Arc<Plan>,
     seen: Vec<Stamp>,
+    /// What was told to be read last is wrong: files of targets that are right make it no better.
+    wrong: bool,
     in_force: Arc<RwLock<InForce>>,
 }
 
@@ -80,6 +82,7 @@ impl Watcher {
             })),
             plan: Arc::clone(plan),
             seen: Vec::new(),
+            wrong: false,
             source,
         }
     }
@@ -100,7 +103,14 @@ impl Watcher {
         in_force.shown = self.source.shown(&self.plan.masks);
         (in_force.source, in_force.plan) = (self.source.clone(), Arc::clone(&self.plan));
         drop(in_force);
+        self.reloaded(metrics);
+    }
+
+    fn reloaded(&self, metrics: &Metrics) {
         metrics.reloaded();
+        if self.wrong {
+            metrics.reload_failed();
+        }
     }
 
     /// Waits until the checks have changed, in the configuration that was told to be read again or in the files of targets, and what they
@@ -110,6 +120,7 @@ impl Watcher {
             match self.cause().await {
                 Cause::Told(waiting) => match self.read_again(&take).await {
                     Ok((plan, same_text)) => {
+                        self.wrong = false;
                         let same_work = plan.probes_as(&self.plan);
                         self.plan = Arc::clone(&plan);
                         if !same_work {
@@ -121,6 +132,7 @@ impl Watcher {
                         answer(waiting, &Ok(format!("reloaded: {told}")));
                     }
                     Err(why) => {
+                        self.wrong = true;
                         metrics.reload_failed();
                         tracing::error!(
                             "told to read the configuration again (SIGHUP, /-/reload): nothing is changed, all stays as it was: {why}"
@@ -176,7 +188,7 @@ impl Watcher {
                 self.plan = Arc::new(loaded.plan);
                 return Some(Arc::clone(&self.plan));
             }
-            Ok(_) => metrics.reloaded(),
+            Ok(_) => self.reloaded(metrics),
             Err(problems) => {
                 metrics.reload_failed();
                 for problem in problems.iter() {

@@ -59,6 +59,11 @@ struct Seen {
     variant: Option<String>,
 }
 
+/// The most characters of a word of the peer's that is kept: a name, a vantage, an address.
+const MAX_WORD: usize = 300;
+/// The most addresses that a peer is believed to have reached; what is past it proves nothing here.
+const MAX_REACHED: usize = 4096;
+
 /// The form of the report that is understood; another one may mean another thing by the same words.
 const SCHEMA: u32 = 1;
 
@@ -119,7 +124,7 @@ fn weigh(report: &Report, probe: &Peer, read_at: Moment) -> Result<PeerEvidence,
         Some(Duration::from_millis(u64::try_from(millis).ok()?))
     };
     if let Some(other) = report.checks.iter().find(|run| run.name != probe.check) {
-        return Err(format!("it tells of another check, \"{}\"", other.name));
+        return Err(format!("it tells of another check, \"{}\"", short(&other.name)));
     }
     // One a target: the check holds there where it holds on all of them, and is as old as the oldest.
     let newest = report.checks.iter().find(|run| run.verdict != "holds").or(report.checks.first()).ok_or("it has no record")?;
@@ -134,30 +139,39 @@ fn weigh(report: &Report, probe: &Peer, read_at: Moment) -> Result<PeerEvidence,
         o.variant.is_none() && o.verdict == "holds" && o.outcome.parse().is_ok_and(|outcome: Outcome| outcome.class() == Class::Open)
     };
     let there = |o: &Seen| Reached { address: o.address.clone(), transport: o.stage.transport(), asked: o.asked.clone() };
-    let reached = report.checks.iter().flat_map(|run| &run.observations).filter(open).map(there).collect();
+    let whole = |o: &&Seen| [Some(&o.address), o.asked.as_ref()].into_iter().flatten().all(|word| word.len() <= MAX_WORD);
+    let reached = report.checks.iter().flat_map(|run| &run.observations).filter(open).filter(whole).map(there).take(MAX_REACHED);
     Ok(PeerEvidence {
         check: probe.check.clone(),
-        vantage: report.vantage.clone(),
-        verdict: newest.verdict.clone(),
+        vantage: short(&report.vantage),
+        verdict: short(&newest.verdict),
         age_seconds: aged.as_secs_f64(),
         holding_since,
-        reached,
+        reached: reached.collect(),
     })
+}
+
+/// A word of the peer's, which may be anybody: within bounds, and in one line.
+fn short(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(MAX_WORD).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn weighed(report: serde_json::Value) -> PeerEvidence {
-        let probe = Peer {
+    fn asked() -> Peer {
+        Peer {
             url: "http://office.example.com:9890".parse().unwrap(),
             check: "admin-open".into(),
             max_age: Duration::from_secs(60),
             auth: None,
             tls: tls::Client::new(&tls::Options::default()).unwrap(),
-        };
-        weigh(&serde_json::from_value(report).unwrap(), &probe, Moment::after_boot(Duration::from_secs(1000))).unwrap()
+        }
+    }
+
+    fn weighed(report: serde_json::Value) -> PeerEvidence {
+        weigh(&serde_json::from_value(report).unwrap(), &asked(), Moment::after_boot(Duration::from_secs(1000))).unwrap()
     }
 
     fn run(second: u32, verdict: &str, outcome: &str) -> serde_json::Value {
@@ -186,6 +200,28 @@ mod tests {
             variant["observations"][0]["variant"] = "AD-08 options".into();
             assert_eq!(weighed(report(&[variant])).reached.len(), 0, "a variant that holds was kept out");
         }
+    }
+
+    /// Whoever answers in the peer's place fills no memory and writes no line of his own.
+    #[test]
+    fn what_a_peer_says_is_short_and_in_one_line() {
+        let long = "x\n\u{1b}[2J".to_string() + &"y".repeat(1 << 20);
+        let mut told = report(&[run(40, "holds", "connected")]);
+        told["vantage"] = long.clone().into();
+        told["checks"][0]["verdict"] = long.clone().into();
+        let seen = weighed(told.clone());
+        for word in [seen.vantage, seen.verdict] {
+            assert!(word.starts_with("x[2Jyyy") && word.len() == MAX_WORD, "{word}");
+        }
+        told["checks"][0]["name"] = long.into();
+        let why = weigh(&serde_json::from_value(told).unwrap(), &asked(), Moment::ZERO).unwrap_err();
+        assert!(why.starts_with("it tells of another check, \"x[2Jyyy") && why.len() < 2 * MAX_WORD, "{why}");
+        let open = |address: String| serde_json::json!({ "address": address, "verdict": "holds", "outcome": "connected", "stage": "tcp" });
+        let mut many = report(&[run(40, "holds", "connected")]);
+        many["checks"][0]["observations"] = (0..2 * MAX_REACHED).map(|n| open(format!("{n}"))).collect();
+        assert_eq!(weighed(many.clone()).reached.len(), MAX_REACHED);
+        many["checks"][0]["observations"] = [MAX_WORD, MAX_WORD + 1].map(|length| open("y".repeat(length))).into_iter().collect();
+        assert_eq!(weighed(many).reached.len(), 1);
     }
 
     #[test]

@@ -1,9 +1,8 @@
 //! One connection: its seat, its handshake, its requests, its end. Nobody who hangs keeps a place from others.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::{Extension, Router};
@@ -18,10 +17,11 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::gate::{Caller, Gate};
+use super::seats::Seats;
 
 /// Connections at one time; more are closed at once, so that readers cannot take the file descriptors of probes.
 const MAX_CONNECTIONS: usize = 256;
-/// The same of one address: whoever hangs there leaves the others room. A Prometheus that asks `/probe` of many targets needs most of it.
+/// The same of one client: whoever hangs there leaves the others room. A Prometheus that asks `/probe` of many targets needs most of it.
 const MAX_PER_CLIENT: usize = 192;
 /// A request's head, and before it a TLS handshake, must be there in this time; an idle connection is closed after it too.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -36,38 +36,9 @@ const MAX_CONNECTION_AGE: Duration = Duration::from_secs(600);
 /// Answers under way may take this long once the connection is to end.
 pub const LAST_ANSWER: Duration = Duration::from_secs(5);
 
-/// Who has a place.
-#[derive(Debug, Default)]
-pub struct Seats(Mutex<HashMap<IpAddr, usize>>);
-
-/// A place, held until it is dropped.
-struct Seat {
-    seats: Arc<Seats>,
-    client: IpAddr,
-}
-
-impl Seats {
-    fn take(self: &Arc<Seats>, client: IpAddr) -> Option<Seat> {
-        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let all: usize = taken.values().sum();
-        if all >= MAX_CONNECTIONS || taken.get(&client).is_some_and(|own| *own >= MAX_PER_CLIENT) {
-            return None;
-        }
-        *taken.entry(client).or_default() += 1;
-        Some(Seat { seats: Arc::clone(self), client })
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let mut taken = self.seats.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(own) = taken.get_mut(&self.client) {
-            *own -= 1;
-            if *own == 0 {
-                taken.remove(&self.client);
-            }
-        }
-    }
+/// Places for connections.
+pub fn seats() -> Arc<Seats> {
+    Seats::new(MAX_CONNECTIONS, MAX_PER_CLIENT)
 }
 
 /// One connection, from its first byte to its end. No task outlives [`MAX_CONNECTION_AGE`] and [`LAST_ANSWER`].
@@ -77,11 +48,11 @@ pub async fn serve(stream: TcpStream, client: IpAddr, router: Router, gate: Arc<
     // Subscribed before the rules are read: none that come between are missed.
     let changes = gate.changes();
     match gate.rules().tls() {
-        None => answer(stream, router, Caller { certified: false }, changes, stop).await,
+        None => answer(stream, router, Caller { address: client, certified: false }, changes, stop).await,
         Some(config) => match timeout(HEAD_TIMEOUT, TlsAcceptor::from(config).accept(stream)).await {
             Ok(Ok(stream)) => {
                 let certified = stream.get_ref().1.peer_certificates().is_some_and(|chain| !chain.is_empty());
-                answer(stream, router, Caller { certified }, changes, stop).await;
+                answer(stream, router, Caller { address: client, certified }, changes, stop).await;
             }
             Ok(Err(error)) => tracing::debug!(%client, %error, "a TLS handshake of the web listener failed"),
             Err(_) => tracing::debug!(%client, "a TLS handshake of the web listener was not finished in time"),
@@ -114,24 +85,5 @@ where
 fn log_end(ended: hyper::Result<()>) {
     if let Err(error) = ended {
         tracing::debug!(%error, "a web connection ended early");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_client_leaves_room_for_others_and_all_together_have_a_bound() {
-        let seats = Arc::new(Seats::default());
-        let (one, other) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
-        let mut taken: Vec<_> = std::iter::from_fn(|| seats.take(one)).collect();
-        assert_eq!(taken.len(), MAX_PER_CLIENT);
-        let more: Vec<_> = std::iter::from_fn(|| seats.take(other)).collect();
-        assert_eq!(more.len(), MAX_CONNECTIONS - MAX_PER_CLIENT);
-        taken.pop();
-        assert!(seats.take(other).is_some(), "a place that was left is free for anybody");
-        drop((taken, more));
-        assert!(seats.0.lock().unwrap().is_empty(), "nobody is remembered who has left");
     }
 }

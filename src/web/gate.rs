@@ -1,5 +1,6 @@
 //! The gate: who is let in, by TLS, by certificate and by password. It can be changed while it stands, and its files may be renewed.
 
+use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -42,6 +43,8 @@ struct Loaded {
 /// Who asks: what his connection has shown.
 #[derive(Debug, Clone, Copy)]
 pub struct Caller {
+    /// From where.
+    pub address: IpAddr,
     /// He has a certificate of the authority that clients must have one of.
     pub certified: bool,
 }
@@ -104,7 +107,7 @@ impl Gate {
         if rules.settings.users.is_empty() {
             return Ok(());
         }
-        self.passwords.admit(&rules.settings.users, headers.get(header::AUTHORIZATION)).await.map_err(Outside::Password)
+        self.passwords.admit(caller.address, &rules.settings.users, headers.get(header::AUTHORIZATION)).await.map_err(Outside::Password)
     }
 
     /// Takes over renewed files for as long as it is waited for.

@@ -22,6 +22,13 @@ pub fn foreign(headers: &HeaderMap, named: bool) -> Option<&'static str> {
     (!named && !is_plain(host)).then_some("its Host is a name that anybody could have chosen; ask by address, or by localhost")
 }
 
+/// Why a GET is refused that makes the monitor do something, where nobody is asked who he is: a page of a stranger's can have its own name lead
+/// here, and asks then for a page of its own site, with neither `Origin` nor `Sec-Fetch-Site` (which browsers send to trustworthy origins alone).
+pub fn rebound(headers: &HeaderMap, named: bool) -> Option<&'static str> {
+    let host = headers.get(header::HOST)?.to_str().unwrap_or("?");
+    (!named && !is_plain(host)).then_some("its Host is a name that anybody could have chosen; ask by address, or by localhost")
+}
+
 /// Whether the host is one that no name server decides on.
 fn is_plain(host: &str) -> bool {
     let host = match host.strip_prefix('[') {
@@ -46,8 +53,20 @@ mod tests {
         for good in [&[][..], &[("host", "monitor.example.com")], &own, &six, &localhost] {
             assert_eq!(foreign(&headers(good), false), None, "{good:?}");
         }
-        let rebound = [("host", "evil.example.com:9890"), ("origin", "http://evil.example.com:9890")];
-        assert_eq!(foreign(&headers(&rebound), true), None, "who has shown a password knows where he is");
+        let elsewhere = [("host", "evil.example.com:9890"), ("origin", "http://evil.example.com:9890")];
+        assert_eq!(foreign(&headers(&elsewhere), true), None, "who has shown a password knows where he is");
+        for (host, named, refused) in [
+            ("127.0.0.1:9890", false, false),
+            ("[::1]:9890", false, false),
+            ("LOCALHOST", false, false),
+            ("evil.example.com:9890", false, true),
+            ("127.0.0.1.evil.example.com", false, true),
+            ("", false, true),
+            ("monitor.example.com", true, false),
+        ] {
+            assert_eq!(rebound(&headers(&[("host", host)]), named).is_some(), refused, "{host}");
+        }
+        assert_eq!(rebound(&HeaderMap::new(), false), None, "no browser");
         for bad in [
             &[("host", "127.0.0.1:9890"), ("origin", "http://127.0.0.1:9891")][..],
             &[("host", "127.0.0.1:9890"), ("origin", "https://evil.example.com")],
@@ -58,7 +77,7 @@ mod tests {
             &[("origin", "http://127.0.0.1:9890")],
             &[("host", "127.0.0.1:9890"), ("sec-fetch-site", "cross-site")],
             &[("host", "127.0.0.1:9890"), ("origin", "http://127.0.0.1:9890"), ("sec-fetch-site", "same-site")],
-            &rebound,
+            &elsewhere,
         ] {
             assert!(foreign(&headers(bad), false).is_some(), "{bad:?}");
         }

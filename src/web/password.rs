@@ -4,6 +4,7 @@
 //! under a key of this process alone. All others stand in one short line, one at a time, with a pause behind each.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,12 +15,15 @@ use ring::hmac;
 use ring::rand::SystemRandom;
 use tokio::sync::Semaphore;
 
+use super::seats::Seats;
 use crate::secret::Secret;
 
 /// Right credentials that are remembered; as many clients as a monitor has, and more.
 const MAX_KNOWN: usize = 100;
 /// Credentials that may wait to be checked; who comes then is told to come again.
 const MAX_WAITING: usize = 8;
+/// The same of one client: whoever guesses leaves room for a Prometheus that is not known yet, after a restart.
+const MAX_OF_ONE: usize = MAX_WAITING / 2;
 /// The pause behind a credential that was wrong, in times of what checking it took: guessing has a quarter of one processor at most.
 const PAUSE: u32 = 3;
 
@@ -37,7 +41,7 @@ pub enum Refusal {
 pub struct Passwords {
     key: hmac::Key,
     known: Mutex<VecDeque<Vec<u8>>>,
-    line: Arc<Semaphore>,
+    line: Arc<Seats>,
     turn: Arc<Semaphore>,
 }
 
@@ -48,14 +52,14 @@ impl Passwords {
     /// That the system gives no randomness.
     pub fn new() -> Result<Passwords, String> {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).map_err(|_| "the system gives no randomness".to_string())?;
-        Ok(Passwords { key, known: Mutex::default(), line: Arc::new(Semaphore::new(MAX_WAITING)), turn: Arc::new(Semaphore::new(1)) })
+        Ok(Passwords { key, known: Mutex::default(), line: Seats::new(MAX_WAITING, MAX_OF_ONE), turn: Arc::new(Semaphore::new(1)) })
     }
 
-    /// Whether this `Authorization` is that of one of these users, whose hashes these are.
+    /// Whether this `Authorization`, which came from there, is that of one of these users, whose hashes these are.
     ///
     /// # Errors
     /// Why not, or not now.
-    pub async fn admit(&self, users: &BTreeMap<String, Secret>, authorization: Option<&HeaderValue>) -> Result<(), Refusal> {
+    pub async fn admit(&self, from: IpAddr, users: &BTreeMap<String, Secret>, authorization: Option<&HeaderValue>) -> Result<(), Refusal> {
         let (user, password) = authorization.and_then(credential).ok_or(Refusal::Stranger)?;
         // An unknown user costs what a known one does: one of their hashes stands in, for one name always the same.
         let own = users.get(&user);
@@ -64,7 +68,7 @@ impl Passwords {
         if own.is_some() && self.knows(&mark) {
             return Ok(());
         }
-        let in_line = Arc::clone(&self.line).try_acquire_owned().map_err(|_| Refusal::Busy)?;
+        let in_line = self.line.take(from).ok_or(Refusal::Busy)?;
         let turn = Arc::clone(&self.turn).acquire_owned().await.map_err(|_| Refusal::Busy)?;
         // Somebody with the same credential may have stood before us.
         if own.is_some() && self.knows(&mark) {
@@ -136,6 +140,7 @@ mod tests {
 
     /// The least cost, so that a test takes no time.
     const COST: u32 = 4;
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
     fn users(all: &[(&str, &str)]) -> BTreeMap<String, Secret> {
         all.iter().map(|(user, password)| ((*user).to_string(), Secret::new(bcrypt::hash(password, COST).unwrap()))).collect()
@@ -151,29 +156,29 @@ mod tests {
         let users = users(&[("ann", "one"), ("bob", "two:three")]);
         for good in ["ann:one", "bob:two:three"] {
             for _ in 0..2 {
-                assert_eq!(passwords.admit(&users, Some(&header(good))).await, Ok(()), "{good}");
+                assert_eq!(passwords.admit(HERE, &users, Some(&header(good))).await, Ok(()), "{good}");
             }
         }
         for bad in ["ann:two:three", "bob:one", "ann:", "ann", ":one", "eve:one", "ann:one ", "Ann:one", ""] {
-            assert_eq!(passwords.admit(&users, Some(&header(bad))).await, Err(Refusal::Stranger), "{bad}");
+            assert_eq!(passwords.admit(HERE, &users, Some(&header(bad))).await, Err(Refusal::Stranger), "{bad}");
         }
-        assert_eq!(passwords.admit(&users, None).await, Err(Refusal::Stranger));
+        assert_eq!(passwords.admit(HERE, &users, None).await, Err(Refusal::Stranger));
         for odd in ["Basic", "Basic !!!", "Bearer YW5uOm9uZQ==", "Basic /w==", "Basic YW5uOm9uZQ== x"] {
-            assert_eq!(passwords.admit(&users, Some(&HeaderValue::from_static(odd))).await, Err(Refusal::Stranger), "{odd}");
+            assert_eq!(passwords.admit(HERE, &users, Some(&HeaderValue::from_static(odd))).await, Err(Refusal::Stranger), "{odd}");
         }
         let lower = HeaderValue::from_str(&format!("bASIC {}", STANDARD.encode("ann:one"))).unwrap();
-        assert_eq!(passwords.admit(&users, Some(&lower)).await, Ok(()));
+        assert_eq!(passwords.admit(HERE, &users, Some(&lower)).await, Ok(()));
     }
 
     #[tokio::test]
     async fn a_changed_password_is_forgotten_and_nothing_is_kept_that_says_it() {
         let passwords = Passwords::new().unwrap();
         let before = users(&[("ann", "hunter2hunter2")]);
-        assert_eq!(passwords.admit(&before, Some(&header("ann:hunter2hunter2"))).await, Ok(()));
+        assert_eq!(passwords.admit(HERE, &before, Some(&header("ann:hunter2hunter2"))).await, Ok(()));
         assert!(!format!("{passwords:?}").contains("hunter2"));
         let after = users(&[("ann", "another")]);
-        assert_eq!(passwords.admit(&after, Some(&header("ann:hunter2hunter2"))).await, Err(Refusal::Stranger));
-        assert_eq!(passwords.admit(&BTreeMap::new(), Some(&header("ann:hunter2hunter2"))).await, Err(Refusal::Stranger));
+        assert_eq!(passwords.admit(HERE, &after, Some(&header("ann:hunter2hunter2"))).await, Err(Refusal::Stranger));
+        assert_eq!(passwords.admit(HERE, &BTreeMap::new(), Some(&header("ann:hunter2hunter2"))).await, Err(Refusal::Stranger));
     }
 
     /// Whoever stands in the line of guesses waits; whoever was let in before does not stand in it.
@@ -181,18 +186,24 @@ mod tests {
     async fn guesses_stand_in_a_short_line_and_hold_up_nobody_who_is_known() {
         let passwords = Arc::new(Passwords::new().unwrap());
         let users = Arc::new(users(&[("ann", "one")]));
-        assert_eq!(passwords.admit(&users, Some(&header("ann:one"))).await, Ok(()));
+        assert_eq!(passwords.admit(HERE, &users, Some(&header("ann:one"))).await, Ok(()));
         let held = Arc::clone(&passwords.turn).acquire_owned().await.unwrap();
-        let guess = |n: usize| {
+        let guess_from = |from: [u8; 4], n: usize| {
             let (passwords, users) = (Arc::clone(&passwords), Arc::clone(&users));
-            tokio::spawn(async move { passwords.admit(&users, Some(&header(&format!("ann:guess {n}")))).await })
+            tokio::spawn(async move { passwords.admit(from.into(), &users, Some(&header(&format!("ann:guess {n}")))).await })
         };
-        let waiting: Vec<_> = (0..MAX_WAITING).map(guess).collect();
-        while passwords.line.available_permits() > 0 {
-            tokio::task::yield_now().await;
-        }
-        assert_eq!(guess(99).await.unwrap(), Err(Refusal::Busy));
-        assert_eq!(passwords.admit(&users, Some(&header("ann:one"))).await, Ok(()), "the known one is let in meanwhile");
+        let stands = async |number: usize| {
+            while passwords.line.taken() < number {
+                tokio::task::yield_now().await;
+            }
+        };
+        let mut waiting: Vec<_> = (0..MAX_OF_ONE).map(|n| guess_from([192, 0, 2, 1], n)).collect();
+        stands(MAX_OF_ONE).await;
+        assert_eq!(guess_from([192, 0, 2, 1], 99).await.unwrap(), Err(Refusal::Busy), "one client leaves room for others");
+        waiting.extend((MAX_OF_ONE..MAX_WAITING).map(|n| guess_from([192, 0, 2, 2], n)));
+        stands(MAX_WAITING).await;
+        assert_eq!(guess_from([192, 0, 2, 3], 99).await.unwrap(), Err(Refusal::Busy));
+        assert_eq!(passwords.admit(HERE, &users, Some(&header("ann:one"))).await, Ok(()), "the known one is let in meanwhile");
         drop(held);
         for one in waiting {
             assert_eq!(one.await.unwrap(), Err(Refusal::Stranger));

@@ -44,7 +44,7 @@ pub async fn probe(
     headers: HeaderMap,
     question: Result<Query<Question>, QueryRejection>,
 ) -> Response {
-    if let Some(why) = origin::foreign(&headers, admitted.known) {
+    if let Some(why) = origin::foreign(&headers, admitted.known).or_else(|| origin::rebound(&headers, admitted.known)) {
         return refused(&Refused::new(Fault::Forbidden, format!("not probed: {why}")));
     }
     let Some(control) = &state.control else { return StatusCode::NOT_FOUND.into_response() };

@@ -601,9 +601,19 @@ fn a_gate_writes_as_many_forms_as_are_wanted() {
     assert!(file("summary.md").contains(document["started_at"].as_str().unwrap()));
 
     let (code, said, complaint) = gate(&["--also", "json=no/such/report.json", "--also", "tap=report.tap"]);
-    assert_eq!(code, Some(5));
+    assert_eq!(code, Some(1), "whatever else fails, it is violated");
     assert!(complaint.contains("cannot write the report to no/such/report.json") && said.starts_with("VIOLATED ajar"), "{complaint}");
     assert!(file("report.tap").starts_with("TAP version 13"));
+    // The report is lost altogether: the exit code is all that still says it.
+    let (code, _, complaint) = gate(&["--output", "/dev/full"]);
+    assert_eq!(code, Some(1), "{complaint}");
+    assert!(complaint.contains("cannot write the report to /dev/full: No space left"), "{complaint}");
+    // What is not violated and not written is not passed.
+    let (_held, nobody) = crate::probe::closed();
+    let text = file("probes.toml").replace(&open.local_addr().unwrap().to_string(), &nobody.to_string());
+    std::fs::write(folder.path().join("probes.toml"), text).unwrap();
+    assert_eq!(gate(&["--also", "json=no/such/report.json"]).0, Some(5));
+    assert_eq!(gate(&["--also", "json=report.json"]).0, Some(0));
     for (wrong, word) in
         [("json", "write FORMAT=FILE"), ("json=", "write FORMAT=FILE"), ("yaml=a", "there is no format \"yaml\"; write one of text, json")]
     {

@@ -171,7 +171,7 @@ fn what_is_asked_wrongly_is_refused_and_nobody_is_dialled() {
         let answer = monitor.curl(&format!("/probe{query}"), &[]);
         assert_eq!(answer.status, 400, "{query}: {answer:?}");
     }
-    for header in ["Origin: http://evil.example.com", "Sec-Fetch-Site: cross-site"] {
+    for header in ["Origin: http://evil.example.com", "Sec-Fetch-Site: cross-site", "Host: evil.example.com:9890"] {
         assert_eq!(probe(&monitor, "closed", site.at, &["-H", header]).status, 403, "{header}");
     }
     assert_eq!(probe(&monitor, "closed", site.at, &["-H", "X-Prometheus-Scrape-Timeout-Seconds: soon"]).status, 400);

@@ -390,11 +390,14 @@ fn a_push_shows_who_it_is_and_tries_again_what_may_pass() {
         ),
         (&["400 Bad Request\r\nContent-Length: 10\r\n\r\nout of it\n"], "it answered 400 Bad Request: out of it;"),
         (&["307 Temporary Redirect\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0"], "it answered 307 Temporary Redirect"),
+        // to come again later than any clock can count is not to come again
+        (&["503 Service Unavailable\r\nRetry-After: 18446744073709551615\r\nContent-Length: 0"], "it answered 503 Service Unavailable"),
     ] {
         let (at, told) = answering(answers);
-        let (code, _, err) = run.push(&format!("http://{at}/api/v1/write"), &by_password, &[]);
+        let (code, _, err) = run.push(&format!("http://{at}/api/v1/write?key=a-key-in-a-url"), &by_password, &[]);
         assert_eq!(code, 5, "{err}");
-        assert!(err.contains(word) && !err.contains("correct horse"), "{err}");
+        assert!(err.contains(word) && err.contains("/api/v1/write?***: "), "{err}");
+        assert!(!err.contains("correct horse") && !err.contains("a-key"), "{err}");
         assert_eq!(told.try_iter().count(), 1, "{word}");
     }
     for (arguments, word) in [

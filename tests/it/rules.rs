@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 const RULES: &str = "dashboards/prometheus/alerts.yaml";
 const TESTS: &str = "dashboards/prometheus/alerts_test.yaml";
+const WEEKLY: &str = "dashboards/prometheus/alerts_weekly_test.yaml";
 const ALERTMANAGER: &str = "dashboards/alertmanager/alertmanager.yaml";
 /// How long a server may take to start, or to take notice; never how long it should.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -99,7 +100,7 @@ fn promtool_accepts_rules_and_example() {
 
 #[test]
 fn every_alert_fires_and_does_not_fire_as_it_should() {
-    promtool("every_alert_fires_and_does_not_fire_as_it_should", &["test", "rules", TESTS]);
+    promtool("every_alert_fires_and_does_not_fire_as_it_should", &["test", "rules", TESTS, WEEKLY]);
 }
 
 #[test]
@@ -209,7 +210,7 @@ pub fn unknown_names(expr: &str) -> Vec<String> {
         "timestamp",
         "topk",
     ];
-    const KEYWORDS: [&str; 9] = ["and", "or", "unless", "by", "without", "on", "group_right", "vector", "offset"];
+    const KEYWORDS: [&str; 10] = ["and", "or", "unless", "by", "without", "on", "ignoring", "group_right", "vector", "offset"];
     let known = documented();
     let bare = |word: &str| ["_bucket", "_count", "_sum"].iter().find_map(|end| word.strip_suffix(end)).unwrap_or(word).to_string();
     let named = |word: &str| [word.to_string(), bare(word)].into_iter().find(|name| known.contains_key(name));

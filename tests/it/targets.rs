@@ -8,6 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use mustnot::plan::{Keys, Loaded, from_text};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 /// Long enough for two looks at the files and the runs that follow.
@@ -149,5 +151,20 @@ fn targets_come_and_go_while_it_runs() {
 
     targets(&of(&[at(2)]));
     monitor.until("the mended file", |m| m.verdicts() == all_hold(&[at(2)]));
-    assert!(monitor.get("/metrics").contains("mustnot_config_last_reload_successful{vantage=\"v\"} 1"));
+    let taken =
+        |m: &Monitor, value: u8| m.get("/metrics").contains(&format!("mustnot_config_last_reload_successful{{vantage=\"v\"}} {value}"));
+    assert!(taken(&monitor, 1));
+
+    // The configuration itself is broken: targets that come and go meanwhile are taken over, and make it no better.
+    let reread = |text: &str| {
+        fs::write(&config, text).unwrap();
+        kill(Pid::from_raw(monitor.0.id().cast_signed()), Signal::SIGHUP).unwrap();
+    };
+    reread("vantage = ");
+    monitor.until("the broken configuration", |m| taken(m, 0));
+    targets(&of(&[at(1)]));
+    monitor.until("the targets all the same", |m| m.verdicts() == all_hold(&[at(1)]));
+    assert!(taken(&monitor, 0), "it would not start anew");
+    reread(text);
+    monitor.until("the mended configuration", |m| taken(m, 1));
 }
