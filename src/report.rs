@@ -230,7 +230,7 @@ impl fmt::Display for Conclusion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Conclusion::Holds => "every check holds, or may be unproven",
-            Conclusion::Violated => "at least one check is violated, or contradicted by a log",
+            Conclusion::Violated => "at least one check is violated",
             Conclusion::Blind => "a detector is blind: what it says of its targets cannot be believed",
             Conclusion::Unproven => "nothing is violated, but not everything is proven",
             Conclusion::NothingRan => "nothing ran: no check was selected",
