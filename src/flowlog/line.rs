@@ -119,13 +119,12 @@ impl Lines {
             },
             _ => {
                 let text = without_time(line);
-                if !self.flow(line, index, found)
-                    && !(text.len() < line.len() && self.flow(text, index, found))
-                    && !self.access(line, index, found)
-                {
+                let dated = text.len() < line.len();
+                let known = self.flow(line, index, found) || (dated && self.flow(text, index, found)) || self.access(line, index, found);
+                if !known {
                     match text.first() {
                         // An event that CloudWatch put its time before.
-                        Some(b'{') if text.len() < line.len() => self.json(text, index, found, depth),
+                        Some(b'{') if dated => self.json(text, index, found, depth),
                         _ => self.counts.unreadable += 1,
                     }
                 }

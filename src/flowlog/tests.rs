@@ -329,10 +329,8 @@ fn access_logs_in_every_form() {
             By::Client,
         ),
         (
-            format!(
-                "{{\"time\":\"2026-01-02T03:04:05.250Z\",\"event\":\"decision\",\"client\":\"198.51.100.9:41234\",\"peer\":\"198.51.100.9:41234\",\"user_agent\":\"\",\"method\":\"\",\
-                      \"destination\":\"\",\"dialled\":null,\"bytes_sent\":0,\"bytes_received\":120,\"duration_ms\":250,\"status\":403,\"decision\":\"deny\",\"reason\":\"source\"}}"
-            ),
+            "{\"time\":\"2026-01-02T03:04:05.250Z\",\"event\":\"decision\",\"client\":\"198.51.100.9:41234\",\"peer\":\"198.51.100.9:41234\",\"user_agent\":\"\",\"method\":\"\",\
+                      \"destination\":\"\",\"dialled\":null,\"bytes_sent\":0,\"bytes_received\":120,\"duration_ms\":250,\"status\":403,\"decision\":\"deny\",\"reason\":\"source\"}".to_string(),
             Log::Proxy,
             "deny/403",
             Word::Rejected,
