@@ -33,6 +33,7 @@ mod fixture;
 mod explain;
 #[cfg(test)]
 mod flowlog;
+#[cfg(test)]
 mod formats;
 #[cfg(test)]
 mod grafana;
