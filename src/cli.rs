@@ -340,6 +340,9 @@ pub struct Drill {
     /// Drill this kind, whether it is in use or not (repeatable)
     #[arg(long, value_name = "KIND", value_parser = parse_kind)]
     pub kind: Vec<Kind>,
+    /// Send a test alert through every sink too, and say what came of each
+    #[arg(long)]
+    pub alert: bool,
 }
 
 /// `mustnot proxy`: without a command it runs the embedded proxy.

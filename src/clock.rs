@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// An instant of CLOCK_BOOTTIME (clock_gettime(2)): monotonic, and it runs on while the machine is suspended,
 /// so that a verdict does not stay fresh through a sleep.
@@ -73,6 +73,25 @@ impl Wall {
         jiff::Timestamp::from_millisecond(millis).ok().map(Wall)
     }
 
+    /// So much before it; the first time of all where there is none.
+    #[must_use]
+    pub fn before(self, by: Duration) -> Wall {
+        let millis = i64::try_from(by.as_millis()).unwrap_or(i64::MAX);
+        Wall::from_unix_millis(self.unix_millis().saturating_sub(millis)).unwrap_or(self)
+    }
+
+    /// So much after it.
+    #[must_use]
+    pub fn after(self, by: Duration) -> Wall {
+        let millis = i64::try_from(by.as_millis()).unwrap_or(i64::MAX);
+        Wall::from_unix_millis(self.unix_millis().saturating_add(millis)).unwrap_or(self)
+    }
+
+    /// The time since `earlier`, or nothing where `earlier` is later.
+    pub fn since(self, earlier: Wall) -> Duration {
+        Duration::from_millis(u64::try_from(self.unix_millis().saturating_sub(earlier.unix_millis())).unwrap_or(0))
+    }
+
     /// Reads what [`fmt::Display`] wrote.
     pub fn parse(text: &str) -> Option<Wall> {
         text.parse().ok().map(Wall)
@@ -88,6 +107,13 @@ impl fmt::Display for Wall {
 impl Serialize for Wall {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Wall {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Wall, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Wall::parse(&text).ok_or_else(|| serde::de::Error::custom(format!("\"{text}\" is no time")))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Commands: each reads the plan, puts the parts together and gives an exit code. Thin.
 
 use std::path::Path;
+use std::time::Duration;
 
 use crate::cli::{Cli, Command, Common, Config, EXIT_HOLDS, EXIT_USAGE, LogFormat, LogLevel, Proxy, ProxyCommand};
 use crate::clock::Wall;
@@ -28,6 +29,9 @@ mod run;
 mod services;
 mod signals;
 mod watcher;
+
+/// What is under way at the very end, beside all that was waited for.
+const LAST_WORK: Duration = Duration::from_secs(1);
 
 /// Runs the command and gives its exit code.
 pub fn run(cli: Cli) -> u8 {
@@ -61,6 +65,8 @@ pub fn run(cli: Cli) -> u8 {
         }
     });
     console::flush();
+    // Somebody's name may still be looked up, which no time limit ends; nobody waits for that.
+    runtime.shutdown_timeout(LAST_WORK);
     code
 }
 

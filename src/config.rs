@@ -1,5 +1,6 @@
 //! The configuration: what is written in `probes.toml`, and what is wrong with it. What it means is the plan's to say.
 
+mod alert;
 mod dns;
 pub mod duration;
 mod environment;
@@ -20,12 +21,14 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::DeTable;
 
+pub use alert::Alert;
 pub use dns::Dns;
 pub use keys::every_key;
 pub use problem::{At, Place, Problem, Problems, printable};
 pub use reader::{Context, Noted, did_you_mean, listed, near};
 pub use shown::shown;
 pub use targets::{MAX_TARGETS, matching};
+pub use value::parse_sink;
 pub use written::{
     AdminPage, Beacon, Check, Common, Exception, Expect, File, Http, ListAt, LogEvidence, MAX_LABELS, Networks, OpenProxy, Own, Peer,
     Ports, PromQl, Ranges, Tls, Tried, Via, Web,

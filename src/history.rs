@@ -1,8 +1,10 @@
 //! History: the newest record of every check, and recent ones; those that did not hold outlive the ring.
 
 use std::cmp::Reverse;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use tokio::sync::Notify;
 
 use crate::clock::{Moment, Wall};
 use crate::record::{About, Record};
@@ -17,6 +19,10 @@ const FAILURES: usize = 16;
 #[derive(Debug)]
 pub struct Board {
     checks: RwLock<Arc<Vec<Mutex<Entry>>>>,
+    /// The newest violation of each check and target that nobody has asked for yet: one that is over before anybody looks
+    /// must still be told.
+    breaches: Mutex<BTreeMap<(String, String), Arc<Record>>>,
+    turned: Notify,
 }
 
 #[derive(Debug, Clone)]
@@ -47,7 +53,26 @@ pub struct Reading {
 impl Board {
     /// A board on which every check is pending.
     pub fn new(checks: Vec<Arc<About>>) -> Board {
-        Board { checks: RwLock::new(Arc::new(checks.into_iter().map(|about| Mutex::new(Entry::pending(about))).collect())) }
+        let checks = checks.into_iter().map(|about| Mutex::new(Entry::pending(about))).collect();
+        Board { checks: RwLock::new(Arc::new(checks)), breaches: Mutex::default(), turned: Notify::new() }
+    }
+
+    /// Waits until a verdict has changed, or the checks have; at once where that was so since it was last waited for. For one
+    /// who waits.
+    pub async fn turned(&self) {
+        self.turned.notified().await;
+    }
+
+    /// Every violation since this was last asked for, the newest of each check and target: also what is over by now.
+    pub fn breaches(&self) -> Vec<Arc<Record>> {
+        std::mem::take(&mut *self.breaches.lock().unwrap_or_else(PoisonError::into_inner)).into_values().collect()
+    }
+
+    fn note(&self, record: &Arc<Record>) {
+        if matches!(record.verdict, Verdict::Violated(_)) {
+            let key = (record.about.name.clone(), record.about.target.clone());
+            self.breaches.lock().unwrap_or_else(PoisonError::into_inner).insert(key, Arc::clone(record));
+        }
     }
 
     /// Puts other checks on the board, in this order; those that stay keep what is known of them.
@@ -67,11 +92,13 @@ impl Board {
         };
         let new = checks.into_iter().map(|about| Mutex::new(entry(about))).collect();
         *self.checks.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
+        self.turned.notify_one();
     }
 
     /// Forgets what is known of a check that claims something else now: it is pending again.
     pub fn forget(&self, check: usize) {
         self.with(check, |entry| *entry = Entry::pending(Arc::clone(&entry.about)));
+        self.turned.notify_one();
     }
 
     fn checks(&self) -> Arc<Vec<Mutex<Entry>>> {
@@ -80,13 +107,19 @@ impl Board {
 
     /// Shows a violation before its run is done. The finished record follows by [`Board::publish`].
     pub fn announce(&self, check: usize, record: Record) {
-        self.with(check, |entry| entry.newest = Arc::new(record));
+        let record = Arc::new(record);
+        self.note(&record);
+        self.with(check, |entry| entry.newest = record);
+        self.turned.notify_one();
     }
 
     /// Puts a finished run's record on the board.
     pub fn publish(&self, check: usize, record: Record) {
+        let record = Arc::new(record);
+        self.note(&record);
+        let mut turned = false;
         self.with(check, |entry| {
-            let record = Arc::new(record);
+            turned = entry.newest.verdict.token() != record.verdict.token();
             if matches!(record.verdict, Verdict::Holds(_)) {
                 entry.last_holds = Some(record.started_at);
             } else {
@@ -96,6 +129,9 @@ impl Board {
             entry.ran = true;
             entry.newest = record;
         });
+        if turned {
+            self.turned.notify_one();
+        }
     }
 
     /// Adds to the record of the run of this check that began then what is known of it since, wherever the record is kept; whether `add`

@@ -18,10 +18,11 @@
 //!                    record             one judged run, with its evidence and its reason
 //!                       |   + defence   what the logs of the defences say of its attempts; flowlog reads them
 //!                       |
-//!         +-------+-----+-----+
-//!         v       v           v
-//!      metrics  history     report
-//!         \______ web ______/
+//!         +-------+-----+-----+---------+
+//!         v       v           v         v
+//!      metrics  history     report    alert    opened, repeated, resolved
+//!         \______ web ______/           |
+//!                                     notify   brings it to its sinks
 //!      beacon, proxy, admin_page, squid: neighbours; they know nothing of checks
 //!      drill: all of the above once more, on twins of its own that are open and closed on purpose
 //! ```
@@ -38,7 +39,7 @@
 //! 3. No network error gets past `net/failure.rs`: outside it there are only outcomes.
 //! 4. Readers never slow the engine: they copy from a board and count; nothing waits for them.
 //! 5. `run` and `check` are one engine with two lengths.
-//! 6. The nouns (target to record) and the plan know neither tokio nor the clock: moments are handed in.
+//! 6. The nouns (target to record), the plan and the alerts know neither tokio nor the clock: moments are handed in.
 //! 7. The proxy never imports probe code; probes never import proxy code.
 //! 8. `unsafe` stands in `net/sys.rs` alone, with its reasons.
 
@@ -61,6 +62,8 @@ pub mod record;
 // The readers.
 pub mod history;
 pub mod metrics;
+pub mod alert;
+pub mod notify;
 pub mod report;
 pub mod web;
 

@@ -98,6 +98,10 @@ const RELOAD_OK: Family =
     Family("mustnot_config_last_reload_successful", "Whether the last configuration that was read is in force.", GAUGE);
 const RELOADED_AT: Family =
     Family("mustnot_config_last_reload_success_timestamp_seconds", "When the configuration in force was read.", GAUGE);
+const ALERTS_SENT: Family =
+    Family("mustnot_alerts_sent_total", "Messages that the sink has taken: alerts opened, repeated or resolved, and heartbeats.", COUNTER);
+const ALERTS_FAILED: Family =
+    Family("mustnot_alerts_failed_total", "Requests to the sink that failed, each try; what they were to tell is tried again.", COUNTER);
 const BUILD: Family = Family("mustnot_build_info", "What this program is.", GAUGE);
 const PROBE_SUCCESS: Family = Family("probe_success", "Whether the target is as it must be, with every proof.", GAUGE);
 const PROBE_UNPROVEN: Family = Family("probe_unproven", "Whether nothing was proven, either way.", GAUGE);
@@ -210,6 +214,8 @@ pub struct Metrics {
     in_flight: IntGauge,
     reload: RwLock<Reload>,
     drills: Mutex<BTreeMap<&'static str, Drill>>,
+    started: Wall,
+    sinks: Mutex<BTreeMap<String, Told>>,
     logs: Mutex<Option<Logs>>,
 }
 
@@ -222,11 +228,15 @@ struct Logs {
 
 /// What the drills of one kind have shown.
 #[derive(Debug, Clone, Copy, Default)]
-struct Drill {
-    interval: Option<Duration>,
-    saw: Option<bool>,
-    last_success: Option<Wall>,
-    detection: Option<Duration>,
+pub struct Drill {
+    /// How often it is drilled, if it is.
+    pub interval: Option<Duration>,
+    /// Whether the last drill saw all.
+    pub saw: Option<bool>,
+    /// When a drill last did.
+    pub last_success: Option<Wall>,
+    /// How long the last one took to see the open twin.
+    pub detection: Option<Duration>,
 }
 
 /// What became of the last configuration that was read.
@@ -234,6 +244,42 @@ struct Drill {
 struct Reload {
     in_force: bool,
     configured_at: Wall,
+}
+
+/// What one sink of alerts was told, and how often that failed.
+#[derive(Debug, Clone, Copy, Default)]
+struct Told {
+    sent: u64,
+    failed: u64,
+    /// Since when it has taken nothing, and what it was told has failed.
+    failing: Option<Moment>,
+}
+
+/// What is true of the whole program at one look: what `/metrics` shows, and what alerts are made from.
+#[derive(Debug, Clone, Default)]
+pub struct Program {
+    /// Every witness that has run, and whether it got through.
+    pub witnesses: BTreeMap<String, bool>,
+    /// Every kind that is drilled.
+    pub drills: BTreeMap<&'static str, Drill>,
+    /// When the program started; none where nobody has.
+    pub started: Option<Wall>,
+    /// The configuration that was read last is not the one in force.
+    pub reload_failed: bool,
+    /// When the configuration in force was read.
+    pub configured_at: Option<Wall>,
+    /// File descriptors in use.
+    pub fd_used: Option<f64>,
+    /// File descriptors that may be in use.
+    pub fd_limit: Option<f64>,
+    /// What the proxy has sent, in shares of its budget.
+    pub budget_ratio: Option<f64>,
+    /// The proxy is stopping.
+    pub draining: bool,
+    /// Clients that the proxy has turned away because it was full.
+    pub turned_away: f64,
+    /// Every sink of alerts, and since when it has taken nothing of what it was told; none where it does.
+    pub sinks: BTreeMap<String, Option<Moment>>,
 }
 
 /// A check's name and target.
@@ -278,6 +324,8 @@ impl Metrics {
             in_flight,
             drills: Mutex::default(),
             logs: Mutex::default(),
+            started: Wall::now(),
+            sinks: Mutex::default(),
             reload: RwLock::new(Reload { in_force: true, configured_at: Wall::now() }),
         })
     }
@@ -356,6 +404,62 @@ impl Metrics {
         lock(&self.witnesses).insert((name.to_owned(), target.to_owned()), up);
     }
 
+    /// Says which sinks there are: those that stay keep their counters, the others begin at 0.
+    pub fn alerts_go_to<'a>(&self, names: impl IntoIterator<Item = &'a str>) {
+        let mut sinks = lock(&self.sinks);
+        let told = names.into_iter().map(|name| (name.to_owned(), sinks.get(name).copied().unwrap_or_default())).collect();
+        *sinks = told;
+    }
+
+    /// A sink has taken so many messages.
+    pub fn alerts_sent(&self, sink: &str, messages: usize) {
+        let messages = u64::try_from(messages).unwrap_or(u64::MAX);
+        let mut sinks = lock(&self.sinks);
+        let told = sinks.entry(sink.to_owned()).or_default();
+        (told.sent, told.failing) = (told.sent + messages, None);
+    }
+
+    /// A request to a sink failed.
+    pub fn alerts_failed(&self, sink: &str) {
+        let mut sinks = lock(&self.sinks);
+        let told = sinks.entry(sink.to_owned()).or_default();
+        told.failed += 1;
+        told.failing.get_or_insert_with(Moment::now);
+    }
+
+    /// What is true of the whole program now. It counts the file descriptors, so it is not for every moment.
+    pub fn program(&self) -> Program {
+        self.program_beside(&self.registry.gather())
+    }
+
+    /// The same, beside what the neighbours have registered.
+    fn program_beside(&self, neighbours: &[MetricFamily]) -> Program {
+        let mut witnesses: BTreeMap<String, bool> = BTreeMap::new();
+        // Of a witness with many targets any one will do.
+        for ((name, _), up) in lock(&self.witnesses).iter() {
+            *witnesses.entry(name.clone()).or_default() |= *up;
+        }
+        let fd_limit = getrlimit(Resource::RLIMIT_NOFILE).ok().map(|(soft, _)| soft as f64);
+        let reload = *self.reload.read().unwrap_or_else(PoisonError::into_inner);
+        let of = |name: &str| neighbours.iter().find(|family| family.name() == name);
+        let gauge = |name: &str| of(name)?.get_metric().first().map(|metric| metric.get_gauge().get_value());
+        let full = |metric: &&proto::Metric| metric.get_label().iter().any(|label| label.name() == "reason" && label.value() == "limit");
+        let refused = of("mustnot_proxy_requests_total").map_or(&[][..], MetricFamily::get_metric);
+        Program {
+            witnesses,
+            drills: lock(&self.drills).clone(),
+            started: Some(self.started),
+            reload_failed: !reload.in_force,
+            configured_at: Some(reload.configured_at),
+            fd_used: fd_used(fd_limit),
+            fd_limit,
+            budget_ratio: gauge("mustnot_proxy_budget_ratio"),
+            draining: gauge("mustnot_proxy_draining").is_some_and(|value| value == 1.0),
+            turned_away: refused.iter().filter(full).map(|metric| metric.get_counter().get_value()).sum(),
+            sinks: lock(&self.sinks).iter().map(|(name, told)| (name.clone(), told.failing)).collect(),
+        }
+    }
+
     /// Another configuration is in force: what stayed keeps its counters, what is gone from the board leaves no series.
     pub fn reloaded(&self) {
         let kept: BTreeSet<Key> = self.board.read(Moment::now()).iter().map(|r| key(&r.about)).collect();
@@ -380,7 +484,8 @@ impl Metrics {
         let mut families = self.registry.gather();
         families.extend(self.of_checks(&readings));
         families.extend(self.of_counters(&readings));
-        families.extend(self.of_program(&readings));
+        let program = self.program_beside(&families);
+        families.extend(self.of_program(&readings, &program));
         families.retain(|f| !f.get_metric().is_empty());
         families.sort_by(|a, b| a.name().cmp(b.name()));
         families
@@ -429,7 +534,7 @@ impl Metrics {
     }
 
     /// What is true of the whole program.
-    fn of_program(&self, readings: &[Reading]) -> Vec<MetricFamily> {
+    fn of_program(&self, readings: &[Reading], program: &Program) -> Vec<MetricFamily> {
         let one = |family, value: Option<f64>| {
             let mut series = self.series(family);
             value.iter().for_each(|v| series.add(*v, &[]));
@@ -439,15 +544,10 @@ impl Metrics {
         let rustversion = env!("MUSTNOT_RUSTC");
         build.add(1.0, &[("version", env!("CARGO_PKG_VERSION")), ("revision", env!("MUSTNOT_REVISION")), ("rustversion", rustversion)]);
         let mut witnesses = self.series(&WITNESS_UP);
-        // Of a witness with many targets any one will do.
-        let mut any: BTreeMap<String, bool> = BTreeMap::new();
-        for ((name, _), up) in lock(&self.witnesses).iter() {
-            *any.entry(name.clone()).or_default() |= *up;
-        }
-        any.iter().for_each(|(name, up)| witnesses.add(flag(*up), &[("witness", name)]));
+        program.witnesses.iter().for_each(|(name, up)| witnesses.add(flag(*up), &[("witness", name)]));
         let (mut success, mut detection) = (self.series(&DRILL_SUCCESS), self.series(&DRILL_DETECTION));
         let (mut saw, mut interval) = (self.series(&DRILL_OK), self.series(&DRILL_INTERVAL));
-        for (kind, drill) in lock(&self.drills).iter() {
+        for (kind, drill) in &program.drills {
             drill.saw.iter().for_each(|all| saw.add(flag(*all), &[("kind", *kind)]));
             drill.interval.iter().for_each(|every| interval.add(every.as_secs_f64(), &[("kind", *kind)]));
             drill.last_success.iter().for_each(|at| success.add(at.unix_seconds(), &[("kind", *kind)]));
@@ -457,8 +557,11 @@ impl Metrics {
         for (what, times) in logs.iter().flat_map(|logs| &logs.lines) {
             lines.add(*times as f64, &[("line", what)]);
         }
-        let limit = getrlimit(Resource::RLIMIT_NOFILE).ok().map(|(soft, _)| soft as f64);
-        let reload = *self.reload.read().unwrap_or_else(PoisonError::into_inner);
+        let (mut sent, mut failed) = (self.series(&ALERTS_SENT), self.series(&ALERTS_FAILED));
+        for (sink, told) in lock(&self.sinks).iter() {
+            sent.add(told.sent as f64, &[("sink", sink)]);
+            failed.add(told.failed as f64, &[("sink", sink)]);
+        }
         vec![
             build.done(),
             witnesses.done(),
@@ -468,11 +571,13 @@ impl Metrics {
             interval.done(),
             lines.done(),
             one(&EVIDENCE_LOST, logs.map(|logs| logs.lost as f64)),
+            sent.done(),
+            failed.done(),
             one(&CHECKS, Some(readings.len() as f64)),
-            one(&RELOAD_OK, Some(flag(reload.in_force))),
-            one(&RELOADED_AT, Some(reload.configured_at.unix_seconds())),
-            one(&FD_USED, fd_used(limit)),
-            one(&FD_LIMIT, limit),
+            one(&RELOAD_OK, Some(flag(!program.reload_failed))),
+            one(&RELOADED_AT, program.configured_at.map(Wall::unix_seconds)),
+            one(&FD_USED, program.fd_used),
+            one(&FD_LIMIT, program.fd_limit),
         ]
     }
 
@@ -535,8 +640,7 @@ fn of_checks(vantage: &str, readings: &[Reading]) -> Vec<MetricFamily> {
             }
         }),
         each(&CERTIFICATE, &|r, s| {
-            let first = r.record.observations.iter().filter_map(|o| o.evidence.certificate_expires).min();
-            s.add_of(&r.about, first.map(|at| at as f64));
+            s.add_of(&r.about, r.record.certificate_expires().map(|at| at as f64));
         }),
         each(&VIA_OVERHEAD, &|r, s| s.add_of(&r.about, overhead(r, &direct))),
         each(&TECHNIQUE, &techniques),

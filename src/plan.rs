@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::alert::sink::Sink;
 use crate::exception::Exception;
 use crate::expectation::Expectation;
 use crate::flowlog;
@@ -75,6 +76,8 @@ pub struct Plan {
     pub admin_page: Option<AdminPage>,
     /// The logs of the defences that are followed, if any.
     pub evidence: Option<LogEvidence>,
+    /// Where alerts go.
+    pub alerts: Vec<Sink>,
     /// How near a witness run must be.
     pub witness_window: Duration,
     /// How long an address that was violated stays probed after DNS last gave it.
@@ -307,6 +310,7 @@ impl Plan {
             drill: None,
             admin_page: None,
             evidence: None,
+            alerts: Vec::new(),
             witness_window: self.witness_window,
             linger: self.linger,
             decoy: self.decoy,

@@ -264,6 +264,11 @@ impl Record {
         self
     }
 
+    /// When the first of the certificates that were seen expires, in seconds since 1970.
+    pub fn certificate_expires(&self) -> Option<i64> {
+        self.observations.iter().filter_map(|o| o.evidence.certificate_expires).min()
+    }
+
     /// Whether the record still says something at `now` (SPEC 2.4).
     pub fn is_fresh(&self, now: Moment) -> bool {
         now.since(self.began) <= self.about.stale_after

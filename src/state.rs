@@ -129,21 +129,26 @@ impl State {
         if !(inner.changed || inner.open && a_while_ago || all && inner.dirty) {
             return Ok(());
         }
-        let beside = self.path.with_extension("json.new");
         let text = serde_json::to_string_pretty(&inner.kept).map_err(|e| e.to_string())?;
-        let write = || {
-            let mut file = File::create(&beside)?;
-            file.write_all(text.as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&beside, &self.path)
-        };
-        write().map_err(|e| {
+        write_beside(&self.path, &text).map_err(|e| {
             format!("cannot write {}: {e}; violations will not survive a restart until that is mended", self.path.display())
         })?;
         (inner.changed, inner.dirty, inner.open) = (false, false, false);
         inner.written = Some(Moment::now());
         Ok(())
     }
+}
+
+/// Writes the file beside its place and renames it: it is whole, or as it was.
+///
+/// # Errors
+/// The kernel's.
+pub fn write_beside(path: &Path, text: &str) -> std::io::Result<()> {
+    let beside = path.with_extension("json.new");
+    let mut file = File::create(&beside)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&beside, path)
 }
 
 impl Kept {

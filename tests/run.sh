@@ -19,7 +19,7 @@ NEEDS=(
     chronyd:chrony snmpd:snmpd memcached:memcached turnserver:coturn coap-server-notls:libcoap3-bin rpcbind:rpcbind caddy:caddy
     /usr/lib/ipsec/charon:strongswan-charon
     nginx:nginx-light haproxy:haproxy apache2:apache2
-    promtool:prometheus prometheus:prometheus victoria-metrics:victoria-metrics amtool:prometheus-alertmanager python3:python3 curl:curl nc:netcat-openbsd openssl:openssl update-ca-certificates:ca-certificates
+    promtool:prometheus prometheus:prometheus victoria-metrics:victoria-metrics amtool:prometheus-alertmanager prometheus-alertmanager:prometheus-alertmanager python3:python3 curl:curl nc:netcat-openbsd openssl:openssl update-ca-certificates:ca-certificates
     prove:perl cmark-gfm:cmark-gfm
     # What completions and manual pages are for.
     zsh:zsh fish:fish man:man-db mandoc:mandoc

@@ -22,6 +22,7 @@ use crate::drill::kinds;
 use crate::engine::{Course, Engine, Listener};
 use crate::history::Board;
 use crate::metrics::Metrics;
+use crate::notify::{Alerts, Ready};
 use crate::plan::{Keys, Loaded, Plan, Source};
 use crate::state::State;
 use crate::web::gate::Gate;
@@ -106,17 +107,19 @@ async fn serve(mut plan: Plan, listen: Option<SocketAddr>, file: &Path, source: 
         web_task = Some((close, tokio::spawn(web.run(state, closed))));
     }
     services.lines.iter().for_each(|line| say(&format!("  {line}")));
+    plan.alerts.iter().for_each(|sink| say(&format!("  alerts      {} ({})", sink.name, sink.place())));
     services.heed(&signals);
 
     if let Some(interval) = plan.drill {
         tokio::spawn(keep_drilling(kinds(&plan), interval, Arc::clone(&metrics), stop.clone()));
     }
+    let alerts = Alerts::start(&plan.vantage, &plan.alerts, Arc::clone(&board), Arc::clone(&metrics), plan.state_dir.as_deref())?;
     let mut asked = stop.clone();
     let asked = tokio::spawn(async move {
         let _ = asked.wait_for(|stopped| *stopped).await;
         Instant::now()
     });
-    let beside = Beside { services: &services, gate, metrics: &metrics };
+    let beside = Beside { services: &services, alerts: &alerts, gate, metrics: &metrics };
     tokio::select! {
         () = keep_up(engine, &plan, watcher, &beside, stop) => {}
         () = signals.hear(Word::AtOnce) => say("told to stop a second time: what is under way is given up"),
@@ -124,13 +127,25 @@ async fn serve(mut plan: Plan, listen: Option<SocketAddr>, file: &Path, source: 
 
     // One grace for all: first the probes, which may need the neighbours, then the neighbours' own tunnels.
     let deadline = asked.await.unwrap_or_else(|_| Instant::now()) + plan.shutdown_grace;
-    services.stop_when_told(deadline.saturating_duration_since(Instant::now()), &signals).await;
+    let told = async {
+        tokio::select! {
+            () = alerts.stop(deadline) => {}
+            () = told_again(&signals) => {}
+        }
+    };
+    join(told, services.stop_when_told(deadline.saturating_duration_since(Instant::now()), &signals)).await;
     if let Some((close, task)) = web_task {
         let _ = close.send(true);
         let _ = tokio::time::timeout(LAST_ANSWERS, task).await;
     }
     say("stopped");
     Ok(())
+}
+
+/// Waits until it is told a second time, and then a moment: what is on its way may arrive.
+async fn told_again(signals: &Signals) {
+    signals.hear(Word::AtOnce).await;
+    tokio::time::sleep(LAST_ANSWERS).await;
 }
 
 /// Where `--listen` says another address than the file, the plan could not tell that strangers would have it probe for them.
@@ -148,6 +163,7 @@ fn safe_to_probe(plan: &Plan, settings: &Settings) -> Result<(), String> {
 /// What runs beside the engine, and takes over another configuration with it.
 struct Beside<'a> {
     services: &'a Services,
+    alerts: &'a Alerts,
     gate: Option<Arc<Gate>>,
     metrics: &'a Metrics,
 }
@@ -168,7 +184,9 @@ impl Beside<'_> {
             (Some(gate), Some(settings)) => Some((gate, gate.prepare(settings.clone())?)),
             _ => None,
         };
+        let sinks = Ready::all(&plan.alerts)?;
         self.services.reload(plan)?;
+        self.alerts.reload(sinks);
         if let Some((gate, rules)) = rules {
             gate.change(rules);
         }

@@ -1,12 +1,13 @@
 //! The keys that each section knows: the one table that the reader, its suggestions and the documentation's test share.
 
 use super::reader::{Section, did_you_mean, listed};
+use crate::alert::sink::SinkKind;
 use crate::probe::Kind;
 
 /// The top level's own keys.
 pub const TOP: &[&str] = &["vantage", "witness_window", "linger", "decoy", "state_dir", "shutdown_grace"];
 /// The tables at the top level.
-pub const SECTIONS: &[&str] = &["defaults", "web", "beacon", "proxy", "admin_page", "drill", "evidence", "check", "exception"];
+pub const SECTIONS: &[&str] = &["defaults", "web", "beacon", "proxy", "admin_page", "drill", "alert", "evidence", "check", "exception"];
 /// Keys of `[web]`.
 pub const WEB: &[&str] = &["listen", "cert_file", "key_file", "client_ca_file", "basic_auth"];
 /// Keys of `[beacon]`.
@@ -43,6 +44,35 @@ pub const PROXY: &[&str] = &[
 pub const DRILL: &[&str] = &["interval"];
 /// Keys of `[evidence]`.
 pub const EVIDENCE: &[&str] = &["follow", "flow_format", "clock_skew", "keep", "translated", "own_interfaces"];
+/// Keys of every `[[alert]]`.
+pub const ALERT: &[&str] = &["name", "kind", "timeout", "ca_file"];
+/// Keys of some kinds of sink only.
+pub const ALERT_OWN: &[(&str, &[SinkKind])] = &[
+    ("min_severity", TOLD),
+    ("only", TOLD),
+    ("unproven_for", TOLD),
+    ("stale_for", TOLD),
+    ("keep_firing_for", TOLD),
+    ("repeat_interval", TOLD),
+    ("labels", TOLD),
+    ("url", &SinkKind::ALL),
+    ("url_file", &[SinkKind::Slack, SinkKind::Webhook, SinkKind::Heartbeat]),
+    ("routing_key", &[SinkKind::PagerDuty]),
+    ("routing_key_file", &[SinkKind::PagerDuty]),
+    ("api_key", &[SinkKind::Datadog]),
+    ("api_key_file", &[SinkKind::Datadog]),
+    ("body", &[SinkKind::Webhook]),
+    ("content_type", &[SinkKind::Webhook]),
+    ("headers", ASKED),
+    ("user", ASKED),
+    ("password_file", ASKED),
+    ("bearer_token_file", ASKED),
+    ("interval", &[SinkKind::Heartbeat]),
+];
+/// The sinks that are told of alerts.
+const TOLD: &[SinkKind] = &[SinkKind::Alertmanager, SinkKind::PagerDuty, SinkKind::Slack, SinkKind::Webhook, SinkKind::Datadog];
+/// The sinks that may ask who we are in the usual ways of HTTP.
+const ASKED: &[SinkKind] = &[SinkKind::Alertmanager, SinkKind::Webhook, SinkKind::Heartbeat];
 /// Keys of `[[exception]]`.
 pub const EXCEPTION: &[&str] = &["check", "target", "reason", "owner", "until"];
 /// Keys of a check that may not stand in `[defaults]`.
@@ -113,7 +143,7 @@ pub const OWN: &[(&str, &[Kind])] = &[
 ];
 
 /// Tables that the specification knows and this version has not built.
-const UNBUILT_SECTIONS: &[&str] = &["alert"];
+const UNBUILT_SECTIONS: &[&str] = &[];
 /// The same of a check.
 const UNBUILT_CHECK: &[&str] = &[];
 /// Kinds that the specification knows and this version has not built.
@@ -163,6 +193,23 @@ pub fn vet_admin_page(page: &Section<'_, '_>) {
 /// Notes every unknown key of `[proxy]`.
 pub fn vet_proxy(proxy: &Section<'_, '_>) {
     vet(proxy, PROXY, &[], |_| None);
+}
+
+/// Notes every unknown key of an `[[alert]]`; where its kind is unknown, the keys of every kind are let pass.
+pub fn vet_alert(alert: &Section<'_, '_>, kind: Option<SinkKind>) {
+    let own = ALERT_OWN.iter().filter(|(_, kinds)| kind.is_none_or(|k| kinds.contains(&k))).map(|(key, _)| *key);
+    let known: Vec<&str> = ALERT.iter().copied().chain(own).collect();
+    vet(alert, &known, &[], |key| {
+        let kind = kind?;
+        let (_, kinds) = ALERT_OWN.iter().find(|(k, _)| *k == key)?;
+        if kinds == &TOLD {
+            return Some(format!(
+                "\"{key}\" is for sinks that are told of alerts, and a {} is told that all is well; leave it out",
+                kind.token()
+            ));
+        }
+        Some(format!("\"{key}\" is for {}, not for {}; leave it out", listed(kinds.iter().map(|k| k.token())), kind.token()))
+    });
 }
 
 /// Notes every unknown key of `[defaults]`.
@@ -235,6 +282,6 @@ fn home(key: &str) -> Option<&'static str> {
 
 /// Every key and section that this version knows.
 pub fn every_key() -> impl Iterator<Item = &'static str> {
-    let own = OWN.iter().map(|(key, _)| *key);
+    let own = OWN.iter().map(|(key, _)| *key).chain(ALERT_OWN.iter().map(|(key, _)| *key));
     [TOP, SECTIONS, WEB, BEACON, ADMIN_PAGE, PROXY, EXCEPTION, IDENTITY, COMMON].into_iter().flatten().copied().chain(own)
 }

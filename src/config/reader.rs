@@ -121,6 +121,11 @@ impl<'a> Context<'a> {
         self.notes.borrow().problems.iter().any(|(p, _)| p.path == path)
     }
 
+    /// What came from the environment and stands in this text.
+    pub fn from_environment(&self, text: &str) -> Vec<Secret> {
+        self.notes.borrow().masks.iter().filter(|secret| !secret.expose().is_empty() && text.contains(secret.expose())).cloned().collect()
+    }
+
     /// How many problems were noted so far.
     pub fn problems(&self) -> usize {
         self.notes.borrow().problems.len()

@@ -8,6 +8,7 @@ mod types;
 use serde_json::{Map, Value, json};
 
 use super::keys;
+use crate::alert::sink::SinkKind;
 use crate::observation::{Class, Outcome};
 use crate::probe::Kind;
 use types::{Row, from_environment, with};
@@ -59,6 +60,7 @@ pub fn document(vocabulary: impl Fn(Kind) -> Vocabulary) -> Value {
 fn section_of(section: &str) -> Value {
     let (rows_of, heading) = match section {
         "check" => return json!({ "description": "The claims.", "type": "array", "minItems": 1, "items": { "$ref": "#/$defs/check" } }),
+        "alert" => return json!({ "description": "Where alerts go.", "type": "array", "minItems": 1, "items": alert() }),
         "exception" => {
             let exception =
                 json!({ "type": "object", "additionalProperties": false, "properties": rows(types::EXCEPTION, "`[[exception]]`") });
@@ -87,6 +89,32 @@ fn section_of(section: &str) -> Value {
 
 /// The heading of everything about a check.
 const CHECK: &str = "`[[check]]`";
+/// The heading of everything about a sink.
+const ALERT: &str = "`[[alert]]`";
+
+/// One `[[alert]]`: by its kind, which keys it may have, and which it must.
+fn alert() -> Value {
+    let mut properties = rows(types::ALERT, ALERT);
+    properties.extend(rows(types::ALERT_OWN, ALERT));
+    let of_kind = |kind: &SinkKind| {
+        let of = json!({ "properties": { "kind": { "const": kind.token() } }, "required": ["kind"] });
+        let own = keys::ALERT_OWN.iter().filter(|(_, kinds)| kinds.contains(kind)).map(|(key, _)| *key);
+        let known: Vec<&str> = keys::ALERT.iter().copied().chain(own).collect();
+        let either = |one: &'static str, other: &'static str| json!({ "oneOf": [has(&one), has(&other)] });
+        let needed = match kind {
+            SinkKind::Alertmanager => has(&"url"),
+            SinkKind::PagerDuty => either("routing_key", "routing_key_file"),
+            SinkKind::Datadog => either("api_key", "api_key_file"),
+            SinkKind::Slack | SinkKind::Webhook | SinkKind::Heartbeat => either("url", "url_file"),
+        };
+        let one = json!({ "properties": { "url": { "maxItems": 1 } } });
+        let rules = if *kind == SinkKind::Alertmanager { vec![needed] } else { vec![needed, one] };
+        json!({ "if": of, "then": { "propertyNames": { "enum": known }, "allOf": rules } })
+    };
+    let mut rules: Vec<Value> = SinkKind::ALL.iter().map(of_kind).collect();
+    rules.extend([needs("user", &["password_file"]), needs("password_file", &["user"])]);
+    json!({ "type": "object", "additionalProperties": false, "properties": properties, "required": ["kind"], "allOf": rules })
+}
 
 fn required(section: &str) -> &'static [&'static str] {
     types::REQUIRED.iter().find(|(of, _)| *of == section).map_or(&[], |(_, keys)| keys)
@@ -320,7 +348,10 @@ mod tests {
     fn every_key_has_a_line_and_every_line_a_key() {
         let own: Vec<&str> = keys::OWN.iter().map(|(key, _)| *key).collect();
         let identity: Vec<&str> = keys::IDENTITY.iter().copied().filter(|key| *key != "expect").collect();
-        let tables: [(&str, &[&str], &[Row]); 10] = [
+        let alert_own: Vec<&str> = keys::ALERT_OWN.iter().map(|(key, _)| *key).collect();
+        let tables: [(&str, &[&str], &[Row]); 12] = [
+            ("ALERT", keys::ALERT, types::ALERT),
+            ("ALERT_OWN", &alert_own, types::ALERT_OWN),
             ("EXCEPTION", keys::EXCEPTION, types::EXCEPTION),
             ("IDENTITY", &identity, types::IDENTITY),
             ("DRILL", keys::DRILL, types::DRILL),
@@ -364,8 +395,9 @@ mod tests {
         };
         look("", &schema);
         look("check", &schema["$defs"]["check"]);
+        look("alert", &schema["properties"]["alert"]["items"]);
         look("exception", &schema["properties"]["exception"]["items"]);
-        for section in keys::SECTIONS.iter().filter(|s| !["check", "exception"].contains(s)) {
+        for section in keys::SECTIONS.iter().filter(|s| !["alert", "check", "exception"].contains(s)) {
             look(section, &schema["properties"][section]);
         }
         assert!(bare.is_empty(), "docs/configuration.md has no row for {bare:?}");

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::alert::Alert;
 use super::dns::Dns;
 use super::duration::show;
 use super::instance;
@@ -95,6 +96,7 @@ impl File {
             evidence: top.table("evidence").map(|evidence| read_evidence(&evidence)),
             admin_page: top.table("admin_page").map(|page| read_admin_page(&page, &mut listeners)),
             listeners,
+            alerts: top.tables("alert").iter().map(Alert::read).collect(),
             checks: top.tables("check").iter().zip(1..).flat_map(|(check, number)| Check::read_all(check, number)).collect(),
             exceptions: top.tables("exception").iter().map(read_exception).collect(),
         }
@@ -479,7 +481,11 @@ fn read_common(section: &Section<'_, '_>) -> Common {
 }
 
 /// Notes what stands twice in a list.
-fn unique<T, K: PartialEq + std::fmt::Display>(section: &Section<'_, '_>, list: At<Vec<At<T>>>, key: impl Fn(&T) -> K) -> At<Vec<At<T>>> {
+pub(super) fn unique<T, K: PartialEq + std::fmt::Display>(
+    section: &Section<'_, '_>,
+    list: At<Vec<At<T>>>,
+    key: impl Fn(&T) -> K,
+) -> At<Vec<At<T>>> {
     let mut kept: Vec<At<T>> = Vec::new();
     for entry in list.value {
         let name = key(&entry.value);
@@ -502,7 +508,7 @@ fn read_families(section: &Section<'_, '_>, list: At<Vec<At<Family>>>) -> Option
     (!list.value.is_empty()).then_some(list)
 }
 
-fn read_labels(labels: &Section<'_, '_>) -> BTreeMap<String, String> {
+pub(super) fn read_labels(labels: &Section<'_, '_>) -> BTreeMap<String, String> {
     let mut read = BTreeMap::new();
     for (key, place) in labels.keys() {
         if let Err(why) = parse_label(key) {
@@ -719,7 +725,7 @@ fn read_tls(section: &Section<'_, '_>) -> Tls {
     }
 }
 
-fn read_headers(headers: &Section<'_, '_>) -> Vec<(String, Secret)> {
+pub(super) fn read_headers(headers: &Section<'_, '_>) -> Vec<(String, Secret)> {
     let mut read: Vec<(String, Secret)> = Vec::new();
     for (name, place) in headers.keys() {
         let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);

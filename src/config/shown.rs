@@ -15,6 +15,8 @@ const SECRET_TABLES: [&str; 2] = ["headers", "basic_auth"];
 const SECRET_WORDS: [&str; 8] = ["password", "passphrase", "secret", "token", "credential", "authorization", "webhook", "_key"];
 /// The section whose URLs are secrets behind their host: who knows such a one can send.
 const ALERT: &str = "alert";
+/// What is sent there, in which a key may stand.
+const BODY: &str = "body";
 /// What stands in the place of a secret.
 const HIDDEN: &str = "\"***\"";
 
@@ -59,6 +61,7 @@ fn of_table(table: &DeTable<'_>, manner: Manner, leaves: &mut Vec<(Range<usize>,
         let below = match manner {
             Manner::Secret => Manner::Secret,
             _ if is_secret(name) => Manner::Secret,
+            Manner::HostAlone if name == BODY => Manner::Secret,
             Manner::Plain if name == ALERT => Manner::HostAlone,
             other => other,
         };
@@ -158,6 +161,17 @@ mod tests {
         ] {
             assert!(shown.contains(kept), "{kept}\n{shown}");
         }
+    }
+
+    #[test]
+    fn of_a_sink_its_kind_and_host_stay() {
+        let text = "[[alert]]\nkind = \"webhook\"\nbody = '''\nhunter2\n'''\nheaders.X = \"hunter2\"\nonly = [\"a\"]\n\
+                    [[alert]]\nkind = \"alertmanager\"\nurl = [\"https://am.example.com:9093/hunter2\"]\n\
+                    [[alert]]\nkind = \"datadog\"\napi_key = \"hunter2\"\napi_key_file = \"dog.key\"\n";
+        let expected = "[[alert]]\nkind = \"webhook\"\nbody = \"***\"\n\n\nheaders.X = \"***\"\nonly = [\"a\"]\n\
+                        [[alert]]\nkind = \"alertmanager\"\nurl = [\"https://am.example.com:9093/***\"]\n\
+                        [[alert]]\nkind = \"datadog\"\napi_key = \"***\"\napi_key_file = \"dog.key\"\n";
+        assert_eq!(shown(text, &[]), expected);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::keys;
 use super::reader::{did_you_mean, listed, near};
 use super::written::{ListAt, Tried};
+use crate::alert::sink::Address;
 use crate::net::resolve::Resolver;
 use crate::net::tls::Version;
 use crate::observation::{ClientCertificate, Family};
@@ -230,6 +231,28 @@ pub fn parse_base(text: &str) -> Result<Url, String> {
 fn has_credentials(url: &str) -> bool {
     let authority = url.split_once("://").and_then(|(_, rest)| rest.split(['/', '?', '#']).next());
     authority.is_some_and(|a| a.contains('@'))
+}
+
+/// Where alerts go: its path may be a secret, and is never shown.
+pub fn parse_sink(text: &str) -> Result<Address, String> {
+    address(text, parse_url)
+}
+
+/// An Alertmanager's base URL.
+pub fn parse_alertmanager(text: &str) -> Result<Address, String> {
+    address(text, parse_base)
+}
+
+fn address(text: &str, parse: impl Fn(&str) -> Result<Url, String>) -> Result<Address, String> {
+    let url = parse(text)?;
+    let shown = format!("{}://{}", url.scheme, url.authority);
+    // What reads it when something is sent must read it the same way.
+    let other =
+        reqwest::Url::parse(text).map_err(|e| format!("is no URL: {e}; write one such as \"https://hooks.example.com/mustnot\""))?;
+    if other.port_or_known_default() != Some(url.authority.port) {
+        return Err("is read in two ways; write it in plain letters".into());
+    }
+    Ok(Address::new(Secret::new(text), shown))
 }
 
 /// A beacon's URL.

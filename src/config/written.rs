@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::alert::Alert;
 use super::dns::Dns;
 use super::problem::{At, Place};
 use crate::exception::Until;
@@ -54,6 +55,8 @@ pub struct File {
     pub evidence: Option<LogEvidence>,
     /// Every address that something of ours listens on
     pub listeners: Vec<At<SocketAddr>>,
+    /// Every `[[alert]]`
+    pub alerts: Vec<Alert>,
     /// Every `[[check]]`
     pub checks: Vec<Check>,
     /// Every `[[exception]]`

@@ -1,5 +1,6 @@
 //! From the file as written to the plan: defaults, legality, witnesses found by name.
 
+mod alerts;
 mod check;
 mod exceptions;
 mod expect;
@@ -47,6 +48,7 @@ pub fn plan(mut file: File, context: &Context<'_>, keys: &Keys) -> Option<(Plan,
     unique_names(&file.checks, context);
     let drafts: Vec<Draft> = file.checks.iter().map(|written| builder.draft(written)).collect();
     let witnesses = witnesses::resolve(&drafts, &file.defaults, context);
+    let alerts = alerts::sinks(&file, context);
     let templates = templates::templates(&file.checks, web.as_ref(), context);
     let exceptions = exceptions::resolve(&file.exceptions, &file.checks, context);
     if context.problems() > 0 {
@@ -90,6 +92,7 @@ pub fn plan(mut file: File, context: &Context<'_>, keys: &Keys) -> Option<(Plan,
         drill: file.drill.map(|interval| interval.value),
         admin_page: own_page,
         evidence: file.evidence.map(|evidence| log_evidence(evidence, context)),
+        alerts,
         witness_window: value_or(file.witness_window, WITNESS_WINDOW),
         linger: value_or(file.linger, LINGER),
         decoy: decoy(&file.decoy),

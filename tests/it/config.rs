@@ -14,7 +14,7 @@ use mustnot::witness::{Proof, ProofSet};
 use proptest::prelude::*;
 
 /// How many bad files there are: a file that the test does not find is a test that does not run.
-const BAD_FILES: usize = 186;
+const BAD_FILES: usize = 198;
 
 fn data(folder: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(folder)
@@ -69,6 +69,53 @@ fn a_balancer_that_may_hide_its_clients_is_hinted_at() {
     ] {
         assert_eq!(hints(&proxy), [""; 0], "{proxy}");
     }
+}
+
+/// What is legal, and would be missed at night.
+#[test]
+fn alerts_that_reach_nobody_or_can_be_read_by_all_are_hinted_at() {
+    let check = "[[check]]\nname = \"a\"\nkind = \"tcp\"\ntarget = \"a.example.com:443\"\nexpect = \"open\"\nseverity = \"critical\"\ntags = [\"t\"]\n";
+    let hints = |text: &str| read("f", &format!("vantage = \"v\"\n{check}{text}")).unwrap_or_else(|p| panic!("{p}")).hints;
+    let kept = |text: &str| {
+        let all = read("f", &format!("vantage = \"v\"\nstate_dir = \"state\"\n{check}{text}")).unwrap_or_else(|p| panic!("{p}")).hints;
+        all.into_iter().map(|hint| hint.split(": ").skip(1).collect::<Vec<_>>().join(": ")).collect::<Vec<String>>()
+    };
+    let sink = |rest: &str| format!("[[alert]]\nkind = \"webhook\"\nurl = \"https://a.example.com/\"\n{rest}");
+    assert_eq!(kept(&sink("")), [""; 0]);
+    let [hint] = &hints(&sink("")).try_into().unwrap();
+    assert!(hint.starts_with("f:9:1: alert \"webhook\": without state_dir a restart forgets what was told"), "{hint}");
+    // nothing is told, so nothing is forgotten
+    assert_eq!(hints("[[alert]]\nkind = \"heartbeat\"\nurl = \"https://a.example.com/\"\n"), [""; 0]);
+    for (text, said) in [
+        (sink("only = \"a\"\n"), "alert \"webhook\": every sink has only, so that nobody is told when a drill fails"),
+        (sink("only = \"tag:t\"\n"), "alert \"webhook\": every sink has only"),
+        (
+            "[[alert]]\nkind = \"alertmanager\"\nurl = \"http://am.example.com:9093\"\n".to_string(),
+            "alert \"alertmanager\".url: http://am.example.com:9093 is told over plain HTTP",
+        ),
+        (
+            "[[alert]]\nkind = \"slack\"\nurl = \"https://hooks.example.com/services/T0/B0/x\"\n".to_string(),
+            "alert \"slack\".url: who knows this URL can write there",
+        ),
+    ] {
+        let [hint] = &kept(&text).try_into().unwrap();
+        assert!(hint.starts_with(said), "{hint}");
+    }
+    let none = kept(
+        &sink("min_severity = \"critical\"\n")
+            .replace("[[alert]]", "[[check]]\nname = \"b\"\nkind = \"tcp\"\ntarget = \"b.example.com:443\"\nexpect = \"open\"\n[[alert]]"),
+    );
+    assert_eq!(none, [""; 0]);
+    let [first, second] =
+        &kept(&(sink("only = \"b\"\n") + "[[check]]\nname = \"b\"\nkind = \"tcp\"\ntarget = \"b.example.com:443\"\nexpect = \"open\"\n"))
+            .try_into()
+            .unwrap();
+    assert!(first.starts_with("check \"a\": is critical, and no [[alert]] takes its alerts"), "{first}");
+    assert!(second.starts_with("alert \"webhook\": every sink has only"), "{second}");
+    for quiet in ["http://127.0.0.1:9093", "http://[::1]:9093", "http://localhost:9093"] {
+        assert_eq!(kept(&format!("[[alert]]\nkind = \"alertmanager\"\nurl = \"{quiet}\"\n")), [""; 0], "{quiet}");
+    }
+    assert_eq!(kept("[[alert]]\nkind = \"slack\"\nurl = \"https://hooks.example.com/${SECRET}\"\n"), [""; 0]);
 }
 
 /// Tunnels have as long as all else, unless it is said otherwise; and the lead is a part of it.

@@ -1,5 +1,7 @@
 //! The tests that need no privilege, in one binary.
 #[cfg(test)]
+mod alerts;
+#[cfg(test)]
 mod aws;
 #[cfg(test)]
 mod beacon;
@@ -65,6 +67,8 @@ mod scene;
 mod schema;
 #[cfg(test)]
 mod scrape;
+#[cfg(test)]
+mod sinks;
 #[cfg(test)]
 mod squid;
 #[cfg(test)]

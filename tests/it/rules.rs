@@ -19,7 +19,7 @@ const TESTS: &str = "dashboards/prometheus/alerts_test.yaml";
 const WEEKLY: &str = "dashboards/prometheus/alerts_weekly_test.yaml";
 const ALERTMANAGER: &str = "dashboards/alertmanager/alertmanager.yaml";
 /// How long a server may take to start, or to take notice; never how long it should.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Labels that Prometheus and its service discovery give.
 const SCRAPED: [&str; 4] = ["job", "instance", "pod", "le"];
 
@@ -307,9 +307,9 @@ fn amtool_routes_every_alert_to_its_receiver() {
 }
 
 /// A real Alertmanager on loopback, for as long as it is in scope, that delivers to this test.
-struct Alertmanager {
+pub struct Alertmanager {
     child: Child,
-    at: SocketAddr,
+    pub at: SocketAddr,
     delivered: Receiver<(String, Value)>,
     _folder: tempfile::TempDir,
 }
@@ -322,7 +322,7 @@ impl Drop for Alertmanager {
 }
 
 impl Alertmanager {
-    fn start(test: &str) -> Option<Alertmanager> {
+    pub fn start(test: &str) -> Option<Alertmanager> {
         let folder = tempfile::tempdir().unwrap();
         let inbox = TcpListener::bind("127.0.0.1:0").unwrap();
         let here = format!("http://{}/", inbox.local_addr().unwrap());
@@ -368,7 +368,7 @@ impl Alertmanager {
     }
 
     /// One request over a connection of its own; HTTP/1.0, so that the answer comes in one piece.
-    fn ask(&self, method: &str, path: &str, body: &str) -> Option<String> {
+    pub fn ask(&self, method: &str, path: &str, body: &str) -> Option<String> {
         let mut stream = TcpStream::connect(self.at).ok()?;
         let head = format!("{method} {path} HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());
         stream.write_all((head + body).as_bytes()).ok()?;
@@ -383,7 +383,7 @@ impl Alertmanager {
     }
 
     /// Name and vantage of every alert, by its state.
-    fn states(&self) -> BTreeSet<(String, String)> {
+    pub fn states(&self) -> BTreeSet<(String, String)> {
         let answer = self.ask("GET", "/api/v2/alerts", "").unwrap();
         let alerts: Vec<Value> = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
         let of = |alert: &Value, key: &str| alert["labels"][key].as_str().unwrap_or_default().to_string();
@@ -391,7 +391,7 @@ impl Alertmanager {
         alerts.iter().map(|alert| (name(alert), alert["status"]["state"].as_str().unwrap().to_string())).collect()
     }
 
-    fn until(&self, what: &str, is: impl Fn() -> bool) {
+    pub fn until(&self, what: &str, is: impl Fn() -> bool) {
         let begun = Instant::now();
         while !is() {
             assert!(begun.elapsed() < PATIENCE, "never: {what}");

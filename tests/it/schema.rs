@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use jsonschema::Validator;
+use mustnot::alert::sink::SinkKind;
 use mustnot::config::{self, schema::Vocabulary};
 use mustnot::observation::Outcome;
 use mustnot::plan::{Keys, from_text, schema};
@@ -14,6 +15,9 @@ use toml::de::{DeTable, DeValue};
 
 /// Bad files whose fault no JSON Schema can see, and why. All others it must refuse.
 const UNSEEN: &[(&str, &str)] = &[
+    ("alert-body", "what a template gives"),
+    ("alert-name-twice", "a name that stands there twice"),
+    ("alert-only", "a name that leads nowhere"),
     ("beacon-key-missing", "a file that is not there"),
     ("certificate-sha256", "two values do not go together"),
     ("decoy-is-looked-at", "two values are the same"),
@@ -421,6 +425,17 @@ fn file_of_section(section: &str, key: &str, value: &str) -> String {
     format!("{head}[{section}]\n{needed}{line}")
 }
 
+/// The file with this line in a sink of that kind.
+fn file_of_sink(kind: SinkKind, key: &str, value: &str) -> String {
+    let sound = match kind {
+        SinkKind::PagerDuty => "routing_key_file = \"a file\"\n",
+        SinkKind::Datadog => "api_key_file = \"a file\"\n",
+        _ => "url = \"https://b.example.com/\"\n",
+    };
+    let lines: Vec<&str> = sound.lines().filter(|line| line.split(" = ").next() != Some(key)).collect();
+    format!("{HEAD}[[alert]]\nkind = \"{}\"\n{}\n{key} = {value}\n", kind.token(), lines.join("\n"))
+}
+
 /// The schema may be laxer than the reader, never stricter: an editor must not mark what is right. And a key that the reader
 /// does not know in a place, the schema does not know there either.
 #[test]
@@ -458,6 +473,10 @@ fn what_the_reader_takes_the_schema_takes() {
         }
         for kind in Kind::ALL {
             hold(&|value| file(*kind, key, value));
+        }
+        // What says which kind it is cannot be said twice.
+        for kind in SinkKind::ALL.into_iter().filter(|_| key != "kind") {
+            hold(&|value| file_of_sink(kind, key, value));
         }
     }
     assert!(wrong.is_empty(), "{}\n{}", wrong.len(), wrong[..wrong.len().min(12)].join("\n\n"));

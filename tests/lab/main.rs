@@ -19,6 +19,7 @@
 
 mod certificates;
 mod run;
+mod scenarios_alerts;
 mod scenarios_balancer;
 mod scenarios_between;
 mod scenarios_blocked;

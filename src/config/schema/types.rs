@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 
+use crate::alert::sink::SinkKind;
 use crate::exception::{MAX_OWNER, MAX_REASON};
 use crate::probe::{Kind, Technique, Variant};
 use crate::severity::Severity;
@@ -132,6 +133,8 @@ const LIST_AT: Type = Type::Like(concat!("(?:", url!("[Hh][Tt][Tt][Pp][Ss]?", pa
 /// RFC 6901.
 const POINTER: Type = Type::Like("(?:/(?:[^~/]|~[01])*)*");
 const FILE: Type = Type::Text;
+/// A form that no text has, so that only what comes from the environment will do.
+const FROM_ENVIRONMENT_ALONE: Type = Type::Like(r"[^\s\S]");
 const BCRYPT: Type = Type::Like(r"\$2[abxy]\$(?:0[4-9]|1[0-4])\$[./A-Za-z0-9]{53}");
 const BUDGET: Type = Type::Like(r"[0-9]{1,12}(?:\.[0-9]{1,12})?(?:B|kB|MB|GB|TB|KiB|MiB|GiB|TiB)/[mhd]");
 
@@ -175,6 +178,36 @@ pub const EVIDENCE: &[Row] = &[
     ("keep", Type::Duration(Least::Second)),
     ("translated", Type::Table(r"[0-9A-Fa-f:.]+", &Type::OneOrFilledList(&ADDRESS))),
     ("own_interfaces", Type::OneOrList(&Type::Like("eni-[0-9a-f]+"))),
+];
+/// Keys of every `[[alert]]`.
+pub const ALERT: &[Row] = &[
+    ("name", Type::Name("_-")),
+    ("kind", Type::Word(|| SinkKind::ALL.map(SinkKind::token).to_vec())),
+    ("timeout", Type::Duration(Least::Some)),
+    ("ca_file", FILE),
+];
+/// Keys of some kinds of sink only.
+pub const ALERT_OWN: &[Row] = &[
+    ("min_severity", Type::Word(|| Severity::ALL.map(Severity::token).to_vec())),
+    ("only", Type::OneOrFilledList(&Type::Like("(?:tag:[A-Za-z0-9_.-]+|[A-Za-z0-9_-]+)"))),
+    ("unproven_for", Type::Duration(Least::Zero)),
+    ("stale_for", Type::Duration(Least::Zero)),
+    ("keep_firing_for", Type::Duration(Least::Zero)),
+    ("repeat_interval", Type::Duration(Least::Second)),
+    ("labels", Type::Strings("(?!__)[a-z_][a-z0-9_]*", &super::super::value::RESERVED_LABELS, Some(super::super::written::MAX_LABELS))),
+    ("url", Type::OneOrFilledList(&URL)),
+    ("url_file", FILE),
+    ("routing_key", FROM_ENVIRONMENT_ALONE),
+    ("routing_key_file", FILE),
+    ("api_key", FROM_ENVIRONMENT_ALONE),
+    ("api_key_file", FILE),
+    ("body", Type::Text),
+    ("content_type", Type::Like("[^;/]+/[^;/]+(?:;.*)?")),
+    ("headers", Type::Strings("[A-Za-z0-9!#$%&'*+.^_`|~-]+", &super::super::sections::OWN_HEADERS, None)),
+    ("user", USER),
+    ("password_file", FILE),
+    ("bearer_token_file", FILE),
+    ("interval", Type::Duration(Least::Second)),
 ];
 /// Keys of a check that may not stand in `[defaults]`, besides `expect`.
 pub const IDENTITY: &[Row] = &[
