@@ -29,7 +29,8 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 /// What each contestant is asked to do.
 const TASKS: [&str; 5] = ["bulk", "setup", "pingpong", "idle", "most"];
-const CONTESTANTS: [&str; 7] = ["ours", "squid", "squid-nolog", "tinyproxy", "haproxy", "floor", "direct"];
+/// Those that begin with `nlb-` stand behind HAProxy in TCP mode, which names their clients by PROXY v2.
+const CONTESTANTS: [&str; 9] = ["ours", "squid", "squid-nolog", "tinyproxy", "haproxy", "floor", "direct", "nlb-ours", "nlb-squid"];
 /// Bulk: so many tunnels at once, so much each way in each.
 const BULK_TUNNELS: usize = 4;
 const BULK_BYTES: u64 = 512 << 20;
@@ -184,6 +185,7 @@ fn processors() -> usize {
 fn installed(who: &str) -> Result<String, String> {
     let (program, flag) = match who {
         "ours" => (env!("CARGO_BIN_EXE_mustnot"), "--version"),
+        "nlb-ours" | "nlb-squid" => ("haproxy", "-v"),
         "squid" | "squid-nolog" => ("squid", "-v"),
         "tinyproxy" => ("tinyproxy", "-v"),
         "haproxy" => ("haproxy", "-v"),
@@ -210,10 +212,15 @@ fn told(task: &str, contestants: &[&str], all: &BTreeMap<&str, Vec<Figures>>) {
             let (Some(values), Some(middle)) = (sorted(who), median(who)) else { continue };
             let ratio = |to: &str| median(to).filter(|m| *m > 0.0).map_or(String::new(), |m| format!("  {:6.2} of {to}", middle / m));
             let span = format!("({:.2} to {:.2})", values[0], values[values.len() - 1]);
-            println!("  {who:>12} {middle:12.2}  {span:<24}{}{}", ratio("squid"), ratio("haproxy"));
+            println!("  {who:>12} {middle:12.2}  {span:<24}{}{}", ratio("squid"), ratio("haproxy") + &ratio("direct"));
         }
     }
     println!();
+}
+
+/// An address of loopback that nobody has.
+fn free() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 /// Where tunnels lead; gone at the end, however that comes.
@@ -233,20 +240,40 @@ struct Running {
     /// What they ask for; none where they are led there anyway.
     ask: Option<SocketAddr>,
     child: Option<Child>,
+    /// The load balancer before it, whose processor and memory are not the proxy's.
+    front: Option<Target>,
 }
 
 impl Running {
     fn start(who: &str, before: Option<&Path>, to: SocketAddr, dir: &Path) -> Running {
+        let Some(behind) = who.strip_prefix("nlb-") else { return Running::alone(who, before, to, dir, false) };
+        let mut running = Running::alone(behind, before, to, dir, true);
+        let (at, file) = (free(), dir.join("nlb"));
+        let words = format!(
+            "defaults\n mode tcp\n option splice-request\n option splice-response\n timeout connect 10s\n timeout client 300s\n timeout server 300s\nlisten front\n bind {at}\n server proxy {} send-proxy-v2\n",
+            running.at
+        );
+        std::fs::write(&file, words).unwrap();
+        let child = Command::new("haproxy").args(["-db", "-q", "-f"]).arg(&file).stdin(Stdio::null()).spawn().unwrap();
+        running.front = Some(Target(child));
+        running.at = at;
+        running.wait(who);
+        running
+    }
+
+    /// Without a load balancer; whether one is to come, whose PROXY header is then asked for.
+    fn alone(who: &str, before: Option<&Path>, to: SocketAddr, dir: &Path, behind: bool) -> Running {
         if who == "direct" {
-            return Running { at: to, ask: None, child: None };
+            return Running { at: to, ask: None, child: None, front: None };
         }
-        let at = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let at = free();
         let (file, shown) = (dir.join("conf"), dir.display());
         let (conf, mut command) = match who {
             "ours" | "before" => {
                 let conf = format!(
-                    "vantage = \"bench\"\n[proxy]\nlisten = [\"{at}\"]\nallow_from = [\"127.0.0.0/8\"]\nallow_private = [\"127.0.0.0/8\"]\nconnect_ports = [{}]\naccess_log = \"{shown}/access.log\"\n",
-                    to.port()
+                    "vantage = \"bench\"\n[proxy]\nlisten = [\"{at}\"]\nallow_from = [\"127.0.0.0/8\"]\nallow_private = [\"127.0.0.0/8\"]\nconnect_ports = [{}]\naccess_log = \"{shown}/access.log\"\n{}",
+                    to.port(),
+                    if behind { "proxy_protocol_from = [\"127.0.0.0/8\"]\n" } else { "" }
                 );
                 let program = before.filter(|_| who == "before").unwrap_or(Path::new(env!("CARGO_BIN_EXE_mustnot")));
                 let mut command = Command::new(program);
@@ -255,8 +282,9 @@ impl Running {
             }
             "squid" | "squid-nolog" => {
                 let log = if who == "squid" { format!("daemon:{shown}/access.log squid") } else { "none".into() };
+                let header = if behind { " require-proxy-header\nproxy_protocol_access allow all" } else { "" };
                 let conf = format!(
-                    "http_port {at}\nacl here src 127.0.0.0/8\nacl CONNECT method CONNECT\nacl ports port {}\nhttp_access deny !CONNECT\n\
+                    "http_port {at}{header}\nacl here src 127.0.0.0/8\nacl CONNECT method CONNECT\nacl ports port {}\nhttp_access deny !CONNECT\n\
                      http_access deny !ports\nhttp_access allow here\nhttp_access deny all\naccess_log {log}\ncache_log {shown}/cache.log\n\
                      pid_filename none\ncoredump_dir {shown}\ncache deny all\npinger_enable off\nnetdb_filename none\nvisible_hostname bench\n\
                      shutdown_lifetime 0 seconds\nmax_filedescriptors 20000\n",
@@ -296,13 +324,17 @@ impl Running {
         std::fs::set_permissions(dir, open).unwrap();
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let ask = (!matches!(who, "haproxy" | "floor")).then_some(to);
-        let running = Running { at, ask, child: Some(child) };
+        let running = Running { at, ask, child: Some(child), front: None };
+        running.wait(&format!("{who}, whose configuration was {}", std::fs::read_to_string(&file).unwrap()));
+        running
+    }
+
+    fn wait(&self, who: &str) {
         let begun = Instant::now();
-        while std::net::TcpStream::connect(at).is_err() {
-            assert!(begun.elapsed() < PATIENCE, "{who} does not listen; its configuration was {}", std::fs::read_to_string(&file).unwrap());
+        while std::net::TcpStream::connect(self.at).is_err() {
+            assert!(begun.elapsed() < PATIENCE, "nobody listens: {who}");
             std::thread::sleep(Duration::from_millis(20));
         }
-        running
     }
 
     /// One tunnel, through which the target was told what to do.
@@ -368,6 +400,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        self.front = None;
         if let Some(child) = &mut self.child {
             let _ = nix::sys::signal::kill(Pid::from_raw(child.id() as i32), nix::sys::signal::Signal::SIGTERM);
             let begun = Instant::now();

@@ -27,6 +27,8 @@ NEEDS=(
     tinyproxy:tinyproxy-bin danted:dante-server microsocks:microsocks privoxy:privoxy
     ncat:ncat sniproxy:sniproxy lighttpd:lighttpd nghttpx:nghttp2-proxy simpleproxy:simpleproxy socat:socat stunnel4:stunnel4
     ssh:openssh-client sshd:openssh-server
+    # The unit of deploy/systemd is read, and run.
+    systemd-analyze:systemd
 )
 POLICY=/usr/sbin/policy-rc.d
 

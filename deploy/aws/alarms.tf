@@ -141,7 +141,7 @@ resource "aws_cloudwatch_metric_alarm" "violated" {
   for_each = local.vantages
 
   alarm_name          = "${var.name}-violated-${each.value}"
-  alarm_description   = "Seen from ${each.value}: something is open that must be closed, or the allowed way does not work. Which, and what to do: the lines with \"violated\" in the log group /${var.name}/${each.value}."
+  alarm_description   = "Seen from ${each.value}: something is open that must be closed, the allowed way does not work, or the SASE publishes other ranges than are let in. Which, and what to do: the lines with \"violated\" in the log group /${var.name}/${each.value}."
   namespace           = var.name
   metric_name         = "${each.value}-violated"
   statistic           = "Maximum"

@@ -23,6 +23,9 @@ locals {
     tasks_name  = local.tasks_name
     port        = local.port
     admin_pages = var.admin_pages
+    published   = var.published_ranges
+    ranges      = local.by_width
+    ipv6        = var.ipv6
     refused = concat(
       ["https://169.254.170.2/", "https://169.254.169.254/", "https://[fd00:ec2::254]/", "https://127.0.0.1/", "https://${cidrhost(var.vpc_cidr, 2)}/"],
       [for zone in local.zones : "https://${cidrhost(local.private_cidr[zone], 4)}/"],

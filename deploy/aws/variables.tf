@@ -35,6 +35,21 @@ variable "ranges_file" {
   }
 }
 
+variable "published_ranges" {
+  description = "Where the SASE publishes its ranges, to be held against ranges_file: { url = \"https://…\", pointer = \"/prefixes/*/ip_prefix\", besides = [your offices] }. Null: nobody tells when they change."
+  type = object({
+    url     = string
+    pointer = optional(string)
+    besides = optional(list(string), [])
+  })
+  default = null
+
+  validation {
+    condition     = var.published_ranges == null ? true : can(regex("^https://[^/@]+/", var.published_ranges.url))
+    error_message = "published_ranges.url must be an https:// address without a password, as https://ranges.example.com/ipv4.json: over anything else the list is whoever's stands on the way."
+  }
+}
+
 variable "acl_rule_quota" {
   description = "The account's quota \"Rules per network ACL\": 20, or up to 40 on request. It holds for each direction; both default denials count."
   type        = number
@@ -244,7 +259,7 @@ variable "stop_timeout" {
 # ---- the monitor -----------------------------------------------------------------------------------------------------
 
 variable "outside" {
-  description = "Where the outside monitor and the beacon stand: \"vpc\", a small one of their own made here, or \"elsewhere\", by outside/ on a host or in an account of yours."
+  description = "Where the outside monitor and the beacon stand: \"vpc\", a small one of their own made here, or \"elsewhere\", by deploy/systemd on a host of yours, or in another account."
   type        = string
   default     = "vpc"
 

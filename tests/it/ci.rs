@@ -30,7 +30,7 @@ fn text(of: &str) -> String {
 }
 
 /// A tool of the environment that `tests/run.sh --prepare` makes; none, and a word, where it is not there.
-fn tool(test: &str, name: &str) -> Option<Command> {
+pub fn tool(test: &str, name: &str) -> Option<Command> {
     let tool = path("target/python/bin").join(name);
     if !tool.exists() {
         println!("SKIPPED {test}: {} is not there: `tests/run.sh --prepare` installs it", tool.display());

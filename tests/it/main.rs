@@ -20,6 +20,8 @@ mod datadog;
 #[cfg(test)]
 mod datagrams;
 #[cfg(test)]
+mod deploy;
+#[cfg(test)]
 mod documents;
 #[cfg(test)]
 mod door;

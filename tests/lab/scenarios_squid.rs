@@ -165,12 +165,16 @@ fn squid_decides_as_its_configuration_was_read() {
 const FRONT: u16 = 3130;
 
 /// Lays the files out as they are, with these clients and balancers, and starts Squid as the image does: not root, and on a root that is read-only.
-fn ours(lab: &Lab, allowed: &str, balancers: &str) -> (Process, Process) {
+/// Without `header` as deploy/aws does where the load balancer keeps the clients' addresses: the PROXY header is not asked for.
+pub fn ours(lab: &Lab, allowed: &str, balancers: &str, header: bool) -> (Process, Process) {
     let name = "ours";
     let etc = lab.dir().join("etc-squid");
     fs::create_dir_all(&etc).unwrap();
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/squid");
-    fs::copy(shipped.join("squid.conf"), etc.join("squid.conf")).unwrap();
+    let conf = fs::read_to_string(shipped.join("squid.conf")).unwrap();
+    let words = " require-proxy-header tcpkeepalive";
+    assert_eq!(conf.matches(words).count(), 1);
+    fs::write(etc.join("squid.conf"), if header { conf } else { conf.replace(words, " tcpkeepalive") }).unwrap();
     let add = |file: &str, lines: &str| fs::write(etc.join(file), fs::read_to_string(shipped.join(file)).unwrap() + lines).unwrap();
     add("allow_from.txt", allowed);
     add("load_balancers.txt", balancers);
@@ -201,7 +205,8 @@ fn ours(lab: &Lab, allowed: &str, balancers: &str) -> (Process, Process) {
     (process, reader)
 }
 
-fn said(lab: &Lab) -> String {
+/// What that Squid said so far, its access log among it.
+pub fn said(lab: &Lab) -> String {
     fs::read_to_string(lab.dir().join("ours.out")).unwrap_or_default()
 }
 
@@ -220,7 +225,7 @@ fn balancer(lab: &Lab) -> Process {
 fn our_squid_is_shut_for_strangers_and_leads_its_clients_nowhere_but_out() {
     let Some(lab) = Lab::new() else { return };
     let _beacon = beacon(&lab);
-    let (mut squid, _reader) = ours(&lab, &format!("{OFFICE4}\n"), "10.0.0.3\n");
+    let (mut squid, _reader) = ours(&lab, &format!("{OFFICE4}\n"), "10.0.0.3\n", true);
     let _balancer = balancer(&lab);
     assert_eq!(
         fs::read_to_string(format!("/proc/{}/status", squid.id())).unwrap().lines().filter(|l| l.starts_with("Uid:\t13\t13\t")).count(),
@@ -370,7 +375,7 @@ fn our_squid_with_empty_lists_is_shut_for_everybody() {
     for (allowed, balancers, expected) in
         [("", "10.0.0.3\n", [403, 0]), (office.as_str(), "", [0, 0]), ("", "", [0, 0]), (office.as_str(), "10.0.0.3\n", [200, 0])]
     {
-        let squid = ours(&lab, allowed, balancers);
+        let squid = ours(&lab, allowed, balancers, true);
         assert_eq!(ways(&lab), expected, "allow_from {allowed:?}, load_balancers {balancers:?}: {}", said(&lab));
         drop(squid);
         let hub = lab.hub(Host::Private);

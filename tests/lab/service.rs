@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -34,6 +34,16 @@ impl Process {
             started.stdin(Stdio::null()).stdout(log);
         }
         Process { child: started.spawn().unwrap_or_else(|e| panic!("cannot start {command:?}: {e}")) }
+    }
+
+    /// The same by a command of this host that runs others.
+    pub fn spawn_by(by: &[&str], lab: &Lab, host: Host, name: &str, command: &[&str]) -> Process {
+        let log = File::options().create(true).append(true).open(lab.dir().join(format!("{name}.log"))).unwrap();
+        let made = lab.inside(host, command);
+        let mut started = Command::new(by[0]);
+        started.args(&by[1..]).arg(made.get_program()).args(made.get_args()).current_dir(lab.dir());
+        started.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        Process { child: started.spawn().unwrap_or_else(|e| panic!("cannot start {by:?}: {e}")) }
     }
 
     /// Its number.

@@ -221,6 +221,16 @@ run "ipv6" {
   }
 }
 
+run "a_published_list_that_anybody_on_the_way_could_write" {
+  command = plan
+
+  variables {
+    published_ranges = { url = "http://ranges.example.com/egress.json" }
+  }
+
+  expect_failures = [var.published_ranges]
+}
+
 # ---- an ACL that is full ----------------------------------------------------------------------------------------------
 
 run "as_many_as_an_acl_takes" {

@@ -18,6 +18,11 @@ run "three_zones" {
   variables {
     domain      = { zone_id = "Z0123456789", name = "proxy.example.com" }
     admin_pages = { crm = "https://crm.example.com/health" }
+    published_ranges = {
+      url     = "https://ranges.example.com/egress.json"
+      pointer = "/prefixes/*/ip_prefix"
+      besides = ["192.0.2.7/32"]
+    }
   }
 
   assert {
