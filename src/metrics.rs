@@ -278,6 +278,8 @@ pub struct Program {
     pub draining: bool,
     /// Clients that the proxy has turned away because it was full.
     pub turned_away: f64,
+    /// By check and target: when the run was in which a log let in what was judged to be blocked.
+    pub contradicted: BTreeMap<(String, String), Wall>,
     /// Every sink of alerts, and since when it has taken nothing of what it was told; none where it does.
     pub sinks: BTreeMap<String, Option<Moment>>,
 }
@@ -456,6 +458,7 @@ impl Metrics {
             budget_ratio: gauge("mustnot_proxy_budget_ratio"),
             draining: gauge("mustnot_proxy_draining").is_some_and(|value| value == 1.0),
             turned_away: refused.iter().filter(full).map(|metric| metric.get_counter().get_value()).sum(),
+            contradicted: lock(&self.tallies).iter().filter_map(|(key, tally)| Some((key.clone(), tally.contradicted?))).collect(),
             sinks: lock(&self.sinks).iter().map(|(name, told)| (name.clone(), told.failing)).collect(),
         }
     }
