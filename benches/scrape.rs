@@ -86,6 +86,8 @@ fn seen(outcome: Outcome, stage: Stage) -> Seen {
         variant: None,
         asked: None,
         proofs: ProofSet::NONE,
+        flows: Vec::new(),
+        defence: Vec::new(),
         evidence: Evidence::default(),
     }
 }
@@ -106,6 +108,7 @@ fn record(at: usize, about: Arc<About>) -> Record {
         cause: verdict.cause(),
         verdict,
         reason: "203.0.113.7:8443 refused every attempt".into(),
+        contradicted: None,
         reproduce: None,
         proofs: ProofSet::NONE,
         not_covered: Vec::new(),

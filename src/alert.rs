@@ -41,6 +41,8 @@ pub enum Name {
     TargetGone,
     /// An exception is over, and still written.
     ExceptionExpired,
+    /// The log of a defence says that what is judged to be blocked was let in.
+    Contradicted,
     /// A witness does not get through.
     WitnessDown,
     /// A certificate that was seen ends soon.
@@ -67,13 +69,14 @@ pub enum Name {
 
 impl Name {
     /// Every alert, in the order of the rules; the test is none of them.
-    pub const ALL: [Name; 16] = [
+    pub const ALL: [Name; 17] = [
         Name::Violated,
         Name::Unproven,
         Name::Stale,
         Name::CheckGone,
         Name::TargetGone,
         Name::ExceptionExpired,
+        Name::Contradicted,
         Name::WitnessDown,
         Name::CertificateExpiresSoon,
         Name::DrillFailed,
@@ -95,6 +98,7 @@ impl Name {
             Name::CheckGone => "MustnotCheckGone",
             Name::TargetGone => "MustnotTargetGone",
             Name::ExceptionExpired => "MustnotExceptionExpired",
+            Name::Contradicted => "MustnotContradicted",
             Name::WitnessDown => "MustnotWitnessDown",
             Name::CertificateExpiresSoon => "MustnotCertificateExpiresSoon",
             Name::DrillFailed => "MustnotDrillFailed",
@@ -114,7 +118,13 @@ impl Name {
         let minutes = match self {
             Name::Violated | Name::ExceptionExpired | Name::DrillFailed | Name::EgressBudgetSpent | Name::Test => 0,
             Name::Stale | Name::ReloadFailed | Name::DescriptorsLow => 2,
-            Name::CheckGone | Name::TargetGone | Name::WitnessDown | Name::DrillOverdue | Name::ProxyDraining | Name::ProxyFull => 5,
+            Name::CheckGone
+            | Name::TargetGone
+            | Name::Contradicted
+            | Name::WitnessDown
+            | Name::DrillOverdue
+            | Name::ProxyDraining
+            | Name::ProxyFull => 5,
             Name::AlertsFailing => 10,
             Name::Unproven | Name::CertificateExpiresSoon => 15,
         };

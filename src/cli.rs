@@ -97,6 +97,8 @@ pub enum Command {
     Proxy(Proxy),
     /// Run only the beacon
     Beacon,
+    /// Hold a report against the logs of the defences: what VPC flow logs, a WAF or a proxy say of its very probes
+    Flowlog(Flowlog),
     /// Look at the configuration
     #[command(subcommand)]
     Config(Config),
@@ -106,6 +108,59 @@ pub enum Command {
     Completions(Completions),
     /// Write the manual page
     Man(Man),
+}
+
+/// `mustnot flowlog`.
+#[derive(Debug, Args)]
+pub struct Flowlog {
+    /// A report of `mustnot check --format json`, or an answer of /api/v1/checks: whose probes are looked for
+    #[arg(long, value_name = "FILE")]
+    pub report: PathBuf,
+    /// The logs: files, directories, or - for standard input; gzipped or not
+    #[arg(value_name = "LOG", default_value = "-")]
+    pub logs: Vec<PathBuf>,
+    /// What is written: text, or the report with what was found in it
+    #[arg(long, value_enum, default_value_t = FlowlogFormat::Text)]
+    pub format: FlowlogFormat,
+    /// Where that is written, instead of standard output
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// The fields of flow logs that come without a header, as they were given to AWS [default: those of version 2]
+    #[arg(long, value_name = "FIELDS", value_parser = crate::flowlog::Format::parse)]
+    pub flow_format: Option<crate::flowlog::Format>,
+    /// How far the clocks of monitor and logs may differ, at most 5m
+    #[arg(long, value_name = "DURATION", value_parser = parse_skew, default_value = "5s")]
+    pub clock_skew: Duration,
+    /// An address as the report has it, and what the logs have in its stead (repeatable): --translated 203.0.113.7=10.0.1.7
+    #[arg(long, value_name = "ADDRESS=ADDRESS", value_parser = parse_translated)]
+    pub translated: Vec<(std::net::IpAddr, std::net::IpAddr)>,
+    /// A network interface on the monitor's side of the defence (repeatable)
+    #[arg(long, value_name = "ENI")]
+    pub own_interface: Vec<String>,
+    /// None of the monitor's own interfaces is in the logs
+    #[arg(long, conflicts_with = "own_interface")]
+    pub no_own_interface: bool,
+}
+
+/// What `mustnot flowlog` writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FlowlogFormat {
+    /// A paragraph an observation.
+    Text,
+    /// The report, with `defence` and `contradicted`.
+    Json,
+}
+
+fn parse_skew(text: &str) -> Result<Duration, String> {
+    let skew = duration::parse(text).map_err(|e| e.to_string())?;
+    let most = crate::flowlog::MAX_CLOCK_SKEW;
+    if skew > most { Err(format!("write at most {}", duration::show(most))) } else { Ok(skew) }
+}
+
+fn parse_translated(text: &str) -> Result<(std::net::IpAddr, std::net::IpAddr), String> {
+    let both = text.split_once('=').and_then(|(here, there)| Some((here.parse().ok()?, there.parse().ok()?)));
+    let (here, there) = both.ok_or("write two addresses, such as 203.0.113.7=10.0.1.7")?;
+    Ok((crate::target::fold_mapped(here), crate::target::fold_mapped(there)))
 }
 
 /// `mustnot healthcheck`.
@@ -173,6 +228,12 @@ pub struct Check {
     /// This check, or every check with this tag, may be unproven (repeatable)
     #[arg(long, value_name = "NAME|tag:TAG")]
     pub allow_unproven: Vec<String>,
+    /// A log of a defence, or a directory of logs (repeatable): what it says of these very probes joins the report
+    #[arg(long, value_name = "FILE")]
+    pub evidence: Vec<PathBuf>,
+    /// How long to wait for what the logs are to say: AWS delivers flow logs within some ten minutes
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, requires = "evidence", default_value = "0s")]
+    pub evidence_wait: Duration,
     /// Where the metrics go besides.
     #[command(flatten)]
     pub remote_write: RemoteWrite,

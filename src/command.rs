@@ -13,7 +13,9 @@ use crate::secret::mask;
 mod check;
 mod console;
 mod drill;
+mod evidence;
 pub mod explain;
+mod flowlog;
 mod healthcheck;
 pub mod init;
 mod manual;
@@ -49,6 +51,7 @@ pub fn run(cli: Cli) -> u8 {
             Command::Proxy(Proxy { command: Some(ProxyCommand::Lint(args)) }) => proxy_lint::proxy_lint(&args),
             Command::Proxy(Proxy { command: Some(ProxyCommand::Explain(args)) }) => proxy_explain::explain(file, &args).await,
             Command::Beacon => neighbours::beacon(file).await,
+            Command::Flowlog(args) => flowlog::flowlog(&args),
             Command::Config(Config::Check) => config_check(file),
             Command::Config(Config::Schema) => {
                 console::say(&format!("{:#}", crate::plan::schema()));

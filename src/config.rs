@@ -30,8 +30,8 @@ pub use shown::shown;
 pub use targets::{MAX_TARGETS, matching};
 pub use value::parse_sink;
 pub use written::{
-    AdminPage, Beacon, Check, Common, Exception, Expect, File, Http, ListAt, MAX_LABELS, Networks, OpenProxy, Own, Peer, Ports, PromQl,
-    Ranges, Tls, Tried, Via, Web,
+    AdminPage, Beacon, Check, Common, Exception, Expect, File, Http, ListAt, LogEvidence, MAX_LABELS, Networks, OpenProxy, Own, Peer,
+    Ports, PromQl, Ranges, Tls, Tried, Via, Web,
 };
 
 /// Reads the text as far as it can be read. What is wrong in it is noted in the context, where the plan notes more.

@@ -134,6 +134,28 @@ impl Board {
         }
     }
 
+    /// Adds to the record of the run of this check that began then what is known of it since, wherever the record is kept; whether `add`
+    /// says that there was something to add.
+    pub fn join(&self, about: &About, began: Moment, mut add: impl FnMut(&mut Record) -> bool) -> Option<Arc<Record>> {
+        for mut entry in self.checks().iter().map(lock) {
+            if (&entry.about.name, &entry.about.target) != (&about.name, &about.target) {
+                continue;
+            }
+            let kept = [&entry.newest].into_iter().chain(&entry.recent).chain(&entry.failures).find(|r| r.began == began)?;
+            let mut record = Record::clone(kept);
+            if !add(&mut record) {
+                return None;
+            }
+            let record = Arc::new(record);
+            let Entry { newest, recent, failures, .. } = &mut *entry;
+            for place in [newest].into_iter().chain(recent).chain(failures).filter(|r| r.began == began) {
+                *place = Arc::clone(&record);
+            }
+            return Some(record);
+        }
+        None
+    }
+
     /// Every check as it stands at `now`, in the order of the file.
     pub fn read(&self, now: Moment) -> Vec<Reading> {
         self.checks().iter().map(|entry| reading(&lock(entry), now)).collect()

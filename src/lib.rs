@@ -16,6 +16,7 @@
 //!                       |   + memory    what earlier runs have seen
 //!                       v
 //!                    record             one judged run, with its evidence and its reason
+//!                       |   + defence   what the logs of the defences say of its attempts; flowlog reads them
 //!                       |
 //!         +-------+-----+-----+---------+
 //!         v       v           v         v
@@ -55,6 +56,7 @@ pub mod witness;
 pub mod verdict;
 pub mod memory;
 pub mod reason;
+pub mod defence;
 pub mod record;
 
 // The readers.
@@ -68,6 +70,7 @@ pub mod web;
 // The neighbours.
 pub mod admin_page;
 pub mod beacon;
+pub mod flowlog;
 pub mod proxy;
 pub mod squid;
 

@@ -15,6 +15,7 @@ use prometheus::proto::{self, LabelPair, MetricFamily, MetricType};
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntGauge, Registry, TextEncoder};
 
 use crate::clock::{Moment, Wall};
+use crate::defence::{Log, Word};
 use crate::history::{Board, Reading};
 use crate::observation::{Class, Outcome, Stage};
 use crate::record::{About, Record, Seen};
@@ -54,6 +55,19 @@ const OUTCOMES: Family = Family("mustnot_probe_outcomes_total", "Attempts, by ou
 const PROBE_DURATION: Family = Family("mustnot_probe_duration_seconds", "Time of the attempt that decided an observation.", HISTOGRAM);
 const DENIAL_CHANGED: Family =
     Family("mustnot_denial_changed_total", "Addresses still blocked, but by other means than in the run before.", COUNTER);
+const EVIDENCE: Family = Family(
+    "mustnot_evidence_matched_total",
+    "What the logs of the defences said of this check's attempts, by what that comes to.",
+    COUNTER,
+);
+const CONTRADICTED: Family = Family(
+    "mustnot_evidence_contradicted_timestamp_seconds",
+    "When the log of a defence last told that what was judged to be blocked had been let in; absent where none does.",
+    GAUGE,
+);
+const EVIDENCE_LINES: Family = Family("mustnot_evidence_lines_total", "Lines of the logs that are followed, by what they were.", COUNTER);
+const EVIDENCE_LOST: Family =
+    Family("mustnot_evidence_lost_total", "Attempts and records that no log can be matched with any more, for want of room.", COUNTER);
 const WITNESS_UP: Family = Family("mustnot_witness_up", "Whether the witness's last run got through.", GAUGE);
 const EXCEPTED: Family = Family("mustnot_check_excepted", "Whether an exception of the check is in force at this scrape.", GAUGE);
 const EXCEPTION: Family = Family(
@@ -202,6 +216,14 @@ pub struct Metrics {
     drills: Mutex<BTreeMap<&'static str, Drill>>,
     started: Wall,
     sinks: Mutex<BTreeMap<String, Told>>,
+    logs: Mutex<Option<Logs>>,
+}
+
+/// What was read of the logs of the defences.
+#[derive(Debug, Clone, Default)]
+struct Logs {
+    lines: BTreeMap<&'static str, u64>,
+    lost: u64,
 }
 
 /// What the drills of one kind have shown.
@@ -256,6 +278,8 @@ pub struct Program {
     pub draining: bool,
     /// Clients that the proxy has turned away because it was full.
     pub turned_away: f64,
+    /// By check and target: when the run was in which a log let in what was judged to be blocked.
+    pub contradicted: BTreeMap<(String, String), Wall>,
     /// Every sink of alerts, and since when it has taken nothing of what it was told; none where it does.
     pub sinks: BTreeMap<String, Option<Moment>>,
 }
@@ -269,6 +293,8 @@ struct Tally {
     runs: BTreeMap<&'static str, u64>,
     outcomes: BTreeMap<(Outcome, Stage), u64>,
     denial_changed: u64,
+    evidence: BTreeMap<(Log, Word), u64>,
+    contradicted: Option<Wall>,
 }
 
 impl Metrics {
@@ -299,6 +325,7 @@ impl Metrics {
             lag,
             in_flight,
             drills: Mutex::default(),
+            logs: Mutex::default(),
             started: Wall::now(),
             sinks: Mutex::default(),
             reload: RwLock::new(Reload { in_force: true, configured_at: Wall::now() }),
@@ -338,6 +365,30 @@ impl Metrics {
         if drill.saw == Some(true) {
             drill.last_success = Some(Wall::now());
         }
+    }
+
+    /// Counts lines of logs, by what they were; the first time at the start, so that a log of which nothing comes is seen too.
+    pub fn evidence_lines(&self, lines: &[(&'static str, u64)]) {
+        let mut logs = lock(&self.logs);
+        let logs = logs.get_or_insert_default();
+        lines.iter().for_each(|(what, times)| *logs.lines.entry(what).or_default() += times);
+    }
+
+    /// Counts attempts and records that could not be kept for the logs.
+    pub fn evidence_lost(&self, times: u64) {
+        lock(&self.logs).get_or_insert_default().lost += times;
+    }
+
+    /// Counts one thing that a log said of an attempt.
+    pub fn evidence_matched(&self, check: &str, target: &str, log: Log, word: Word) {
+        let mut tallies = lock(&self.tallies);
+        let tally = tallies.entry((check.to_string(), target.to_string())).or_default();
+        *tally.evidence.entry((log, word)).or_default() += 1;
+    }
+
+    /// Says when a log was last found to contradict the check; none where none does any more.
+    pub fn evidence_contradicts(&self, check: &str, target: &str, when: Option<Wall>) {
+        lock(&self.tallies).entry((check.to_string(), target.to_string())).or_default().contradicted = when;
     }
 
     /// Says how much later than planned a run started.
@@ -407,6 +458,7 @@ impl Metrics {
             budget_ratio: gauge("mustnot_proxy_budget_ratio"),
             draining: gauge("mustnot_proxy_draining").is_some_and(|value| value == 1.0),
             turned_away: refused.iter().filter(full).map(|metric| metric.get_counter().get_value()).sum(),
+            contradicted: lock(&self.tallies).iter().filter_map(|(key, tally)| Some((key.clone(), tally.contradicted?))).collect(),
             sinks: lock(&self.sinks).iter().map(|(name, told)| (name.clone(), told.failing)).collect(),
         }
     }
@@ -463,6 +515,7 @@ impl Metrics {
     /// What adds up; from the first scrape, and for checks on the board only.
     fn of_counters(&self, readings: &[Reading]) -> Vec<MetricFamily> {
         let (mut runs, mut outcomes, mut changed) = (self.series(&RUNS), self.series(&OUTCOMES), self.series(&DENIAL_CHANGED));
+        let (mut evidence, mut contradicted) = (self.series(&EVIDENCE), self.series(&CONTRADICTED));
         for reading in readings {
             let about = &reading.about;
             // One short lock a check, so that the engine never waits for a whole scrape.
@@ -475,8 +528,12 @@ impl Metrics {
                 outcomes.add(*times as f64, &[check, target, ("outcome", &outcome.to_string()), ("stage", &stage.to_string())]);
             }
             changed.add(tally.denial_changed as f64, &[check, target]);
+            for ((log, word), times) in &tally.evidence {
+                evidence.add(*times as f64, &[check, target, ("log", log.token()), ("word", word.token())]);
+            }
+            tally.contradicted.iter().for_each(|when| contradicted.add(when.unix_seconds(), &[check, target]));
         }
-        vec![runs.done(), outcomes.done(), changed.done()]
+        vec![runs.done(), outcomes.done(), changed.done(), evidence.done(), contradicted.done()]
     }
 
     /// What is true of the whole program.
@@ -499,6 +556,10 @@ impl Metrics {
             drill.last_success.iter().for_each(|at| success.add(at.unix_seconds(), &[("kind", *kind)]));
             drill.detection.iter().for_each(|took| detection.add(took.as_secs_f64(), &[("kind", *kind)]));
         }
+        let (mut lines, logs) = (self.series(&EVIDENCE_LINES), lock(&self.logs).clone());
+        for (what, times) in logs.iter().flat_map(|logs| &logs.lines) {
+            lines.add(*times as f64, &[("line", what)]);
+        }
         let (mut sent, mut failed) = (self.series(&ALERTS_SENT), self.series(&ALERTS_FAILED));
         for (sink, told) in lock(&self.sinks).iter() {
             sent.add(told.sent as f64, &[("sink", sink)]);
@@ -511,6 +572,8 @@ impl Metrics {
             detection.done(),
             saw.done(),
             interval.done(),
+            lines.done(),
+            one(&EVIDENCE_LOST, logs.map(|logs| logs.lost as f64)),
             sent.done(),
             failed.done(),
             one(&CHECKS, Some(readings.len() as f64)),

@@ -421,7 +421,7 @@ pub struct Evidence {
     /// The technique of the open-proxy suite (`OP-01` and so on).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub technique: Option<&'static str>,
-    /// The nonce that was sent to the beacon.
+    /// The number that this attempt alone sent: the nonce for the beacon, or one in `User-Agent`, by which logs know it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nonce: Option<String>,
     /// The address that the beacon saw, by its signature.
@@ -728,6 +728,45 @@ pub struct Subject {
     pub variant: Option<String>,
 }
 
+/// One attempt as it left this host: what a log on the way has to know it by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Flow {
+    /// What carried it.
+    pub protocol: Transport,
+    /// Our own address and port.
+    pub local: SocketAddr,
+    /// Where it went: the first hop, or where the last redirect led.
+    pub remote: SocketAddr,
+    /// Before its first packet, by the wall clock.
+    pub started_at: Wall,
+    /// After its last event.
+    pub ended_at: Wall,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The number that it alone sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nonce: Option<String>,
+}
+
+impl Flow {
+    /// That of an attempt at the subject; none where it had no address or port of its own. `started`, by both clocks, is any moment before.
+    fn of(attempt: &Attempt, subject: &Subject, started: (Moment, Wall)) -> Option<Flow> {
+        let wall = |at: Moment| {
+            let after = i64::try_from(at.since(started.0).as_millis()).ok()?;
+            Wall::from_unix_millis(started.1.unix_millis().checked_add(after)?)
+        };
+        Some(Flow {
+            protocol: subject.transport,
+            local: attempt.evidence.local_address.filter(|local| local.port() != 0)?,
+            remote: attempt.evidence.redirected_to.or(subject.dialled).filter(|remote| remote.port() != 0)?,
+            started_at: wall(attempt.started)?,
+            ended_at: wall(attempt.ended)?,
+            outcome: attempt.outcome,
+            nonce: attempt.evidence.nonce.clone(),
+        })
+    }
+}
+
 /// The outcome of all attempts at one subject, with the evidence of the attempt that decided.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Observation {
@@ -741,6 +780,8 @@ pub struct Observation {
     pub evidence: Evidence,
     /// The outcome of every attempt, in order.
     pub attempts: Vec<Outcome>,
+    /// The attempts as they left this host, in order; those that did not are not among them.
+    pub flows: Vec<Flow>,
     /// The fewest SYNs, datagrams or echoes that any silent attempt sent, where one was silent.
     pub fewest_sent: Option<u32>,
     /// How long the deciding attempt took.
@@ -782,6 +823,7 @@ impl Observation {
         let fewest_sent = attempts.iter().filter(|a| a.outcome == Outcome::Timeout).map(sent).min();
         let outcomes = attempts.iter().map(|a| a.outcome).collect();
         let started = attempts.iter().map(|a| a.started).min().unwrap_or(Moment::ZERO);
+        let flows = attempts.iter().filter_map(|a| Flow::of(a, &subject, (started, started_at))).collect();
         let ended = attempts.iter().map(|a| a.ended).max().unwrap_or(Moment::ZERO);
         match attempts.into_iter().nth(at) {
             Some(a) => Observation {
@@ -791,6 +833,7 @@ impl Observation {
                 stage: a.stage,
                 evidence: a.evidence,
                 attempts: outcomes,
+                flows,
                 fewest_sent,
                 started,
                 ended,
@@ -809,6 +852,7 @@ impl Observation {
             stage,
             evidence,
             attempts: vec![outcome],
+            flows: Vec::new(),
             fewest_sent: None,
             elapsed: Duration::ZERO,
             started: at,

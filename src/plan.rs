@@ -15,6 +15,7 @@ use ipnet::IpNet;
 use crate::alert::sink::Sink;
 use crate::exception::Exception;
 use crate::expectation::Expectation;
+use crate::flowlog;
 use crate::net::resolve::Resolver;
 use crate::net::sweep;
 use crate::observation::{Family, Outcome, Subject};
@@ -73,6 +74,8 @@ pub struct Plan {
     pub drill: Option<Duration>,
     /// The practice page, if any.
     pub admin_page: Option<AdminPage>,
+    /// The logs of the defences that are followed, if any.
+    pub evidence: Option<LogEvidence>,
     /// Where alerts go.
     pub alerts: Vec<Sink>,
     /// How near a witness run must be.
@@ -91,6 +94,17 @@ pub struct Plan {
     pub masks: Vec<Secret>,
     /// The file it was read from, relative to the working directory where it lies below that, else absolute; none for flags.
     pub file: Option<String>,
+}
+
+/// Which logs of the defences are followed, and how they are matched.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LogEvidence {
+    /// Files and directories.
+    pub follow: Vec<PathBuf>,
+    /// How long an attempt waits for what they say of it.
+    pub keep: Duration,
+    /// How they are read.
+    pub settings: flowlog::Settings,
 }
 
 /// One claim about one target.
@@ -295,6 +309,7 @@ impl Plan {
             proxy: None,
             drill: None,
             admin_page: None,
+            evidence: None,
             alerts: Vec::new(),
             witness_window: self.witness_window,
             linger: self.linger,

@@ -18,6 +18,7 @@ use crate::net::tls::Stranger;
 use crate::observation::{Attempt, Class, Evidence, Family, Outcome, Stage, Subject, Transport};
 use crate::secret::Secret;
 use crate::target::HostPort;
+use crate::token::unguessable;
 
 mod by_hand;
 mod dns;
@@ -56,6 +57,22 @@ pub use variant::{BUDGET, EXTRA, Pick, Variant};
 
 /// How every probe names itself, so that the audited side's logs corroborate.
 pub const USER_AGENT: &str = concat!("mustnot/", env!("CARGO_PKG_VERSION"));
+/// The hexadecimal digits of a nonce by which logs know an attempt.
+const KNOWN_BY: usize = 32;
+
+/// How an attempt names itself: with a number that it alone has, so that a line of a log is known to be about it. That is the beginning of the
+/// nonce for the beacon, where it has one.
+fn user_agent(evidence: &mut Evidence) -> String {
+    if evidence.nonce.is_none() {
+        evidence.nonce = unguessable();
+    }
+    evidence.nonce.as_deref().map_or_else(|| USER_AGENT.into(), named)
+}
+
+/// As [`user_agent`], with this nonce.
+fn named(nonce: &str) -> String {
+    format!("{USER_AGENT} (probe {})", nonce.get(..KNOWN_BY).unwrap_or(nonce))
+}
 
 /// How much longer than its time an attempt may take before its process must have been stopped in the middle of it.
 const OVERRUN: Duration = Duration::from_secs(1);

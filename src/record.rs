@@ -7,8 +7,9 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use crate::clock::{Moment, Wall};
+use crate::defence::Sighting;
 use crate::exception::Exception;
-use crate::observation::{Evidence, Family, Outcome, Stage};
+use crate::observation::{Evidence, Family, Flow, Outcome, Stage};
 use crate::severity::Severity;
 use crate::verdict::{Cause, Verdict, when_read};
 use crate::witness::ProofSet;
@@ -78,6 +79,9 @@ pub struct Record {
     pub cause: Cause,
     /// The same as a sentence: what happened, to whom, seen from where, and what to do.
     pub reason: String,
+    /// Why the log of a defence contradicts it: what was judged to be blocked there was let in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub contradicted: Option<String>,
     /// A line that repeats the decisive observation by hand, for a verdict that does not hold.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reproduce: Option<String>,
@@ -171,6 +175,12 @@ pub struct Seen {
     pub asked: Option<String>,
     /// What the witnesses have shown for it.
     pub proofs: ProofSet,
+    /// Every attempt as it left this host; none where nothing was dialled, or where a sweep asked many ports.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub flows: Vec<Flow>,
+    /// What the logs of the defences say of those attempts, at most [`Sighting::MAX`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub defence: Vec<Sighting>,
     /// What shows it.
     pub evidence: Evidence,
 }
@@ -296,6 +306,7 @@ impl Record {
             verdict: Verdict::Unproven(cause),
             cause,
             reason,
+            contradicted: None,
             reproduce: None,
             proofs: ProofSet::NONE,
             not_covered: Vec::new(),

@@ -126,7 +126,7 @@ impl Report {
     /// What the report comes to; `allow_unproven` names the checks that may be unproven.
     ///
     /// 1. no check: nothing ran
-    /// 2. one is violated: violated
+    /// 2. one is violated, or the log of a defence says that what is said to be blocked was let in: violated
     /// 3. a detector is blind: blind
     /// 4. one is unproven and may not be, none holds, or a kind was not drilled: unproven
     /// 5. else it holds
@@ -136,6 +136,7 @@ impl Report {
         match summary {
             _ if self.records.is_empty() => Conclusion::NothingRan,          // 1
             Summary { violated: 1.., .. } => Conclusion::Violated,           // 2
+            _ if self.contradicted() > 0 => Conclusion::Violated,            // 2
             _ if self.drills_found(Finding::Blind) > 0 => Conclusion::Blind, // 3
             _ if self.records.iter().any(forbidden) || summary.holds == 0 => Conclusion::Unproven, // 4
             _ if self.drills_found(Finding::NotDrilled) > 0 => Conclusion::Unproven, // 4
@@ -175,7 +176,16 @@ impl Report {
             0 => String::new(),
             some => format!(" ({some} of them excepted)"),
         };
-        format!("{violated} violated, {unproven} unproven{excepted}, {holds} held")
+        let contradicted = match self.contradicted() {
+            0 => String::new(),
+            some => format!(" ({some} of them contradicted by a log)"),
+        };
+        format!("{violated} violated, {unproven} unproven{excepted}, {holds} held{contradicted}")
+    }
+
+    /// How many checks hold against the word of a defence's log.
+    pub fn contradicted(&self) -> usize {
+        self.records.iter().filter(|r| r.contradicted.is_some()).count()
     }
 
     /// The names of the checks, as a reader can tell them apart.
@@ -320,9 +330,13 @@ fn remedy(error: &io::Error) -> &'static str {
 }
 
 impl Record {
-    /// The reason; where there is none, what the cause means.
+    /// What the log of a defence has against it, else the reason; where there is none, what the cause means.
     pub(crate) fn sentence(&self) -> &str {
-        if self.reason.is_empty() { meaning(self.cause) } else { &self.reason }
+        match &self.contradicted {
+            Some(alarm) => alarm,
+            None if self.reason.is_empty() => meaning(self.cause),
+            None => &self.reason,
+        }
     }
 }
 

@@ -451,6 +451,11 @@ fn random<const N: usize>() -> Result<[u8; N], String> {
     Ok(bytes)
 }
 
+/// A number that nobody can guess, in 32 hexadecimal digits; none where the system gives no randomness.
+pub fn unguessable() -> Option<String> {
+    random::<16>().ok().map(|bytes| hex(&bytes))
+}
+
 /// Bytes in hexadecimal, in small letters.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {

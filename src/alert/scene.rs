@@ -19,6 +19,8 @@ use crate::verdict::{Cause, Verdict};
 const MISSED: Duration = Duration::from_secs(3600);
 /// A certificate that ends so soon is told.
 const ENDS_SOON: Duration = Duration::from_secs(14 * 24 * 3600);
+/// How long a contradiction is told after its run.
+const CONTRADICTS: Duration = Duration::from_secs(30 * 60);
 /// The share of the file descriptors that must be in use to be told.
 const DESCRIPTORS: f64 = 0.9;
 /// How long the proxy is full after it has turned a client away.
@@ -128,6 +130,8 @@ pub enum What<'a> {
     TargetGone(&'a str, &'a str),
     /// [`Name::ExceptionExpired`]: of which check
     ExceptionExpired(&'a str, &'a Exception),
+    /// [`Name::Contradicted`]
+    Contradicted(&'a Record),
     /// [`Name::WitnessDown`]: its name, and what its record says where it has one
     WitnessDown(&'a str, Option<&'a Record>),
     /// [`Name::CertificateExpiresSoon`]: how long until then, in seconds
@@ -160,6 +164,7 @@ impl What<'_> {
             What::CheckGone(_) => Name::CheckGone,
             What::TargetGone(..) => Name::TargetGone,
             What::ExceptionExpired(..) => Name::ExceptionExpired,
+            What::Contradicted(_) => Name::Contradicted,
             What::WitnessDown(..) => Name::WitnessDown,
             What::CertificateExpiresSoon(..) => Name::CertificateExpiresSoon,
             What::DrillFailed(_) => Name::DrillFailed,
@@ -230,6 +235,7 @@ impl<'a> Scene<'a> {
             all.extend(self.violated(&reading.about, &reading.record, Now::Undecided));
             all.extend(self.of_check(reading));
         }
+        all.extend(self.contradicted());
         all.extend(self.of_program());
         all
     }
@@ -259,6 +265,15 @@ impl<'a> Scene<'a> {
         all.into_iter().flatten().map(|what| self.about(what, &reading.about, Now::Active))
     }
 
+    /// Blocks that the log of a defence denies.
+    fn contradicted(&self) -> impl Iterator<Item = Condition<'a>> {
+        let still = self.program.contradicted.iter().filter(|(_, when)| self.wall.since(**when) < CONTRADICTS);
+        still.filter_map(|((check, target), _)| {
+            let reading: &'a Reading = self.places.targets.get(&(check.as_str(), target.as_str()))?;
+            Some(self.about(What::Contradicted(&reading.record), &reading.about, Now::Active))
+        })
+    }
+
     fn about(&self, what: What<'a>, about: &'a About, now: Now) -> Condition<'a> {
         let name = what.name();
         Condition {
@@ -281,6 +296,7 @@ impl<'a> Scene<'a> {
         let severity = match (name, about.severity) {
             (Name::Violated, severity) => severity,
             (Name::Unproven, Severity::Info) => Severity::Info,
+            (Name::Contradicted, _) => Severity::Critical,
             _ => Severity::Warning,
         };
         let judged = verdict.map_or(Vec::new(), |verdict| vec![("kind", about.kind), ("verdict", verdict)]);

@@ -22,7 +22,11 @@ pub(super) fn annotations(condition: &Condition<'_>, scene: &Scene<'_>, lasts: D
     say("runbook_url", condition.what.name().runbook());
     say("exception", condition.exception.clone());
     let record = match condition.what {
-        What::Violated(record) | What::Unproven(record) | What::Stale(record) | What::CertificateExpiresSoon(record, _) => Some(record),
+        What::Violated(record)
+        | What::Unproven(record)
+        | What::Stale(record)
+        | What::Contradicted(record)
+        | What::CertificateExpiresSoon(record, _) => Some(record),
         What::WitnessDown(_, record) => record,
         _ => None,
     };
@@ -59,6 +63,9 @@ fn summary(what: &What<'_>, vantage: &str, lasts: Duration) -> String {
         What::TargetGone(check, target) => format!("{check}: {target} was violated, and is no longer among its targets at {vantage}."),
         What::ExceptionExpired(check, exception) => {
             format!("The exception of {check} at {vantage} is over since {}.", exception.until.end())
+        }
+        What::Contradicted(r) => {
+            format!("{}: the log of a defence says that {} let in what is blocked, seen from {vantage}.", r.about.name, r.about.target)
         }
         What::WitnessDown(witness, _) => format!("The witness {witness} does not get through from {vantage}."),
         What::CertificateExpiresSoon(r, left) => format!("A certificate of {} ends in {}.", r.about.target, days(*left)),
@@ -103,6 +110,13 @@ fn description(what: &What<'_>, vantage: &str, exception: Option<&str>) -> Strin
              take it out, or agree with its owner on another date.",
             exception.owner,
             sentence(&exception.reason)
+        ),
+        What::Contradicted(r) => format!(
+            "{} holds, and yet the log of a defence (network ACL and security group, WAF or proxy) says of the very probe that it was let in: something else keeps \
+             it from answering, a dead target for instance.{} GET /api/v1/checks/{} of the monitor has what each log said (defence).",
+            whom(r),
+            r.contradicted.as_deref().map_or(String::new(), |said| format!(" {}", sentence(said))),
+            r.about.name
         ),
         What::WitnessDown(witness, record) => format!(
             "The check {witness}, which shows that blocks seen from {vantage} are real ones, has not got through. Every check that names it as \
@@ -197,6 +211,9 @@ fn violated(whom: &str, record: &Record) -> String {
 pub(super) fn better(key: &Key, record: Option<&Record>) -> String {
     match record {
         Some(record) if key.is(Name::Violated) => format!("the run of {} holds: {}", record.started_at, sentence(&record.reason)),
+        Some(_) if key.is(Name::Contradicted) => {
+            "no log of a defence has said so for half an hour, or another one has taken it back".to_string()
+        }
         Some(record) => format!("the run of {} is {}: {}", record.started_at, record.verdict.token(), sentence(&record.reason)),
         None => "it is no longer so".to_string(),
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::console::{Console, Show};
+use super::evidence::gather;
 use super::push::Push;
 use super::services::Services;
 use super::{expired, load, usage};
@@ -48,6 +49,8 @@ pub struct Gate<'a> {
     pub output: Option<&'a Path>,
     /// Where the metrics go besides.
     pub push: Option<Push>,
+    /// Logs of the defences, and how long they are waited for.
+    pub evidence: (Vec<PathBuf>, Duration),
     /// Other forms of it, and where they go.
     pub also: &'a [(Format, PathBuf)],
 }
@@ -95,6 +98,7 @@ pub async fn check(file: &Path, args: &cli::Check) -> u8 {
         format: args.format,
         output: args.output.as_deref(),
         push,
+        evidence: (args.evidence.clone(), args.evidence_wait),
         also: &args.also,
     };
     pass(Arc::new(plan), gate).await
@@ -126,9 +130,17 @@ pub async fn pass(plan: Arc<Plan>, gate: Gate<'_>) -> u8 {
     }
     let console = Arc::new(Console::new(metrics, Show::Progress(gate.selected.len())));
     let engine = Engine::new(Arc::clone(&plan), board, console, state);
-    let records = rounds(&engine, &gate, deadline).await;
+    let mut records = rounds(&engine, &gate, deadline).await;
     services.stop(Duration::from_secs(1)).await;
     Console::clear_progress();
+    if !gate.evidence.0.is_empty() {
+        let settings = plan.evidence.as_ref().map(|evidence| evidence.settings.clone()).unwrap_or_default();
+        let (paths, wait) = gate.evidence.clone();
+        let wait = deadline.map_or(wait, |deadline| deadline.saturating_duration_since(Instant::now()).min(wait));
+        let (joined, complaints) = gather(records, paths, settings, wait).await;
+        records = joined;
+        complaints.iter().for_each(|why| eprintln!("mustnot: {why}"));
+    }
 
     let (duration, as_of) = (Moment::now().since(began), Wall::now());
     let report = Report { vantage: plan.vantage.clone(), started_at, duration, as_of, records, drills };

@@ -34,6 +34,7 @@ pub async fn probe(args: &cli::Probe) -> u8 {
         format: args.format,
         output: None,
         push: None,
+        evidence: Default::default(),
         also: &[],
     };
     pass(Arc::new(plan), gate).await

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::console::{Console, Show, say};
 use super::drill::keep_drilling;
+use super::evidence::{self, Witnessed};
 use super::operator::Operator;
 use super::services::Services;
 use super::signals::{Signals, Word};
@@ -18,7 +19,7 @@ use super::watcher::{Change, MAX_WAITING, Watcher, answer};
 use super::{expired, load, usage};
 use crate::cli::{self, EXIT_HOLDS, EXIT_USAGE};
 use crate::drill::kinds;
-use crate::engine::{Course, Engine};
+use crate::engine::{Course, Engine, Listener};
 use crate::history::Board;
 use crate::metrics::Metrics;
 use crate::notify::{Alerts, Ready};
@@ -84,8 +85,16 @@ async fn serve(mut plan: Plan, listen: Option<SocketAddr>, file: &Path, source: 
     let (order, orders) = mpsc::channel(MAX_WAITING);
     let watcher = Watcher::new(file, source, &plan, signals.hangups.clone(), orders);
     let operator = Arc::new(Operator::new(order, watcher.what_is_in_force()));
-    let console = Arc::new(Console::new(Arc::clone(&metrics), Show::Changes));
-    let engine = Engine::new(Arc::clone(&plan), Arc::clone(&board), console, state);
+    let console = Console::new(Arc::clone(&metrics), Show::Changes);
+    let listener: Arc<dyn Listener> = match plan.evidence.as_ref().filter(|evidence| !evidence.follow.is_empty()) {
+        Some(logs) => {
+            let (records, kept) = evidence::channel();
+            evidence::follow(logs, &plan, kept, Arc::clone(&board), Arc::clone(&metrics), stop.clone());
+            Arc::new(Witnessed { listener: console, records, metrics: Arc::clone(&metrics) })
+        }
+        None => Arc::new(console),
+    };
+    let engine = Engine::new(Arc::clone(&plan), Arc::clone(&board), listener, state);
     // Before anybody can ask for a probe.
     watcher.runs(&engine);
     let mut web_task = None;
@@ -235,6 +244,7 @@ fn need_a_restart(begun: &Plan, now: &Plan) -> Vec<&'static str> {
         ("[proxy]", begun.proxy.is_some() != now.proxy.is_some()),
         ("[admin_page]", page(begun) != page(now)),
         ("[drill]", begun.drill != now.drill),
+        ("[evidence]", begun.evidence != now.evidence),
     ];
     differing.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
 }

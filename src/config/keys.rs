@@ -7,7 +7,7 @@ use crate::probe::Kind;
 /// The top level's own keys.
 pub const TOP: &[&str] = &["vantage", "witness_window", "linger", "decoy", "state_dir", "shutdown_grace"];
 /// The tables at the top level.
-pub const SECTIONS: &[&str] = &["defaults", "web", "beacon", "proxy", "admin_page", "drill", "alert", "check", "exception"];
+pub const SECTIONS: &[&str] = &["defaults", "web", "beacon", "proxy", "admin_page", "drill", "alert", "evidence", "check", "exception"];
 /// Keys of `[web]`.
 pub const WEB: &[&str] = &["listen", "cert_file", "key_file", "client_ca_file", "basic_auth"];
 /// Keys of `[beacon]`.
@@ -42,6 +42,8 @@ pub const PROXY: &[&str] = &[
 ];
 /// Keys of `[drill]`.
 pub const DRILL: &[&str] = &["interval"];
+/// Keys of `[evidence]`.
+pub const EVIDENCE: &[&str] = &["follow", "flow_format", "clock_skew", "keep", "translated", "own_interfaces"];
 /// Keys of every `[[alert]]`.
 pub const ALERT: &[&str] = &["name", "kind", "timeout", "ca_file"];
 /// Keys of some kinds of sink only.
@@ -171,6 +173,11 @@ pub fn vet_beacon(beacon: &Section<'_, '_>) {
 /// Notes every unknown key of `[drill]`.
 pub fn vet_drill(drill: &Section<'_, '_>) {
     vet(drill, DRILL, &[], |_| None);
+}
+
+/// Notes every unknown key of `[evidence]`.
+pub fn vet_evidence(evidence: &Section<'_, '_>) {
+    vet(evidence, EVIDENCE, &[], |_| None);
 }
 
 /// Notes every unknown key of an `[[exception]]`.

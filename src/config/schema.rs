@@ -72,6 +72,7 @@ fn section_of(section: &str) -> Value {
         "proxy" => (types::PROXY, "`[proxy]`"),
         "admin_page" => (types::ADMIN_PAGE, "`[admin_page]`"),
         "drill" => (types::DRILL, "`[drill]`"),
+        "evidence" => (types::EVIDENCE, "`[evidence]`"),
         _ => (types::COMMON, CHECK),
     };
     let table = json!({ "type": "object", "additionalProperties": false, "properties": rows(rows_of, heading) });

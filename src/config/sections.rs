@@ -16,20 +16,21 @@ use super::reader::{Section, listed};
 use super::targets::{self, Target};
 use super::value::{
     client_cert_name, filled, parse_address, parse_alpn, parse_base, parse_bcrypt, parse_beacon, parse_client_cert, parse_decoy,
-    parse_door, parse_family, parse_host_port, parse_hosts, parse_http_version, parse_kind, parse_label, parse_line, parse_list_at,
-    parse_listen, parse_log, parse_method, parse_name, parse_proof, parse_query, parse_resolver, parse_runbook, parse_scope,
+    parse_door, parse_family, parse_host_port, parse_hosts, parse_http_version, parse_interface, parse_kind, parse_label, parse_line,
+    parse_list_at, parse_listen, parse_log, parse_method, parse_name, parse_proof, parse_query, parse_resolver, parse_runbook, parse_scope,
     parse_severity, parse_sha256, parse_technique, parse_url, parse_user, parse_variants, parse_version, parse_via, parse_via_method,
 };
 use super::written::{
-    AdminPage, Beacon, Check, Common, Exception, Expect, File, Http, MAX_LABELS, Networks, OpenProxy, Own, Peer, Ports, PromQl, Ranges,
-    Tls, Tried, Via, Web,
+    AdminPage, Beacon, Check, Common, Exception, Expect, File, Http, LogEvidence, MAX_LABELS, Networks, OpenProxy, Own, Peer, Ports,
+    PromQl, Ranges, Tls, Tried, Via, Web,
 };
 use crate::exception::{MAX_OWNER, MAX_REASON};
+use crate::flowlog::{Format, MAX_CLOCK_SKEW, MAX_KEEP};
 use crate::observation::Family;
 use crate::probe::{Kind, Pointer};
 use crate::proxy;
 use crate::secret::Secret;
-use crate::target::{Host, PortSet, Url, parse_cidr};
+use crate::target::{Host, PortSet, Url, fold_mapped, parse_cidr};
 
 /// Headers that the monitor writes itself, or that frame the message (RFC 9110, RFC 9112).
 pub(super) const OWN_HEADERS: [&str; 11] = [
@@ -92,6 +93,7 @@ impl File {
                 drill.require("interval", "write interval = \"1h\"");
                 drill.duration("interval", MINUTE)
             }),
+            evidence: top.table("evidence").map(|evidence| read_evidence(&evidence)),
             admin_page: top.table("admin_page").map(|page| read_admin_page(&page, &mut listeners)),
             listeners,
             alerts: top.tables("alert").iter().map(Alert::read).collect(),
@@ -139,6 +141,35 @@ fn read_beacon(beacon: &Section<'_, '_>, listeners: &mut Vec<At<SocketAddr>>) ->
     let listen = beacon.one_or_list("listen", "\"0.0.0.0:443\"", parse_listen).map_or(Vec::new(), |l| l.value);
     listeners.extend(listen.clone());
     Beacon { listen, key_file: beacon.parsed("key_file", "\"beacon.key\"", filled) }
+}
+
+fn read_evidence(evidence: &Section<'_, '_>) -> LogEvidence {
+    keys::vet_evidence(evidence);
+    let at_most = |key: &str, least: Duration, most: Duration| {
+        let duration = evidence.duration(key, least)?;
+        if duration.value > most {
+            evidence.context().wrong(&duration.place, format!("is longer than {}; write at most that", show(most)));
+        }
+        Some(duration)
+    };
+    let mut translated = Vec::new();
+    if let Some(table) = evidence.table("translated") {
+        for (name, place) in table.keys() {
+            let there = table.one_or_list(name, "\"10.0.1.7\"", parse_address).map_or(Vec::new(), |list| list.value);
+            match parse_address(name) {
+                Ok(here) => translated.extend(there.iter().map(|ip| (fold_mapped(here), fold_mapped(ip.value)))),
+                Err(why) => evidence.context().wrong(&place, why),
+            }
+        }
+    }
+    LogEvidence {
+        follow: evidence.one_or_list("follow", "\"/var/log/squid/access.log\"", filled).map_or(Vec::new(), |list| list.value),
+        flow_format: evidence.parsed("flow_format", "\"version srcaddr dstaddr srcport dstport protocol start end action\"", Format::parse),
+        clock_skew: at_most("clock_skew", Duration::ZERO, MAX_CLOCK_SKEW),
+        keep: at_most("keep", MINUTE, MAX_KEEP),
+        translated,
+        own_interfaces: evidence.one_or_list("own_interfaces", "\"eni-0a1b2c3d\"", parse_interface).map(|list| list.value),
+    }
 }
 
 fn read_admin_page(page: &Section<'_, '_>, listeners: &mut Vec<At<SocketAddr>>) -> AdminPage {

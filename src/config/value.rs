@@ -196,6 +196,12 @@ pub fn parse_url(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
+/// A network interface, as flow logs name it.
+pub fn parse_interface(text: &str) -> Result<String, String> {
+    let plain = text.strip_prefix("eni-").is_some_and(|id| !id.is_empty() && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')));
+    if plain { Ok(text.into()) } else { Err(format!("\"{text}\" is no network interface; write its id, such as \"eni-0a1b2c3d\"")) }
+}
+
 /// Where a list is published: a URL, or `file:` and the name of a file.
 pub fn parse_list_at(text: &str) -> Result<ListAt, String> {
     let Some(name) = text.strip_prefix("file:") else {

@@ -11,6 +11,7 @@ use super::alert::Alert;
 use super::dns::Dns;
 use super::problem::{At, Place};
 use crate::exception::Until;
+use crate::flowlog::Format;
 use crate::net::resolve::Resolver;
 use crate::net::tls::Version;
 use crate::observation::{ClientCertificate, Family};
@@ -50,6 +51,8 @@ pub struct File {
     pub drill: Option<At<Duration>>,
     /// `[admin_page]`
     pub admin_page: Option<AdminPage>,
+    /// `[evidence]`
+    pub evidence: Option<LogEvidence>,
     /// Every address that something of ours listens on
     pub listeners: Vec<At<SocketAddr>>,
     /// Every `[[alert]]`
@@ -96,6 +99,22 @@ pub struct Beacon {
     pub listen: Vec<At<SocketAddr>>,
     /// `key_file`
     pub key_file: Option<At<String>>,
+}
+
+/// `[evidence]`
+pub struct LogEvidence {
+    /// `follow`
+    pub follow: Vec<At<String>>,
+    /// `flow_format`
+    pub flow_format: Option<At<Format>>,
+    /// `clock_skew`
+    pub clock_skew: Option<At<Duration>>,
+    /// `keep`
+    pub keep: Option<At<Duration>>,
+    /// `translated`: an address, and one that logs have in its stead
+    pub translated: Vec<(IpAddr, IpAddr)>,
+    /// `own_interfaces`
+    pub own_interfaces: Option<Vec<At<String>>>,
 }
 
 /// `[admin_page]`

@@ -59,6 +59,7 @@ pub(super) fn record(
         cause: folded.verdict.cause(),
         verdict: folded.verdict,
         reason,
+        contradicted: None,
         reproduce: if holds { None } else { decisive.and_then(|j| check.probe.by_hand(&j.seen.subject, check.timeout)) },
         proofs: folded.proofs,
         not_covered: Family::BOTH.into_iter().filter(|f| !check.families.contains(f)).collect(),
@@ -98,6 +99,8 @@ fn seen(one: &Judged) -> Seen {
         variant: o.subject.variant.clone(),
         asked: o.subject.asked.clone(),
         proofs: one.proofs,
+        flows: o.flows.clone(),
+        defence: Vec::new(),
         evidence: o.evidence.clone(),
     }
 }

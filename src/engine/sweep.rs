@@ -428,6 +428,7 @@ impl Sweeping<'_> {
             stage: Stage::Tcp,
             evidence,
             attempts,
+            flows: Vec::new(),
             fewest_sent: swept.fewest_syns.filter(|_| silent),
             elapsed: swept.ended.since(swept.started),
             started: swept.started,

@@ -17,9 +17,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{AdminPage, Check, Decoy, Keys, Plan};
+use super::{AdminPage, Check, Decoy, Keys, LogEvidence, Plan};
 use crate::config::duration::show;
 use crate::config::{self, At, Context, File, Own, Place};
+use crate::flowlog;
 use crate::observation::Family;
 use crate::target::fold_mapped;
 use check::{Builder, Draft, Way};
@@ -90,6 +91,7 @@ pub fn plan(mut file: File, context: &Context<'_>, keys: &Keys) -> Option<(Plan,
         proxy: file.proxy,
         drill: file.drill.map(|interval| interval.value),
         admin_page: own_page,
+        evidence: file.evidence.map(|evidence| log_evidence(evidence, context)),
         alerts,
         witness_window: value_or(file.witness_window, WITNESS_WINDOW),
         linger: value_or(file.linger, LINGER),
@@ -105,6 +107,19 @@ pub fn plan(mut file: File, context: &Context<'_>, keys: &Keys) -> Option<(Plan,
 
 fn value_or<T>(written: Option<At<T>>, default: T) -> T {
     written.map_or(default, |w| w.value)
+}
+
+fn log_evidence(written: config::LogEvidence, context: &Context<'_>) -> LogEvidence {
+    LogEvidence {
+        follow: written.follow.into_iter().map(|path| context.base_dir.join(path.value)).collect(),
+        keep: value_or(written.keep, flowlog::KEEP),
+        settings: flowlog::Settings {
+            clock_skew: value_or(written.clock_skew, flowlog::CLOCK_SKEW),
+            format: written.flow_format.map(|format| format.value),
+            translated: written.translated,
+            own_interfaces: written.own_interfaces.map(|all| all.into_iter().map(|one| one.value).collect()),
+        },
+    }
 }
 
 fn serves_something(file: &File) -> bool {

@@ -106,7 +106,7 @@ impl Fetch<'_> {
     {
         evidence.request = Some(format!("{} {} {speak}", self.method, self.target()));
         if speak == Speak::Http2 {
-            let (authority, headers) = (self.url.host_header(), self.lines());
+            let (authority, headers) = (self.url.host_header(), self.lines(super::user_agent(evidence)));
             let request = h2::Request {
                 method: self.method,
                 scheme: self.url.scheme.as_str(),
@@ -120,7 +120,7 @@ impl Fetch<'_> {
             return answered.map_err(|none| (none.outcome, Stage::Http));
         }
         let head = match early.is_empty() {
-            true => http::exchange(&mut stream, self.request().as_bytes(), deadline, evidence).await,
+            true => http::exchange(&mut stream, self.request(super::user_agent(evidence)).as_bytes(), deadline, evidence).await,
             false => http::read_head(&mut stream, early, deadline, evidence).await,
         };
         let head = match head {
@@ -146,20 +146,16 @@ impl Fetch<'_> {
     }
 
     /// The headers, in the order in which they are sent.
-    fn lines(&self) -> Vec<(String, String)> {
-        let usual = [
-            ("Host", self.url.host_header()),
-            ("User-Agent", super::USER_AGENT.into()),
-            ("Accept", "*/*".into()),
-            ("Connection", "close".into()),
-        ];
+    fn lines(&self, user_agent: String) -> Vec<(String, String)> {
+        let usual =
+            [("Host", self.url.host_header()), ("User-Agent", user_agent), ("Accept", "*/*".into()), ("Connection", "close".into())];
         let unless_own = |(name, _): &(&str, String)| !self.headers.iter().any(|(own, _)| own.eq_ignore_ascii_case(name));
         let usual = usual.into_iter().filter(unless_own).map(|(name, value)| (name.to_string(), value));
         usual.chain(self.headers.iter().cloned()).chain(self.absolute().and_then(Via::authorization)).collect()
     }
 
-    fn request(&self) -> String {
-        let lines = self.lines().into_iter().map(|(name, value)| format!("{name}: {value}\r\n"));
+    fn request(&self, user_agent: String) -> String {
+        let lines = self.lines(user_agent).into_iter().map(|(name, value)| format!("{name}: {value}\r\n"));
         format!("{} {} HTTP/1.1\r\n{}\r\n", self.method, self.target(), lines.collect::<String>())
     }
 }

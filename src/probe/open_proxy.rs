@@ -485,6 +485,8 @@ struct Filling {
 impl Filling {
     fn fill(&self, text: &str) -> String {
         let mut text = text.replace(NONCE, &self.nonce);
+        // A tunnel's request has no nonce of its own, and the log of the proxy is to have it.
+        text = text.replace(&format!("{}\r\n", super::USER_AGENT), &format!("{}\r\n", super::named(&self.nonce)));
         if text.contains(ANYBODY) {
             text = text.replace(ANYBODY, &anybody());
         }

@@ -51,7 +51,7 @@ pub async fn open(stream: &mut TcpStream, via: &Via, to: &HostPort, deadline: In
 /// The outcome at stage `proxy`; `bad-http` where the answer is not HTTP.
 async fn ask(stream: &mut TcpStream, via: &Via, to: &HostPort, deadline: Instant, evidence: &mut Evidence) -> Result<Head, Outcome> {
     let auth = via.authorization().map_or(String::new(), |(name, value)| format!("{name}: {value}\r\n"));
-    let request = format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\nUser-Agent: {}\r\n{auth}\r\n", super::USER_AGENT);
+    let request = format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\nUser-Agent: {}\r\n{auth}\r\n", super::user_agent(evidence));
     evidence.request = Some(format!("CONNECT {to} HTTP/1.1"));
     let head = http::exchange(stream, request.as_bytes(), deadline, evidence).await.map_err(of_silence)?;
     if (200..=299).contains(&head.status) { Ok(head) } else { Err(of_answer(&head)) }

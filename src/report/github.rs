@@ -28,6 +28,7 @@ pub fn github(report: &Report, allow_unproven: &BTreeSet<String>) -> String {
     for record in report.worst_first() {
         let about = &record.about;
         let word = match record.verdict {
+            Verdict::Holds(_) if record.contradicted.is_some() => "error",
             Verdict::Holds(_) => {
                 let excepted = report.exception(record).map_or(String::new(), |exception| format!("; excepted {exception}"));
                 let _ = writeln!(out, "holds {}: {}{}", visible(&about.name), visible(record.sentence()), visible(&excepted));

@@ -17,7 +17,7 @@ pub fn junit(report: &Report, allow_unproven: &BTreeSet<String>) -> String {
     let counts = format!(
         r#"tests="{}" failures="{}" errors="{}" skipped="{skipped}" time="{}""#,
         report.records.len() + report.drills.len(),
-        summary.violated + report.drills_found(Finding::Blind),
+        summary.violated + report.contradicted() + report.drills_found(Finding::Blind),
         summary.unproven - skipped + report.drills_found(Finding::NotDrilled),
         seconds(report.duration)
     );
@@ -47,8 +47,8 @@ fn case(out: &mut String, name: &str, record: &Record, report: &Report, skipped:
         seconds(record.duration)
     );
     let element = match record.verdict {
-        Verdict::Holds(_) => None,
-        Verdict::Violated(_) => Some("failure"),
+        Verdict::Holds(_) if record.contradicted.is_none() => None,
+        Verdict::Holds(_) | Verdict::Violated(_) => Some("failure"),
         Verdict::Unproven(_) if skipped => Some("skipped"),
         Verdict::Unproven(_) => Some("error"),
     };
@@ -60,7 +60,8 @@ fn case(out: &mut String, name: &str, record: &Record, report: &Report, skipped:
         }
         Some(element) => {
             let message = escaped(record.sentence());
-            let _ = writeln!(out, r#"      <{element} message="{message}" type="{}">{evidence}</{element}>"#, record.cause);
+            let cause = record.contradicted.as_ref().map_or_else(|| record.cause.to_string(), |_| "contradicted".into());
+            let _ = writeln!(out, r#"      <{element} message="{message}" type="{cause}">{evidence}</{element}>"#);
         }
         None => {}
     }

@@ -134,6 +134,9 @@ fn word(verdict: &Verdict) -> &'static str {
 
 /// What is to be said beside the verdict, and changes nothing of it.
 fn note(report: &Report, record: &Record, allow_unproven: &BTreeSet<String>) -> &'static str {
+    if record.contradicted.is_some() {
+        return ", **contradicted by a log**";
+    }
     match (record.about.excepted(report.as_of).is_some(), report.excuses(record, allow_unproven)) {
         (true, true) => ", excepted, allowed to be unproven",
         (true, false) => ", excepted",

@@ -21,7 +21,7 @@ pub fn tap(report: &Report, allow_unproven: &BTreeSet<String>) -> String {
     let _ = writeln!(out, "1..{}", report.records.len() + report.drills.len());
     let names = report.names();
     for (number, record) in report.records.iter().enumerate() {
-        let ok = if matches!(record.verdict, Verdict::Holds(_)) { "ok" } else { "not ok" };
+        let ok = if matches!(record.verdict, Verdict::Holds(_)) && record.contradicted.is_none() { "ok" } else { "not ok" };
         let directive = if report.excuses(record, allow_unproven) { " # TODO allowed to be unproven" } else { "" };
         let what = format!("{}: {}", names.of(&record.about), record.about.claim());
         let _ = writeln!(out, "{ok} {} - {}{directive}", number + 1, description(&what));

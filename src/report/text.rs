@@ -40,6 +40,9 @@ pub(super) fn details(record: &Record, report: &Report) -> String {
     if let Some(exception) = report.exception(record) {
         line("excepted", &exception);
     }
+    if let Some(alarm) = &record.contradicted {
+        line("contradicted", alarm);
+    }
     line("cause", &format!("{}: {}", record.cause, meaning(record.cause)));
     line("claim", &about.claim());
     if let Some(description) = &about.description {
@@ -51,6 +54,9 @@ pub(super) fn details(record: &Record, report: &Report) -> String {
         let evidence = evidence_line(&seen.evidence);
         if !evidence.is_empty() {
             line("", &format!("  {evidence}"));
+        }
+        for sighting in &seen.defence {
+            line("", &format!("  attempt {}: {}", sighting.attempt, sighting.in_words()));
         }
     }
     for changed in &record.denial_changed {
@@ -107,6 +113,9 @@ fn held(out: &mut String, record: &Record, report: &Report, style: &Style) {
         let _ = write!(line, "; excepted {exception}");
     }
     let _ = writeln!(out, "{word} {}", visible(&line));
+    if let Some(alarm) = &record.contradicted {
+        let _ = writeln!(out, "  {:WORDS$} {}", "CONTRADICTED", visible(alarm));
+    }
 }
 
 fn ending(out: &mut String, report: &Report, style: &Style) {

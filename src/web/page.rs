@@ -92,6 +92,9 @@ fn card(out: &mut String, reading: &Reading, now: Wall) {
     if reading.ran {
         fact("last run", &ago(record.started_at, now));
     }
+    if let Some(alarm) = &record.contradicted {
+        let _ = writeln!(out, "<dt>contradicted</dt><dd>{}</dd>", escaped(alarm));
+    }
     if let Some(command) = &record.reproduce {
         let _ = writeln!(out, "<dt>reproduce</dt><dd><code>{}</code></dd>", escaped(command));
     }

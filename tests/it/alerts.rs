@@ -382,6 +382,7 @@ fn the_monitor_itself_both_sides_of_every_border() {
     let now = 100_000;
     let started = Some(wall(now));
     let witness = |up: bool| BTreeMap::from([("internet".to_string(), up)]);
+    let contradicted = |at: u64| BTreeMap::from([(("internet".to_string(), "admin.example.com:443".to_string()), wall(at))]);
     let fds = |used: f64| Program { fd_used: Some(used), fd_limit: Some(1000.0), ..none() };
     let cases: Vec<(&str, u64, Program, Program)> = vec![
         ("WitnessDown", 5, Program { witnesses: witness(false), ..none() }, Program { witnesses: witness(true), ..none() }),
@@ -397,6 +398,12 @@ fn the_monitor_itself_both_sides_of_every_border() {
             10,
             Program { sinks: BTreeMap::from([("chat".into(), Some(moment(0)))]), ..none() },
             Program { sinks: BTreeMap::from([("chat".into(), None)]), ..none() },
+        ),
+        (
+            "Contradicted",
+            5,
+            Program { contradicted: contradicted(now + 5 * MINUTE - 30 * MINUTE + 1), ..none() },
+            Program { contradicted: contradicted(now + 60 * MINUTE - 10 - 30 * MINUTE), ..none() },
         ),
         ("DescriptorsLow", 2, fds(901.0), fds(900.0)),
         ("EgressBudgetSpent", 0, Program { budget_ratio: Some(1.01), ..none() }, Program { budget_ratio: Some(1.0), ..none() }),
@@ -526,6 +533,7 @@ fn every_alert_is_as_the_rules_of_prometheus_have_it() {
         started: Some(wall(0)),
         reload_failed: true,
         sinks: BTreeMap::from([("chat".into(), Some(moment(0)))]),
+        contradicted: BTreeMap::from([(("u".into(), "admin.example.com:443".into()), wall(0))]),
         fd_used: Some(95.0),
         fd_limit: Some(100.0),
         budget_ratio: Some(1.25),

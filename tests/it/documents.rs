@@ -158,6 +158,7 @@ fn every_field_and_cause_of_the_report_is_documented_and_no_other() {
         ("src/report/json.rs", ["struct Document", "struct OneCheck", "struct Check", "struct Excepted"].as_slice()),
         ("src/report.rs", &["struct Summary"]),
         ("src/report/drilled.rs", &["struct Drilled"]),
+        ("src/defence.rs", &["struct Sighting"]),
         (
             "src/record.rs",
             &[
@@ -179,6 +180,7 @@ fn every_field_and_cause_of_the_report_is_documented_and_no_other() {
                 "struct QueryEvidence",
                 "struct DnsEvidence",
                 "struct RangesEvidence",
+                "struct Flow",
                 "struct Reached",
                 "struct Sweep",
             ],

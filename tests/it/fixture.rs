@@ -75,6 +75,8 @@ pub fn seen(verdict: Verdict, outcome: Outcome) -> Seen {
         variant: None,
         asked: None,
         proofs: [Proof::Vantage, Proof::Target].into_iter().collect(),
+        flows: Vec::new(),
+        defence: Vec::new(),
         evidence: Evidence { local_address: "10.0.0.5:41234".parse().ok(), syn_retransmits: Some(0), ..Evidence::default() },
     }
 }
@@ -85,6 +87,7 @@ pub fn record(about: About, verdict: Verdict, outcome: Outcome) -> Record {
         cause: verdict.cause(),
         verdict: verdict.clone(),
         reason: "203.0.113.7:443 accepted a TCP connection after 12 ms".into(),
+        contradicted: None,
         reproduce: None,
         proofs: [Proof::Vantage, Proof::Target].into_iter().collect(),
         not_covered: Vec::new(),

@@ -36,6 +36,8 @@ mod fixture;
 #[cfg(test)]
 mod explain;
 #[cfg(test)]
+mod flowlog;
+#[cfg(test)]
 mod formats;
 #[cfg(test)]
 mod grafana;

@@ -28,6 +28,7 @@ mod scenarios_deploy;
 mod scenarios_drill;
 mod scenarios_dns;
 mod scenarios_edges;
+mod scenarios_flowlog;
 mod scenarios_http;
 mod scenarios_icmp;
 mod scenarios_linger;

@@ -170,6 +170,15 @@ pub const EXCEPTION: &[Row] = &[
 ];
 /// Keys of `[drill]`.
 pub const DRILL: &[Row] = &[("interval", Type::Duration(Least::Second))];
+/// Keys of `[evidence]`.
+pub const EVIDENCE: &[Row] = &[
+    ("follow", Type::OneOrFilledList(&FILE)),
+    ("flow_format", Type::Like(r"\s*[a-z0-9${}-]+(?:\s+[a-z0-9${}-]+)*\s*")),
+    ("clock_skew", Type::Duration(Least::Zero)),
+    ("keep", Type::Duration(Least::Second)),
+    ("translated", Type::Table(r"[0-9A-Fa-f:.]+", &Type::OneOrFilledList(&ADDRESS))),
+    ("own_interfaces", Type::OneOrList(&Type::Like("eni-[0-9a-f]+"))),
+];
 /// Keys of every `[[alert]]`.
 pub const ALERT: &[Row] = &[
     ("name", Type::Name("_-")),

@@ -14,7 +14,7 @@ use crate::observation::{Class, Evidence, Marker, Outcome, Stage};
 use crate::probe::fetch::{Fetch, Speak};
 use crate::probe::http::{Http, MAX_PAGE, contains};
 use crate::probe::tls::{ask_again, may_be_our_taste};
-use crate::probe::{Aim, Approach, Ended, USER_AGENT, dial};
+use crate::probe::{Aim, Approach, Ended, USER_AGENT, dial, user_agent};
 use crate::target::{Scheme, Url};
 
 /// The protocol's name in ALPN (RFC 7301 section 6).
@@ -35,7 +35,8 @@ impl Variant {
     /// Asks once, and looks for the marker in what comes back.
     pub(in crate::probe) async fn attempt(&self, http: &Http, approach: &Approach, deadline: Instant, evidence: &mut Evidence) -> Ended {
         evidence.request = Some(format!("{} {} {}", self.method, self.target, self.wire.version()));
-        evidence.request_head = Some(self.shown(http, approach.to));
+        let agent = user_agent(evidence);
+        evidence.request_head = Some(self.shown(http, approach.to).replace(USER_AGENT, &agent));
         let (head, body) = match self.ask_until_heard(http, approach, deadline, evidence).await {
             Ok(answered) => answered,
             Err(ended) => {
@@ -212,7 +213,7 @@ impl Variant {
         if self.wire.is_http2() {
             return self.ask_http2(stream, early, 1, http, deadline, evidence).await.map_err(failed);
         }
-        let request = self.head(to, &self.own_headers(http));
+        let request = self.head(to, &self.own_headers(http)).replacen(USER_AGENT, &user_agent(evidence), 1);
         let head = match (self.wire, early.is_empty()) {
             (_, false) => http::read_head(&mut stream, early, deadline, evidence).await,
             (Wire::Upgrade | Wire::WebSocket, true) => {
@@ -246,7 +247,7 @@ impl Variant {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let mut headers = vec![("User-Agent".to_string(), USER_AGENT.to_string()), ("Accept".to_string(), "*/*".to_string())];
+        let mut headers = vec![("User-Agent".to_string(), user_agent(evidence)), ("Accept".to_string(), "*/*".to_string())];
         headers.extend(self.own_headers(http));
         let authority = http.url.host_header();
         let request = h2::Request {
