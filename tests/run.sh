@@ -121,12 +121,12 @@ laboratory() {
         say "laboratory: SKIPPED, since MUSTNOT_SKIP_LAB=1"
         echo "# laboratory: SKIPPED, since MUSTNOT_SKIP_LAB=1" >>"$LOG"
     elif [ "$(id -u)" = 0 ]; then
-        part "laboratory" cargo test --test lab
+        part "laboratory" cargo test --test lab -- --show-output
     elif sudo -n -E true 2>/dev/null; then
         # Built by this user, run by root: cargo puts the runner before the test's own binary.
         local triple
         triple=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
-        part "laboratory" env "CARGO_TARGET_${triple}_RUNNER=sudo -n -E" cargo test --test lab
+        part "laboratory" env "CARGO_TARGET_${triple}_RUNNER=sudo -n -E" cargo test --test lab -- --show-output
     else
         say "laboratory: cannot run: it needs root, or sudo without a password; MUSTNOT_SKIP_LAB=1 leaves it out"
         FAILED+=("laboratory")
@@ -138,15 +138,16 @@ prepare_python
 [ "${1:-}" = --prepare ] && exit 0
 
 LOG=$(mktemp)
-part "units" cargo test --lib
-part "it" cargo test --test it
+# What a test that passes prints is kept back without --show-output; and what it left out, and why, is in that.
+part "units" cargo test --lib -- --show-output
+part "it" cargo test --test it -- --show-output
 part "documentation" cargo test --doc
 # Terraform is no Debian package, and its providers come from a registry; what it could not do it says.
 part "deploy/aws" deploy/aws/check.sh
 laboratory
 
 say "what it came to"
-grep -E '^(# |test result: |test .* \.\.\. FAILED|SKIPPED deploy/aws|error)' "$LOG" || true
+grep -E '^(# |test result: |test .* \.\.\. FAILED|SKIP|error)' "$LOG" || true
 rm -f "$LOG"
 if [ "${#FAILED[@]}" != 0 ]; then
     say "FAILED: ${FAILED[*]}"

@@ -133,20 +133,23 @@ resource "aws_cloudwatch_log_metric_filter" "verdict" {
   metric_transformation {
     namespace = var.name
     name      = each.key
-    value     = "$${each.value.verdict}"
+    # A dollar sign and the field's name. Not written as a template: a dollar sign doubled before a brace is a template that Terraform leaves alone.
+    value = format("$%s", each.value.verdict)
   }
 }
 
 resource "aws_cloudwatch_metric_alarm" "violated" {
   for_each = local.vantages
 
-  alarm_name          = "${var.name}-violated-${each.value}"
-  alarm_description   = "Seen from ${each.value}: something is open that must be closed, the allowed way does not work, or the SASE publishes other ranges than are let in. Which, and what to do: the lines with \"violated\" in the log group /${var.name}/${each.value}."
-  namespace           = var.name
-  metric_name         = "${each.value}-violated"
-  statistic           = "Maximum"
-  period              = 60
-  evaluation_periods  = 1
+  alarm_name        = "${var.name}-violated-${each.value}"
+  alarm_description = "Seen from ${each.value}: something is open that must be closed, the allowed way does not work, or the SASE publishes other ranges than are let in. Which, and what to do: the lines with \"violated\" in the log group /${var.name}/${each.value}."
+  namespace         = var.name
+  metric_name       = "${each.value}-violated"
+  statistic         = "Maximum"
+  period            = 60
+  # One minute is enough. It counts for five: lines come late, and of two that come together CloudWatch would look at the last alone.
+  evaluation_periods  = 5
+  datapoints_to_alarm = 1
   comparison_operator = "GreaterThanThreshold"
   threshold           = 0
   # What was open stays so until it is seen closed; a monitor that is gone is the next alarm's matter.

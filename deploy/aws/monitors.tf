@@ -132,7 +132,7 @@ resource "aws_security_group" "inside" {
 resource "aws_vpc_security_group_egress_rule" "inside" {
   #checkov:skip=CKV_AWS_382:A monitor that its own group holds back would find everything closed.
   security_group_id = aws_security_group.inside.id
-  description       = "Everything: a block must be somebody else's"
+  description       = "Everything: nothing that is blocked may be blocked here"
   cidr_ipv4         = "0.0.0.0/0"
   ip_protocol       = "-1"
 }

@@ -118,7 +118,7 @@ resource "aws_vpc_security_group_egress_rule" "outside" {
 
   #checkov:skip=CKV_AWS_382:A monitor that its own group holds back would find everything closed.
   security_group_id = aws_security_group.outside[0].id
-  description       = "Everything: a block must be somebody else's"
+  description       = "Everything: nothing that is blocked may be blocked here"
   cidr_ipv4         = each.value == "::/0" ? null : each.value
   cidr_ipv6         = each.value == "::/0" ? each.value : null
   ip_protocol       = "-1"

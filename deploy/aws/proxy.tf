@@ -7,7 +7,7 @@ locals {
 
   # ---- Squid: deploy/squid as it is, with this deployment's lists and times --------------------------------------------
   squid_lines   = [for l in split("\n", file("${path.module}/../squid/squid.conf")) : l if trimspace(l) != "" && !startswith(trimspace(l), "#")]
-  squid_plain   = replace(replace(join("\n", local.squid_lines), "/etc/squid/", "${local.folder}/"), "shutdown_lifetime 20 seconds", "shutdown_lifetime ${local.drain} seconds")
+  squid_plain   = replace(replace(join("\n", local.squid_lines), "/etc/squid", local.folder), "shutdown_lifetime 20 seconds", "shutdown_lifetime ${local.drain} seconds")
   squid_conf    = var.client_address == "preserve" ? replace(local.squid_plain, "http_port 3128 require-proxy-header", "http_port 3128") : local.squid_plain
   squid_deny_to = [for l in split("\n", file("${path.module}/../squid/deny_to.txt")) : trimspace(split("#", l)[0]) if trimspace(split("#", l)[0]) != ""]
 

@@ -23,7 +23,7 @@ locals {
   by_width = [for k in sort([for r in concat(local.ranges_v4, local.ranges_v6) : format("%03d %s", tonumber(split("/", r)[1]), r)]) : split(" ", k)[1]]
   allowed  = concat(local.by_width, local.own_ranges)
 
-  # What an ACL can hold: the quota, less its own four rules (replies of the tasks, path MTU by both families) and both default denials.
+  # What an ACL can hold: the quota, less its own three rules (replies of the tasks, path MTU by both families) and both default denials.
   acl_rules_of_its_own = 3
   acl_default_denials  = 2
   acl_room             = var.acl_rule_quota - local.acl_rules_of_its_own - local.acl_default_denials

@@ -1,6 +1,7 @@
 # Secrets have a place here, and never a value: what Terraform knows stands in its state for everybody to read who can read that.
 
-# The key that beacon and monitors share. Give it its value once, before the monitors start (they wait for it):
+# The key that beacon and monitors share. Give it its value once, before all else is applied (docs/aws.md): without it no monitor starts,
+# and a service whose first tasks fail is given up by its circuit breaker:
 #   openssl rand -hex 32 | aws secretsmanager put-secret-value --secret-id egress-proxy/beacon-key --secret-string file:///dev/stdin
 resource "aws_secretsmanager_secret" "beacon_key" {
   #checkov:skip=CKV2_AWS_57:Both ends must change at once, which is a new value and two restarts; nothing that rotates by itself does that.

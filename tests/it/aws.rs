@@ -144,6 +144,36 @@ fn every_kind_of_address_is_swept() {
     }
 }
 
+/// `check.sh` with a Terraform that says so, instead of the real one: whether it passed, and what it said.
+fn check_sh(validate: &str, init: &str) -> (bool, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let terraform = folder.path().join("terraform");
+    let script = format!("#!/bin/sh\ncase $1 in\nvalidate) echo '{validate}'; exit 1 ;;\ninit) echo '{init}'; exit 1 ;;\nesac\n");
+    fs::write(&terraform, script).unwrap();
+    fs::set_permissions(&terraform, fs::Permissions::from_mode(0o755)).unwrap();
+    let output = Command::new(root().join("check.sh")).env("TERRAFORM", &terraform).env("CHECKOV", "/nonexistent").output().unwrap();
+    (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr))
+}
+
+/// What could not be checked is skipped with its reason; what was checked and is broken is never called skipped.
+#[test]
+fn a_broken_module_is_not_taken_for_a_registry_that_cannot_be_reached() {
+    let missing = "Error: Missing required provider\nYou may be able to install it automatically by\nrunning:\n  terraform init";
+    let query = "Error: Failed to query available provider packages\nCould not retrieve the list of available versions:";
+    let (good, said) = check_sh(missing, &format!("{query} could not\nconnect to registry.terraform.io"));
+    assert!(good && said.contains("SKIPPED deploy/aws: validate and test"), "{said}");
+
+    let no_version = format!("{query} no available releases match 6.69.1");
+    for (validate, init, why) in [
+        ("Error: Reference to undeclared input variable", "Error: could not connect to registry", "undeclared"),
+        (missing, "Error: Duplicate variable declaration", "Duplicate"),
+        (missing, no_version.as_str(), "no available releases"),
+    ] {
+        let (good, said) = check_sh(validate, init);
+        assert!(!good && said.contains(why) && !said.contains("validate and test"), "{validate}; {init}: {said}");
+    }
+}
+
 /// The line that CloudWatch's filters read: what is violated, unproven, and what holds, of the real exporter's text.
 #[test]
 fn the_tally_counts_verdicts_and_says_nothing_of_a_monitor_that_is_gone() {
@@ -154,13 +184,39 @@ fn the_tally_counts_verdicts_and_says_nothing_of_a_monitor_that_is_gone() {
         mustnot_check_verdict{check=\"b\",kind=\"tcp\",severity=\"critical\",target=\"y\",vantage=\"inside\",verdict=\"holds\"} 1\n\
         mustnot_check_verdict{check=\"c\",kind=\"tcp\",severity=\"critical\",target=\"z\",vantage=\"inside\",verdict=\"holds\"} 1\n\
         mustnot_checks 3\n";
-    assert_eq!(tally(&[metrics]), "tally 1 0 2");
+    assert_eq!(tally(&[metrics], 1), ["tally 1 0 2"]);
     // First nobody answers, then a body without checks; the first line is the third's.
-    assert_eq!(tally(&["", "mustnot_checks 0\n", metrics]), "tally 1 0 2");
+    assert_eq!(tally(&["", "mustnot_checks 0\n", metrics], 1), ["tally 1 0 2"]);
 }
 
-/// The first line that the script writes, where the exporter answers so, the last one again and again.
-fn tally(answers: &[&str]) -> String {
+/// One check of a monitor: its verdict and cause, and how many of its runs were violated.
+fn one(verdict: &str, cause: &str, runs: u32) -> String {
+    format!(
+        "mustnot_check_cause{{check=\"a\",target=\"x\",cause=\"{cause}\",vantage=\"v\"}} 1\n\
+        mustnot_check_runs_total{{check=\"a\",target=\"x\",verdict=\"holds\",vantage=\"v\"}} 7\n\
+        mustnot_check_runs_total{{check=\"a\",target=\"x\",verdict=\"violated\",vantage=\"v\"}} {runs}\n\
+        mustnot_check_verdict{{check=\"a\",kind=\"tcp\",target=\"x\",severity=\"warning\",verdict=\"{verdict}\",vantage=\"v\"}} 1\n"
+    )
+}
+
+/// The monitor keeps nothing over a restart there, so that it does not know what was open before: "0 violated" would end the alarm unseen.
+#[test]
+fn the_tally_does_not_say_that_nothing_is_open_before_all_was_looked_at() {
+    let (pending, open) = (one("unproven", "pending", 0), one("violated", "open", 1));
+    assert_eq!(tally(&[&pending, &one("holds", "as-expected", 0)], 1), ["tally 0 0 1"]);
+    assert_eq!(tally(&[&(pending + &open)], 1), ["tally 1 1 0"], "what is seen open is told at once");
+}
+
+/// A door that was open for one run, and shut again before the next line.
+#[test]
+fn the_tally_tells_of_what_was_open_between_two_lines() {
+    let (before, after) = (one("holds", "as-expected", 3), one("holds", "as-expected", 4));
+    let lines = tally(&[&one("violated", "open", 3), &before, &after, "", &after], 4);
+    assert_eq!(lines, ["tally 1 0 0", "tally 0 0 1", "tally 1 0 1", "tally 0 0 1"]);
+}
+
+/// The first lines that the script writes, where the exporter answers so, the last one again and again.
+fn tally(answers: &[&str], lines: usize) -> Vec<String> {
     let folder = tempfile::tempdir().unwrap();
     let wget = folder.path().join("wget");
     for (i, answer) in answers.iter().enumerate() {
@@ -177,10 +233,9 @@ fn tally(answers: &[&str]) -> String {
     let text = fs::read_to_string(root().join("config/tally.sh")).unwrap();
     let mut shell =
         Command::new("sh").args(["-c", &text]).env("PATH", path).env("TALLY_SECONDS", "0.05").stdout(Stdio::piped()).spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(shell.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let lines = BufReader::new(shell.stdout.take().unwrap()).lines().take(lines).collect::<Result<_, _>>().unwrap();
     // As ECS does: it ends by SIGTERM, without waiting for the minute to pass.
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(shell.id()).unwrap()), nix::sys::signal::Signal::SIGTERM).unwrap();
     assert!(shell.wait().unwrap().success());
-    line.trim_end().to_string()
+    lines
 }

@@ -831,6 +831,50 @@ run "nothing_a_task_does_not_need" {
   }
 }
 
+# What only AWS itself would refuse, and only half way through an apply.
+run "what_aws_takes" {
+  command = plan
+
+  variables {
+    ipv6 = true
+  }
+
+  assert {
+    condition = alltrue([
+      for d in concat(
+        [for g in concat([aws_security_group.nlb, aws_security_group.tasks, aws_security_group.inside], aws_security_group.outside, aws_security_group.beacon) : g.description],
+        [for r in concat([aws_vpc_security_group_ingress_rule.nlb_v4, aws_vpc_security_group_ingress_rule.tasks], aws_vpc_security_group_ingress_rule.nlb_v6, aws_vpc_security_group_ingress_rule.inside, values(aws_vpc_security_group_ingress_rule.beacon)) : r.description],
+        [for r in concat([aws_vpc_security_group_egress_rule.nlb_tasks, aws_vpc_security_group_egress_rule.tasks, aws_vpc_security_group_egress_rule.inside], values(aws_vpc_security_group_egress_rule.outside), values(aws_vpc_security_group_egress_rule.beacon)) : r.description],
+      ) : can(regex("^[a-zA-Z0-9. _:/()#,@+=&;{}!$*\\[\\]-]{1,255}$", d))
+    ])
+    error_message = "The description of a group or of a rule has a character that EC2 refuses, an apostrophe perhaps."
+  }
+}
+
+run "verdicts_are_numbers" {
+  command = plan
+
+  assert {
+    condition     = { for name, filter in aws_cloudwatch_log_metric_filter.verdict : name => filter.metric_transformation[0].value } == { for pair in setproduct(["inside", "outside"], ["violated", "unproven", "holds"]) : "${pair[0]}-${pair[1]}" => format("$%s", pair[1]) }
+    error_message = "Each filter counts by the field that it is named for, as $violated."
+  }
+
+  assert {
+    condition     = alltrue([for filter in aws_cloudwatch_log_metric_filter.verdict : filter.pattern == "[word=tally, violated, unproven, holds]"])
+    error_message = "The filters read the line of config/tally.sh."
+  }
+
+  assert {
+    condition     = alltrue([for alarm in aws_cloudwatch_metric_alarm.violated : alarm.datapoints_to_alarm == 1 && alarm.evaluation_periods == 5 && alarm.treat_missing_data == "ignore"])
+    error_message = "One line of five with a violation is an alarm, and silence does not end it."
+  }
+
+  assert {
+    condition     = alltrue([for alarm in aws_cloudwatch_metric_alarm.unproven : alarm.treat_missing_data == "breaching" && length(alarm.alarm_actions) == 1])
+    error_message = "A monitor that says nothing is an alarm."
+  }
+}
+
 # ---- the monitor and the links ----------------------------------------------------------------------------------------
 
 run "elsewhere" {
