@@ -142,64 +142,52 @@ pub const OWN: &[(&str, &[Kind])] = &[
     ("allow_targets", &[Kind::Tcp, Kind::Tls, Kind::Http, Kind::Udp, Kind::Icmp]),
 ];
 
-/// Tables that the specification knows and this version has not built.
-const UNBUILT_SECTIONS: &[&str] = &[];
-/// The same of a check.
-const UNBUILT_CHECK: &[&str] = &[];
-/// Kinds that the specification knows and this version has not built.
-pub const UNBUILT_KINDS: &[&str] = &[];
-
-/// What to say of something that a later version will have.
-pub fn not_built(what: &str) -> String {
-    format!("{what} is not built yet in version {}; leave it out", env!("CARGO_PKG_VERSION"))
-}
-
 /// Notes every unknown key at the top level.
 pub fn vet_top(top: &Section<'_, '_>) {
     let known: Vec<&str> = [TOP, SECTIONS].concat();
-    vet(top, &known, UNBUILT_SECTIONS, |_| None);
+    vet(top, &known, |_| None);
 }
 
 /// Notes every unknown key of `[web]`.
 pub fn vet_web(web: &Section<'_, '_>) {
-    vet(web, WEB, &[], |_| None);
+    vet(web, WEB, |_| None);
 }
 
 /// Notes every unknown key of `[beacon]`.
 pub fn vet_beacon(beacon: &Section<'_, '_>) {
-    vet(beacon, BEACON, &[], |_| None);
+    vet(beacon, BEACON, |_| None);
 }
 
 /// Notes every unknown key of `[drill]`.
 pub fn vet_drill(drill: &Section<'_, '_>) {
-    vet(drill, DRILL, &[], |_| None);
+    vet(drill, DRILL, |_| None);
 }
 
 /// Notes every unknown key of `[evidence]`.
 pub fn vet_evidence(evidence: &Section<'_, '_>) {
-    vet(evidence, EVIDENCE, &[], |_| None);
+    vet(evidence, EVIDENCE, |_| None);
 }
 
 /// Notes every unknown key of an `[[exception]]`.
 pub fn vet_exception(exception: &Section<'_, '_>) {
-    vet(exception, EXCEPTION, &[], |_| None);
+    vet(exception, EXCEPTION, |_| None);
 }
 
 /// Notes every unknown key of `[admin_page]`.
 pub fn vet_admin_page(page: &Section<'_, '_>) {
-    vet(page, ADMIN_PAGE, &[], |_| None);
+    vet(page, ADMIN_PAGE, |_| None);
 }
 
 /// Notes every unknown key of `[proxy]`.
 pub fn vet_proxy(proxy: &Section<'_, '_>) {
-    vet(proxy, PROXY, &[], |_| None);
+    vet(proxy, PROXY, |_| None);
 }
 
 /// Notes every unknown key of an `[[alert]]`; where its kind is unknown, the keys of every kind are let pass.
 pub fn vet_alert(alert: &Section<'_, '_>, kind: Option<SinkKind>) {
     let own = ALERT_OWN.iter().filter(|(_, kinds)| kind.is_none_or(|k| kinds.contains(&k))).map(|(key, _)| *key);
     let known: Vec<&str> = ALERT.iter().copied().chain(own).collect();
-    vet(alert, &known, &[], |key| {
+    vet(alert, &known, |key| {
         let kind = kind?;
         let (_, kinds) = ALERT_OWN.iter().find(|(k, _)| *k == key)?;
         if kinds == &TOLD {
@@ -214,7 +202,7 @@ pub fn vet_alert(alert: &Section<'_, '_>, kind: Option<SinkKind>) {
 
 /// Notes every unknown key of `[defaults]`.
 pub fn vet_defaults(defaults: &Section<'_, '_>) {
-    vet(defaults, COMMON, UNBUILT_CHECK, |key| {
+    vet(defaults, COMMON, |key| {
         let own = IDENTITY.contains(&key) || OWN.iter().any(|(k, _)| *k == key);
         own.then(|| format!("\"{key}\" has no default; write it in each [[check]]"))
     });
@@ -224,8 +212,8 @@ pub fn vet_defaults(defaults: &Section<'_, '_>) {
 pub fn vet_check(check: &Section<'_, '_>, kind: Option<Kind>) {
     let own = OWN.iter().filter(|(_, kinds)| kind.is_none_or(|k| kinds.contains(&k))).map(|(key, _)| *key);
     let known: Vec<&str> = IDENTITY.iter().chain(COMMON).copied().chain(own).collect();
-    vet(check, &known, if kind.is_some() { UNBUILT_CHECK } else { &[] }, |key| {
-        let Some(kind) = kind else { return UNBUILT_CHECK.contains(&key).then(String::new) };
+    vet(check, &known, |key| {
+        let kind = kind?;
         let (_, kinds) = OWN.iter().find(|(k, _)| *k == key)?;
         let kinds: Vec<&str> = kinds.iter().map(|k| k.token()).collect();
         let (last, others) = kinds.split_last()?;
@@ -234,21 +222,14 @@ pub fn vet_check(check: &Section<'_, '_>, kind: Option<Kind>) {
     });
 }
 
-/// Notes what is unknown: first what `special` has to say (nothing, where that is empty), then what is not built, then
-/// what belongs elsewhere, then a near miss, then the list.
-fn vet(section: &Section<'_, '_>, known: &[&str], unbuilt: &[&str], special: impl Fn(&str) -> Option<String>) {
+/// Notes what is unknown: what `special` has to say of it, else where it belongs, else a near miss, else the list.
+fn vet(section: &Section<'_, '_>, known: &[&str], special: impl Fn(&str) -> Option<String>) {
     if section.context().adrift {
         return;
     }
     for (key, place) in section.keys().filter(|(key, _)| !known.contains(key)) {
-        if let Some(message) = special(key) {
-            if !message.is_empty() {
-                section.context().wrong(&place, message);
-            }
-            continue;
-        }
-        let message = if unbuilt.contains(&key) {
-            not_built(&format!("\"{key}\""))
+        let message = if let Some(message) = special(key) {
+            message
         } else if let Some(home) = home(key) {
             format!("unknown key \"{key}\" here; it belongs {home}")
         } else if super::reader::near(key, known.iter().copied()).is_some() {

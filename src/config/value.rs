@@ -3,7 +3,6 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::Path;
 
-use super::keys;
 use super::reader::{did_you_mean, listed, near};
 use super::written::{ListAt, Tried};
 use crate::alert::sink::Address;
@@ -34,7 +33,6 @@ pub fn parse_name(text: &str, punctuation: &str) -> Result<String, String> {
 pub fn parse_kind(text: &str) -> Result<Kind, String> {
     match Kind::ALL.iter().find(|k| k.token() == text) {
         Some(kind) => Ok(*kind),
-        None if keys::UNBUILT_KINDS.contains(&text) => Err(keys::not_built(&format!("kind \"{text}\""))),
         None => Err(format!("\"{text}\" is no kind; {}", did_you_mean(text, Kind::ALL.iter().map(|k| k.token())))),
     }
 }
