@@ -155,15 +155,15 @@ const BY_A_PROXY: [&str; 6] = ["denied", "not-relayed", "not-understood", "mute"
 
 /// What contradicts an attempt of an inverted check's observation that was judged `holds`, in this order:
 ///
-/// 1. a defence that rejected it, at whichever place and on whichever way, leaves no contradiction: who passes one door and not the
-///    next is kept out;
+/// 1. a defence that rejected it, at whichever place, or that rejected the answer on its way out, leaves no contradiction: who passes one
+///    door and not the next is kept out. That our own side takes no answer keeps out nobody else;
 /// 2. a flow log contradicts what ended below TCP alone, and there not a `refused` where the check (`expect`, as written) accepts no
 ///    silence: then an answer of the host is demanded, and the network has to let us in for that;
 /// 3. an `ACCEPT` of what we sent counts where it comes in, since our own interface lets it out every time; one of an answer counts
 ///    anywhere;
 /// 4. a WAF that let it in contradicts a status, a proxy's log a denial by the proxy.
 pub fn contradiction<'a>(outcome: &str, expect: &str, sightings: impl Iterator<Item = &'a Sighting> + Clone) -> Option<&'a Sighting> {
-    if sightings.clone().any(|s| s.word == Word::Rejected) {
+    if sightings.clone().any(|s| s.word == Word::Rejected && (s.way == Way::There || s.place != Place::Incoming)) {
         return None; // 1
     }
     let answered = outcome == "refused" && !accepts_silence(expect);
@@ -237,6 +237,8 @@ mod tests {
             // Who passes one door and not the next is kept out, in whatever order the logs come.
             ("timeout", "blocked", vec![flow(LetIn, There, Incoming), flow(Rejected, There, Incoming)], false),
             ("timeout", "blocked", vec![flow(Rejected, Back, Outgoing), flow(LetIn, There, Incoming)], false),
+            ("timeout", "blocked", vec![flow(Rejected, Back, Incoming), flow(LetIn, There, Incoming)], true),
+            ("timeout", "blocked", vec![flow(Rejected, Back, Unknown), flow(LetIn, There, Incoming)], false),
             ("prohibited", "blocked", vec![flow(LetIn, There, Incoming)], true),
             ("unreachable", "[\"unreachable\"]", vec![flow(LetIn, There, Incoming)], true),
             // Behind an open ACL only a dead target refuses; where a refusal is what is demanded, the ACL has to be open.

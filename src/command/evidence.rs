@@ -299,9 +299,10 @@ impl Desk {
         if newest.is_none() {
             self.contradicted.remove(&key);
         }
-        let when = newest.map(|_| Wall::now()).filter(|_| word != Word::Neither);
-        if newest.is_none() || when.is_some() {
-            self.metrics.evidence_contradicts(check, target, when);
+        if newest.is_none() {
+            self.metrics.evidence_contradicts(check, target, None);
+        } else if contradicted.is_some() && word == Word::LetIn {
+            self.metrics.evidence_contradicts(check, target, Some(Wall::now()));
         }
     }
 }

@@ -40,6 +40,8 @@ pub struct Follow {
 #[derive(Debug, Default)]
 struct State {
     path: PathBuf,
+    /// How long it was when it was last seen.
+    length: u64,
     read_to: u64,
     lines: Lines,
     /// How long the file was, and when that was seen.
@@ -143,8 +145,14 @@ impl State {
         each: &mut impl FnMut(&mut Lines, &[u8]),
     ) -> io::Result<()> {
         let length = meta.len();
+        if length < self.length {
+            // It was cut, and is written anew.
+            (self.read_to, self.gzip) = (0, None);
+            self.lines.anew();
+            self.marks.clear();
+        }
+        self.length = length;
         if length == 0 {
-            self.read_to = 0;
             return Ok(());
         }
         let first = self.gzip.is_none();
@@ -160,12 +168,6 @@ impl State {
             // What was written before this monitor sent anything; its first line may name the fields.
             self.header()?;
             self.read_to = length;
-        }
-        if length < self.read_to {
-            // It was cut, and is written anew.
-            (self.read_to, self.gzip) = (0, None);
-            self.lines.anew();
-            self.marks.clear();
         }
         if self.marks.back().is_none_or(|(_, marked)| *marked != length) && self.marks.len() < MAX_MARKS {
             self.marks.push_back((now, length));

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::index::{Index, Shot};
 use crate::clock::Wall;
 use crate::defence::{Sighting, Word, alarm, contradiction};
-use crate::observation::{Outcome, Transport};
+use crate::observation::{Class, Outcome, Transport};
 use crate::record::{Record, Seen};
 use crate::verdict::Verdict;
 
@@ -74,8 +74,13 @@ fn contradicted(seen: &Seen, expect: &str) -> Option<String> {
     first_alarm(&seen.address, attempts, expect, &seen.defence)
 }
 
-fn first_alarm(address: &str, mut attempts: impl Iterator<Item = (usize, String)>, expect: &str, all: &[Sighting]) -> Option<String> {
-    attempts.find_map(|(nth, outcome)| {
+fn first_alarm(address: &str, attempts: impl Iterator<Item = (usize, String)>, expect: &str, all: &[Sighting]) -> Option<String> {
+    let attempts: Vec<(usize, String)> = attempts.collect();
+    if attempts.iter().any(|(_, outcome)| outcome.parse::<Outcome>().is_ok_and(|outcome| outcome.class() == Class::Open)) {
+        // It holds because it gets through: a witness, or another check that must.
+        return None;
+    }
+    attempts.into_iter().find_map(|(nth, outcome)| {
         let one = contradiction(&outcome, expect, all.iter().filter(|s| s.attempt == nth))?;
         Some(alarm(address, &outcome, one))
     })

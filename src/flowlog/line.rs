@@ -11,7 +11,7 @@ use super::index::{Found, Hit, Index, Trace};
 use crate::clock::Wall;
 use crate::defence::{Log, Place, Sighting, Way, Word};
 
-/// How long after an attempt a line with its nonce may be written: a proxy that keeps dialling writes when it has given up.
+/// How long after an attempt a proxy's line with its nonce may be written: one that keeps dialling writes when it has given up.
 const LATE_MS: i64 = 15 * 60 * 1000;
 /// How deep lines may stand in other lines: a record in an event, in a batch of events.
 const MAX_DEPTH: u8 = 3;
@@ -203,7 +203,7 @@ impl Lines {
             return;
         };
         let Some(at) = Wall::from_unix_millis(one.timestamp) else { return };
-        let hit = index.by_nonce(line, Some((one.timestamp.saturating_sub(LATE_MS), one.timestamp)));
+        let hit = index.by_nonce(line, Some((one.timestamp, one.timestamp)));
         self.tell(hit, found, |hit| {
             let word = match one.action.as_str() {
                 "ALLOW" => Word::LetIn,
@@ -238,7 +238,7 @@ impl Lines {
         }
         let Some(one) = Access::of_line(line) else { return false };
         self.counts.access += 1;
-        let hit = match (&one.client, index.by_nonce(line, one.when(LATE_MS))) {
+        let hit = match (&one.client, index.by_nonce(line, one.when(one.late()))) {
             (Some(client), Found::Nothing) => one.when(0).map_or(Found::Nothing, |when| index.by_client(*client, when)),
             (_, hit) => hit,
         };
@@ -253,11 +253,15 @@ fn of_flow<T>(record: &Record<'_>, hit: &Hit<T>, own: Option<&std::collections::
         // What was done to other packets says nothing of the SYN.
         return None;
     }
-    let ours = own.map(|own| record.interface.is_some_and(|interface| own.contains(interface)));
+    // Where none is ours, none has to be named.
+    let ours = own.and_then(|own| if own.is_empty() { Some(false) } else { record.interface.map(|interface| own.contains(interface)) });
+    let (from_us, to_us) = if hit.back { (Place::Incoming, Place::Outgoing) } else { (Place::Outgoing, Place::Incoming) };
     let place = match (record.ingress, ours) {
-        (_, Some(true)) | (Some(false), _) => Place::Outgoing,
+        (_, Some(true)) => from_us,
+        (Some(false), _) => Place::Outgoing,
         _ if hit.on_the_way => Place::Outgoing,
-        (Some(true), _) | (None, Some(false)) => Place::Incoming,
+        (Some(true), _) => Place::Incoming,
+        (None, Some(false)) => to_us,
         (None, None) if hit.from_outside && !hit.back => Place::Incoming,
         (None, None) => Place::Unknown,
     };
@@ -348,10 +352,15 @@ fn decided(decision: &str, reason: &str) -> Word {
 impl Access {
     fn of_line(line: &[u8]) -> Option<Access> {
         let words = || line.split(|b| *b == b' ').filter(|word| !word.is_empty());
-        let value = |key: &[u8]| words().find_map(|word| word.strip_prefix(key)).and_then(|v| std::str::from_utf8(v).ok());
+        // The embedded proxy's own words stand behind all that a client has said.
+        let own = memchr::memrchr(b'"', line).and_then(|at| line.get(at..)).unwrap_or(line);
+        let value =
+            |key: &[u8]| own.split(|b| *b == b' ').find_map(|word| word.strip_prefix(key)).and_then(|v| std::str::from_utf8(v).ok());
         let ip = |nth: usize| words().nth(nth).and_then(|w| std::str::from_utf8(w).ok()).and_then(|w| w.parse::<IpAddr>().ok());
         let native = words().next().and_then(epoch);
-        let written = native.or_else(|| common_time(line));
+        // The common form has seconds alone.
+        let within = if native.is_some() { 0 } else { 999 };
+        let written = native.or_else(|| common_time(line)?.checked_add(within));
         if let (Some(decision), Some(reason)) = (value(b"decision="), value(b"reason=")) {
             let client = if native.is_some() { ip(2) } else { ip(0) };
             let port = value(b"port=").and_then(|port| port.parse().ok());
@@ -364,12 +373,11 @@ impl Access {
                 client: client.zip(port).map(|(ip, port)| SocketAddr::new(ip, port)),
                 text: String::new(),
                 written,
-                // A whole number of milliseconds, and the common form has seconds alone.
-                took: seconds.filter(|s| (0.0..1e9).contains(s)).map_or(0, |s| (s * 1000.0).ceil() as i64)
-                    + if native.is_some() { 0 } else { 999 },
+                took: seconds.filter(|s| (0.0..1e9).contains(s)).map_or(0, |s| (s * 1000.0).ceil() as i64) + within,
             });
         }
-        let (code, status) = words().find_map(result)?;
+        let unquoted = unquoted(line);
+        let (code, status) = unquoted.split(|b| *b == b' ').find_map(result)?;
         let took = native.and_then(|_| words().nth(1)).and_then(|w| std::str::from_utf8(w).ok()).and_then(|w| w.parse::<u32>().ok());
         Some(Access {
             log: Log::Squid,
@@ -379,8 +387,13 @@ impl Access {
             client: None,
             text: String::new(),
             written,
-            took: took.map_or(0, i64::from),
+            took: took.map_or(within, i64::from),
         })
+    }
+
+    /// A refusal is written at once. Who may write one later could take an alarm back with a nonce that was read somewhere.
+    fn late(&self) -> i64 {
+        if self.word == Word::Rejected { 0 } else { LATE_MS }
     }
 
     fn when(&self, late: i64) -> Option<(i64, i64)> {
@@ -389,7 +402,7 @@ impl Access {
     }
 
     fn hit<T: Copy + PartialEq>(&self, index: &Index<T>) -> Found<Hit<T>> {
-        match (self.client, index.by_nonce(self.text.as_bytes(), self.when(LATE_MS))) {
+        match (self.client, index.by_nonce(self.text.as_bytes(), self.when(self.late()))) {
             (Some(client), Found::Nothing) => self.when(0).map_or(Found::Nothing, |when| index.by_client(client, when)),
             (_, hit) => hit,
         }
@@ -415,6 +428,22 @@ impl Access {
     }
 }
 
+/// The line without what stands in quotes, where clients have their say.
+fn unquoted(line: &[u8]) -> Vec<u8> {
+    let (mut quoted, mut escaped) = (false, false);
+    let outside = |b: &u8| {
+        let inside = quoted;
+        match b {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            _ => {}
+        }
+        !inside && !quoted
+    };
+    line.iter().copied().filter(outside).collect()
+}
+
 /// Squid's result code and what stands behind it: `TCP_DENIED/403`, or `TCP_DENIED:HIER_NONE` in the combined format.
 fn result(word: &[u8]) -> Option<(&str, &str)> {
     let known = [&b"TCP_"[..], b"NONE", b"TAG_NONE", b"UDP_"];
@@ -430,7 +459,7 @@ fn result(word: &[u8]) -> Option<(&str, &str)> {
 /// What a result code of Squid comes to. `TCP_DENIED_REPLY` is said of an answer that was kept back: its request had gone out.
 fn of_squid(code: &str) -> Word {
     match code {
-        "TCP_DENIED_REPLY" => Word::LetIn,
+        _ if code.starts_with("TCP_DENIED_REPLY") => Word::LetIn,
         _ if code.starts_with("TCP_DENIED") => Word::Rejected,
         _ if code.starts_with("TCP_REDIRECT") || !code.starts_with("TCP_") => Word::Neither,
         _ if [

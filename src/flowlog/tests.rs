@@ -132,11 +132,21 @@ fn whose_interface_it_is() {
     };
     let outside = flow("198.51.100.9", "10.0.1.7", "41234 443", T, T + 5, "ACCEPT");
     assert_eq!(place(None, "198.51.100.9:41234", &outside), Place::Incoming, "an interface's own address is never a public one");
+    let pod = flow("198.19.0.5", "10.0.1.7", "41234 443", T, T + 5, "ACCEPT");
+    assert_eq!(place(None, "198.19.0.5:41234", &pod), Place::Unknown, "a pod's own");
     let inside = flow("10.0.0.5", "10.0.1.7", "41234 443", T, T + 5, "ACCEPT");
     assert_eq!(place(None, "10.0.0.5:41234", &inside), Place::Unknown, "it may be our own");
     assert_eq!(place(Some(&["eni-0a1b"]), "10.0.0.5:41234", &inside), Place::Outgoing);
     assert_eq!(place(Some(&["eni-0ffff"]), "10.0.0.5:41234", &inside), Place::Incoming);
     assert_eq!(place(Some(&[]), "10.0.0.5:41234", &inside), Place::Incoming);
+    // What does not say of which interface it is may be of our own.
+    let bare = format!("srcaddr dstaddr srcport dstport protocol start end action\n10.0.0.5 10.0.1.7 41234 443 6 {T} {} ACCEPT", T + 5);
+    assert_eq!(place(Some(&["eni-0ffff"]), "10.0.0.5:41234", &bare), Place::Unknown);
+    assert_eq!(place(Some(&[]), "10.0.0.5:41234", &bare), Place::Incoming);
+    // An answer leaves the target's interface, and comes in at ours.
+    let answer = flow("10.0.1.7", "10.0.0.5", "443 41234", T, T + 5, "REJECT");
+    assert_eq!(place(Some(&["eni-0a1b"]), "10.0.0.5:41234", &answer), Place::Incoming);
+    assert_eq!(place(Some(&["eni-0ffff"]), "10.0.0.5:41234", &answer), Place::Outgoing);
     // A NAT gateway on the way: the interface's address is its own, the packet's is the target's.
     let nat = format!(
         "interface-id srcaddr dstaddr pkt-srcaddr pkt-dstaddr srcport dstport protocol start end action flow-direction\n\
@@ -236,11 +246,14 @@ fn a_wafs_line_is_known_by_the_nonce() {
         ("mustnot/0.1.0 (probe ffffffffffffffffffffffffffffffff)", T),
         ("curl/8.0", T),
         (agent.as_str(), T - 6),
+        // Somebody who has read the nonce meanwhile, and is blocked on purpose.
+        (agent.as_str(), T + 11),
         (agent.as_str(), T + 86_400),
     ] {
         let (found, counts) = read(&ours(), &waf("BLOCK", agent, at * 1000));
         assert!(found.is_empty() && counts.waf == 1, "{found:?}");
     }
+    assert_eq!(read(&ours(), &waf("BLOCK", &agent, (T + 10) * 1000)).0.len(), 1);
     assert_eq!(read(&ours(), &format!("{{\"httpRequest\":{{\"x\":\"{NONCE}\"}},\"action\":7")).1.unreadable, 1);
 }
 
@@ -302,6 +315,38 @@ fn access_logs_in_every_form() {
             ),
             Log::Squid,
             "TCP_TUNNEL",
+            Word::LetIn,
+            By::Nonce,
+        ),
+        (
+            format!("{time}    250 198.51.100.9 TCP_DENIED_REPLY_ABORTED/403 120 GET {url} - HIER_NONE/- -"),
+            Log::Squid,
+            "TCP_DENIED_REPLY_ABORTED/403",
+            Word::LetIn,
+            By::Nonce,
+        ),
+        // Outside quotes Squid writes a blank as RFC 1738 does.
+        (
+            format!("{time}    250 198.51.100.9 TCP_DENIED/403 120 GET http://a/ mustnot/0.1.0%20(probe%20{NONCE}) HIER_NONE/- -"),
+            Log::Squid,
+            "TCP_DENIED/403",
+            Word::Rejected,
+            By::Nonce,
+        ),
+        // What a client says of itself is no word of the proxy's.
+        (
+            format!(
+                "198.51.100.9 - - [02/Jan/2026:03:04:05 +0000] \"CONNECT 192.0.2.80:443 HTTP/1.1\" 200 39 \"-\" \"{agent} \\\" TCP_DENIED:x\" TCP_TUNNEL:HIER_DIRECT"
+            ),
+            Log::Squid,
+            "TCP_TUNNEL",
+            Word::LetIn,
+            By::Nonce,
+        ),
+        (
+            format!("{time} 198.51.100.9 TCP_TUNNEL/200 CONNECT 192.0.2.80:443 - 0 39 0 \"{agent} decision=deny reason=source\" -/-"),
+            Log::Squid,
+            "TCP_TUNNEL/200",
             Word::LetIn,
             By::Nonce,
         ),
@@ -367,6 +412,13 @@ fn access_logs_in_every_form() {
         format!("{time}    250 198.51.100.9 TCP_DENIED/403 3900 CONNECT 192.0.2.80:443 - HIER_NONE/- text/html"),
         format!("{time}    250 198.51.100.9 TCP_DENIED/403 120 - - - HIER_NONE/- - \"-\" {}", further.replace("port=41234", "port=41235")),
         format!("{time}    250 198.51.100.8 TCP_DENIED/403 120 - - - HIER_NONE/- - \"-\" {further}"),
+        // Another's, that says it were ours.
+        format!(
+            "{time}    250 198.51.100.9 TCP_TUNNEL/200 120 CONNECT a:443 - HIER_DIRECT/192.0.2.80 - \"x decision=deny reason=source port=41234\" {}",
+            further.replace("port=41234", "port=9").replace("deny reason=source", "allow reason=closed")
+        ),
+        // A refusal is written at once.
+        format!("{}.000      0 198.51.100.9 TCP_DENIED/403 120 GET {url} - HIER_NONE/- -", T + 65),
         // Ours, long before.
         format!("{}.250    250 198.51.100.9 TCP_DENIED/403 120 - - - HIER_NONE/- - \"-\" {further}", T - 60),
         format!("{}.250    250 198.51.100.9 TCP_DENIED/403 3900 GET {url} - HIER_NONE/- text/html", T - 6),
@@ -377,6 +429,29 @@ fn access_logs_in_every_form() {
     // A tunnel that was dialled for long after we had left.
     let late = format!("{}.000  60000 198.51.100.9 TCP_MISS/503 120 GET {url} - HIER_NONE/- -", T + 65);
     assert_eq!(read(&ours(), &late).0.len(), 1);
+    let late = format!("{}.000      0 198.51.100.9 TCP_MISS/503 120 GET {url} - HIER_NONE/- -", T + 65);
+    assert_eq!(read(&ours(), &late).0.len(), 1);
+}
+
+/// A witness gets through: whatever lets it in does what it must, also where an attempt before got no answer.
+#[test]
+fn what_must_get_through_is_contradicted_by_nobody() {
+    for (outcomes, alarm) in [(["timeout", "timeout"], true), (["timeout", "connected"], false), (["status:200", "status:200"], false)] {
+        let flow = |outcome| serde_json::json!({ "protocol": "tcp", "local": "198.51.100.9:41234", "remote": "10.0.1.7:443", "outcome": outcome, "started_at": wall(T * 1000), "ended_at": wall(T * 1000) });
+        let seen = serde_json::json!({ "address": "10.0.1.7:443", "verdict": "holds", "flows": outcomes.map(flow) });
+        let check = serde_json::json!({ "name": "c", "target": "10.0.1.7:443", "expect": "blocked", "observations": [seen] });
+        let report = serde_json::json!({ "checks": [check] }).to_string();
+        let mut index = Index::new(Settings::default());
+        let (mut report, _) = join::Report::read(report.as_bytes(), &mut index).unwrap();
+        let (found, _) = read(&ours(), &flow_line_of_ours());
+        let sighting = Sighting { log: if outcomes[0] == "timeout" { Log::VpcFlowLog } else { Log::Waf }, ..found[0].1.clone() };
+        assert!(report.join(join::Whose { run: 0, observation: 0, attempt: 0 }, sighting));
+        assert_eq!(report.finish().1[0].alarm.is_some(), alarm, "{outcomes:?}");
+    }
+}
+
+fn flow_line_of_ours() -> String {
+    flow("198.51.100.9", "10.0.1.7", "41234 443", T, T + 5, "ACCEPT")
 }
 
 #[test]
