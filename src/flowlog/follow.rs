@@ -53,6 +53,10 @@ struct State {
     /// It was said that it cannot be read.
     refused: bool,
     seen: bool,
+    /// The file itself, where it is followed by its name: what is not read of it must outlive a rotation.
+    held: Option<File>,
+    /// Since when it has another name, or none.
+    gone: Option<Instant>,
 }
 
 impl Follow {
@@ -67,17 +71,27 @@ impl Follow {
         for (id, path, meta) in self.found() {
             let (begun, lag) = (self.begun, self.lag);
             let state = self.files.entry(id).or_default();
-            (state.seen, state.path) = (true, path);
+            let named = self.paths.contains(&path);
+            (state.seen, state.path, state.gone) = (true, path, None);
             let before = state.lines.counts;
             let read = state.read(&meta, begun, lag, now, &mut each);
             if let Err(error) = read
+                && error.kind() != io::ErrorKind::NotFound
                 && !std::mem::replace(&mut state.refused, true)
             {
                 self.complaints.push(format!("{} cannot be read: {error}", state.path.display()));
             }
             counts.add(since(state.lines.counts, before));
+            if named && state.held.is_none() && state.gzip == Some(false) {
+                state.held = open(&state.path, &meta).ok();
+            }
         }
         self.begun = true;
+        for state in self.files.values_mut().filter(|state| !state.seen) {
+            let before = state.lines.counts;
+            state.seen = state.read_on(self.lag, now, &mut each);
+            counts.add(since(state.lines.counts, before));
+        }
         // What is gone will not come back under its number; another file may.
         self.files.retain(|_, state| std::mem::take(&mut state.seen));
         counts
@@ -182,13 +196,21 @@ impl State {
         if self.read_to + part < until {
             self.marks.push_front((now.checked_sub(lag).unwrap_or(now), until));
         }
-        let mut file = File::open(&self.path)?;
+        let mut file = self.held.as_ref().map_or_else(|| open(&self.path, meta), File::try_clone)?;
         file.seek(SeekFrom::Start(self.read_to))?;
         let lines = &mut self.lines;
         let whole = stream::lines(&mut BufReader::with_capacity(256 * 1024, file.take(part)), false, |piece| give(lines, piece, each))?;
         // A part without an end of line is one line that is longer than a part.
         self.read_to += if whole == 0 && part == PART { part } else { whole };
         Ok(())
+    }
+
+    /// Reads a file on that was rotated away: its writer may not know yet. Whether there is more to come.
+    fn read_on(&mut self, lag: Duration, now: Instant, each: &mut impl FnMut(&mut Lines, &[u8])) -> bool {
+        let Some(meta) = self.held.as_ref().and_then(|file| file.metadata().ok()) else { return false };
+        let gone = *self.gone.get_or_insert(now);
+        let is_done = now.duration_since(gone) > lag * 2 || meta.len() < self.length;
+        !is_done && self.read(&meta, true, lag, now, each).is_ok()
     }
 
     fn header(&mut self) -> io::Result<()> {
@@ -236,6 +258,14 @@ impl State {
     }
 }
 
+/// Opens the very file that was looked at, not one that has taken its name since.
+fn open(path: &Path, meta: &Metadata) -> io::Result<File> {
+    let file = File::open(path)?;
+    let is = file.metadata()?;
+    let same = (is.dev(), is.ino()) == (meta.dev(), meta.ino());
+    if same { Ok(file) } else { Err(io::ErrorKind::NotFound.into()) }
+}
+
 fn give(lines: &mut Lines, piece: Piece<'_>, each: &mut impl FnMut(&mut Lines, &[u8])) {
     match piece {
         Piece::Line(line) => each(lines, line),
@@ -255,5 +285,88 @@ fn since(now: Counts, before: Counts) -> Counts {
         unreadable: now.unreadable - before.unreadable,
         unusable: now.unusable - before.unusable,
         too_long: now.too_long - before.too_long,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    const LAG: Duration = Duration::from_secs(10);
+
+    /// What is read at a time after the first look.
+    struct Reader {
+        follow: Follow,
+        begun: Instant,
+    }
+
+    impl Reader {
+        fn of(path: &Path) -> Reader {
+            let mut reader = Reader { follow: Follow::new(vec![path.to_path_buf()], LAG), begun: Instant::now() };
+            assert_eq!(reader.at(0), "");
+            reader
+        }
+
+        fn at(&mut self, seconds: u64) -> String {
+            let mut text = Vec::new();
+            let now = self.begun + Duration::from_secs(seconds);
+            self.follow.look(now, |_, line| text.extend([line, b";"].concat()));
+            String::from_utf8(text).unwrap()
+        }
+    }
+
+    fn append(path: &Path, text: &str) {
+        File::options().create(true).append(true).open(path).unwrap().write_all(text.as_bytes()).unwrap();
+    }
+
+    #[test]
+    fn lines_rest_before_they_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        append(&path, "before\n");
+        let mut reader = Reader::of(&path);
+        append(&path, "one\ntw");
+        assert_eq!((reader.at(1), reader.at(10)), (String::new(), String::new()));
+        append(&path, "o\n");
+        assert_eq!(reader.at(11), "one;");
+        assert_eq!((reader.at(20), reader.at(21)), (String::new(), "two;".into()));
+    }
+
+    #[test]
+    fn what_was_not_read_outlives_a_rotation() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, old) = (dir.path().join("log"), dir.path().join("log.1"));
+        append(&path, "before\n");
+        let mut reader = Reader::of(&path);
+        append(&path, "last\n");
+        assert_eq!(reader.at(1), "");
+        fs::rename(&path, &old).unwrap();
+        append(&path, "first\n");
+        assert_eq!(reader.at(2), "");
+        // its writer has not been told yet
+        append(&old, "late\n");
+        assert_eq!(reader.at(3), "");
+        assert_eq!((reader.at(11), reader.at(12), reader.at(13)), ("last;".into(), "first;".into(), "late;".into()));
+        // and then it is over, and let go
+        assert_eq!((reader.at(23), reader.follow.files.len()), (String::new(), 1));
+    }
+
+    #[test]
+    fn a_file_that_was_cut_begins_anew_and_rests_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        append(&path, &"before\n".repeat(100));
+        let mut reader = Reader::of(&path);
+        File::create(&path).unwrap();
+        assert_eq!(reader.at(1), "");
+        append(&path, "new\n");
+        assert_eq!((reader.at(2), reader.at(11), reader.at(12)), (String::new(), String::new(), "new;".into()));
+        // cut, and longer than what was read, but not than what was there
+        append(&path, &"unread\n".repeat(10));
+        assert_eq!(reader.at(13), "");
+        fs::write(&path, "again and again\n").unwrap();
+        assert_eq!((reader.at(14), reader.at(23), reader.at(24)), (String::new(), String::new(), "again and again;".into()));
     }
 }
