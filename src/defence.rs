@@ -2,12 +2,12 @@
 //! probes. Facts come from `flowlog`; what they come to beside a verdict is judged here, and changes no verdict: a block is proven by
 //! witnesses, and a log can corroborate it, or contradict it.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::clock::Wall;
 
 /// One thing that a log says of one attempt.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sighting {
     /// Which attempt of the observation, from 1.
     pub attempt: usize,
@@ -20,7 +20,7 @@ pub struct Sighting {
     /// By what it is known to be about this attempt.
     pub matched_by: By,
     /// By an address that `translated` says stands for ours or the target's.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub translated: bool,
     /// Whether it is about what we sent, or about an answer.
     pub way: Way,
@@ -42,7 +42,7 @@ pub struct Sighting {
 }
 
 /// Whose log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Log {
     /// VPC flow log of AWS: security group and network ACL.
@@ -81,7 +81,7 @@ impl Log {
 }
 
 /// What an action comes to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Word {
     /// The defence refused it.
@@ -104,7 +104,7 @@ impl Word {
 }
 
 /// By what a line of a log is known to be about an attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum By {
     /// Protocol, both addresses and both ports, and the time.
@@ -116,7 +116,7 @@ pub enum By {
 }
 
 /// What a line is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Way {
     /// What we sent.
@@ -126,7 +126,7 @@ pub enum Way {
 }
 
 /// Where a line was written, as seen by the network that the defence guards.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Place {
     /// Where it comes in.

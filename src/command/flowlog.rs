@@ -69,7 +69,7 @@ pub fn flowlog(args: &Flowlog) -> u8 {
         Some(path) => {
             if let Err(why) = write_report(path, &text) {
                 eprintln!("mustnot: {why}");
-                return EXIT_REPORT;
+                return if code == EXIT_VIOLATED { code } else { EXIT_REPORT };
             }
         }
     }

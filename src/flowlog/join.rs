@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use super::index::{Index, Shot};
@@ -145,7 +146,9 @@ impl Report {
         let (mut attempts, mut kept) = (0, 0);
         for (run, check) in checks.iter().enumerate() {
             let observations = list(check, "observations");
-            found.push(vec![Vec::new(); observations.len()]);
+            // What other logs have said of it before goes on to count.
+            let before = |seen: &Value| list(seen, "defence").iter().filter_map(|one| Sighting::deserialize(one).ok()).collect();
+            found.push(observations.iter().map(before).collect());
             for (observation, seen) in observations.iter().enumerate() {
                 for (attempt, flow) in list(seen, "flows").iter().enumerate() {
                     let shot =
@@ -193,8 +196,11 @@ impl Report {
                 }
                 told.push(Told { check: name.clone(), target: target.clone(), address, verdict, outcomes, found: all, alarm });
             }
-            if let (Some(object), Some(alarm)) = (check.as_object_mut(), alarm_of_check) {
-                object.insert("contradicted".into(), json!(alarm));
+            if let Some(object) = check.as_object_mut() {
+                match alarm_of_check {
+                    Some(alarm) => object.insert("contradicted".into(), json!(alarm)),
+                    None => object.remove("contradicted"),
+                };
             }
         }
         (self.value, told)

@@ -450,6 +450,25 @@ fn what_must_get_through_is_contradicted_by_nobody() {
     }
 }
 
+/// What one log says joins what another has said before, whichever came first.
+#[test]
+fn a_report_with_what_logs_say_is_read_on() {
+    let sighting = |action: &str| read(&ours(), &flow("198.51.100.9", "10.0.1.7", "41234 443", T, T + 5, action)).0[0].1.clone();
+    let attempt = serde_json::json!({ "protocol": "tcp", "local": "198.51.100.9:41234", "remote": "10.0.1.7:443", "outcome": "timeout", "started_at": wall(T * 1000), "ended_at": wall(T * 1000) });
+    let seen = serde_json::json!({ "address": "10.0.1.7:443", "verdict": "holds", "flows": [attempt] });
+    let mut text =
+        serde_json::json!({ "checks": [{ "name": "c", "target": "10.0.1.7:443", "expect": "blocked", "observations": [seen] }] })
+            .to_string();
+    for (action, contradicted) in [("ACCEPT", true), ("REJECT", false)] {
+        let mut report = join::Report::read(text.as_bytes(), &mut Index::new(Settings::default())).unwrap().0;
+        assert!(report.join(join::Whose { run: 0, observation: 0, attempt: 0 }, sighting(action)));
+        let (value, told) = report.finish();
+        assert_eq!((told[0].alarm.is_some(), value["checks"][0].get("contradicted").is_some()), (contradicted, contradicted), "{action}");
+        text = value.to_string();
+    }
+    assert!(text.contains("ACCEPT") && text.contains("REJECT"), "{text}");
+}
+
 fn flow_line_of_ours() -> String {
     flow("198.51.100.9", "10.0.1.7", "41234 443", T, T + 5, "ACCEPT")
 }
