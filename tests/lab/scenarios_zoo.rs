@@ -52,8 +52,9 @@ fn zoo_of_peers_that_say_yes_to_socks() {
     visit(&[BOASTERS]);
 }
 
-/// The most memory that the monitor may need while everybody pours at once, in KiB.
-const MOST_KIB: u64 = 64 * 1024;
+/// The most memory that the monitor may need for it that everybody pours at once, in KiB; besides what it takes for one honest proxy, most of
+/// which are the pages of the program itself, and a debug build has many.
+const MOST_KIB: u64 = 48 * 1024;
 /// One technique of each protocol: what is harmful is in the answers, which are read by the same code for all others.
 const HARM_SUITE: &str =
     "attempts = 1\ntechniques = [\"OP-01\", \"OP-02\", \"OP-09\", \"OP-15\", \"OP-16\", \"OP-17\", \"OP-18\", \"OP-20\"]";
@@ -67,11 +68,11 @@ fn zoo_of_peers_that_mean_harm() {
     let hall = Hall::open(&lab, &[RECORDER, HARM]);
     let record = hall.judge(HARM_SUITE, |entry| entry.name == RECORDER[0].name);
     let all = hall.judge(HARM_SUITE, |_| true);
-    eprintln!("all harm at once: {:?}, at most {} KiB", all.took, all.peak_kib);
+    eprintln!("one honest proxy: {} KiB; all harm at once: {:?}, at most {} KiB", record.peak_kib, all.took, all.peak_kib);
     let wrong = [record.wrong, all.wrong].concat();
     assert!(wrong.is_empty(), "{} things are wrong:\n{}", wrong.len(), wrong.join("\n"));
     assert!(all.took < LONGEST, "{:?}", all.took);
-    assert!((1..MOST_KIB).contains(&all.peak_kib), "{} KiB", all.peak_kib);
+    assert!(record.peak_kib > 0 && all.peak_kib < record.peak_kib + MOST_KIB, "{} KiB, then {} KiB", record.peak_kib, all.peak_kib);
 }
 
 /// The same for a monitor that stays: after some rounds it has no more memory than after the first.
@@ -93,7 +94,7 @@ fn a_monitor_among_peers_that_mean_harm_does_not_grow() {
     assert!(enough.is_some(), "only {} rounds", runs(&monitor));
     let last = peak(&mut monitor);
     eprintln!("peak after the first round {first} KiB, after three {last} KiB");
-    assert!(last < MOST_KIB && last < first + first / 4, "{first} KiB, then {last} KiB");
+    assert!(last < 2 * MOST_KIB && last < first + first / 4, "{first} KiB, then {last} KiB");
     assert_eq!(monitor.terminate(&lab), Some(0));
 }
 
