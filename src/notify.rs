@@ -27,6 +27,8 @@ mod heartbeat;
 mod keep;
 mod sender;
 
+pub use sender::{client, reason};
+
 use keep::{Keeper, Kept, KeptSink};
 use sender::{Sender, Told};
 

@@ -910,6 +910,11 @@ const SERVER_NAME: (&str, &str) = ("OP-07", Evidence::SERVER_NAME);
 /// The one of them that carries no nonce, so that no log can know it.
 const WITHOUT_NONCE: &str = "OP-21";
 
+/// Somebody else's words, as far as a record or a sentence can bear them: at most so many characters, in one line.
+pub fn one_line(text: &str, most: usize) -> String {
+    text.chars().filter(|c| !c.is_control()).take(most).collect()
+}
+
 /// Excuses the `mute` observations of a suite's greetings: the beacon's log does not know their nonce, and another technique
 /// was answered `denied` at the same address (SPEC section 8), or relayed nothing with an HTTP status in every attempt.
 pub fn excuse_mute(seen: &mut [Observation]) {

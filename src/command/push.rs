@@ -1,7 +1,6 @@
 //! Pushing: the metrics of one run to a Prometheus, by Remote-Write, from a place that nothing can scrape.
 
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +8,6 @@ use std::time::Duration;
 
 use reqwest::Client;
 use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use reqwest::redirect::Policy;
 use tokio::time::{Instant, sleep};
 
 use crate::cli;
@@ -18,6 +16,7 @@ use crate::config::printable;
 use crate::history::Board;
 use crate::metrics::{Pushed, remote_write};
 use crate::net::tls;
+use crate::notify::{client, reason};
 use crate::record::{About, Record};
 use crate::report::Report;
 use crate::secret::{Secret, mask};
@@ -89,14 +88,7 @@ impl Push {
             Ok::<_, String>(value)
         });
         let tls = tls::trusting(args.remote_write_ca_file.as_deref()).map_err(|why| format!("--remote-write-ca-file: {why}"))?;
-        let client = Client::builder()
-            .tls_backend_preconfigured(tls)
-            .no_proxy()
-            .redirect(Policy::none())
-            .timeout(ONE_REQUEST)
-            .user_agent(crate::probe::USER_AGENT)
-            .build()
-            .map_err(|e| format!("cannot set up Remote-Write: {}", reason(&e)))?;
+        let client = client(tls, ONE_REQUEST).build().map_err(|e| format!("cannot set up Remote-Write: {}", reason(&e)))?;
         let mut labels = BTreeMap::from([("job".to_string(), "mustnot-check".to_string()), ("instance".to_string(), vantage.to_string())]);
         for label in &args.remote_write_label {
             let (name, value) = label.split_once('=').ok_or_else(|| format!("--remote-write-label {label}: write NAME=VALUE"))?;
@@ -215,16 +207,4 @@ fn secret(file: Option<&Path>, flag: &str, env: Option<String>) -> Result<Option
         return Err(format!("{flag} must name a file that holds one line, the secret"));
     }
     Ok(Some(Secret::new(text)))
-}
-
-/// The innermost reason: the outer ones say that something was wrong.
-fn reason(error: &reqwest::Error) -> String {
-    if error.is_timeout() {
-        return "no answer in time".into();
-    }
-    let mut inner: &dyn Error = error;
-    while let Some(source) = inner.source() {
-        inner = source;
-    }
-    inner.to_string()
 }

@@ -10,6 +10,7 @@ use super::flow::{self, Format, Line, Record};
 use super::index::{Found, Hit, Index, Trace};
 use crate::clock::Wall;
 use crate::defence::{Log, Place, Sighting, Way, Word};
+use crate::observation::one_line;
 
 /// How long after an attempt a proxy's line with its nonce may be written: one that keeps dialling writes when it has given up.
 const LATE_MS: i64 = 15 * 60 * 1000;
@@ -549,5 +550,5 @@ fn common_time(line: &[u8]) -> Option<i64> {
 
 /// As much of a word from outside as a report can bear.
 fn short(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(MAX_WORD).collect()
+    one_line(text, MAX_WORD)
 }

@@ -8,7 +8,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::redirect::Policy;
-use reqwest::{Client, Method, StatusCode};
+use reqwest::{Client, ClientBuilder, Method, StatusCode};
+use tokio_rustls::rustls::ClientConfig;
 
 use crate::alert::sink::{Address, Sink, To};
 use crate::clock::Wall;
@@ -55,14 +56,9 @@ impl Sender {
     /// What is wrong with its files or headers, and what to do.
     pub fn new(sink: &Sink, address: &Address) -> Result<Sender, String> {
         let tls = tls::trusting(sink.ca_file.as_deref())?;
-        let client = Client::builder()
-            .tls_backend_preconfigured(tls)
-            .no_proxy()
-            .redirect(Policy::none())
+        let client = client(tls, sink.timeout)
             .retry(reqwest::retry::never())
             .connect_timeout(sink.timeout)
-            .timeout(sink.timeout)
-            .user_agent(USER_AGENT)
             .build()
             .map_err(|e| format!("cannot set up a client: {}", explain(&e.without_url())))?;
         let (path, content_type) = match &sink.to {
@@ -166,8 +162,14 @@ fn retry_after(value: &str, now: Wall) -> Option<Duration> {
     Wall::from_unix_millis(at.timestamp().as_millisecond()).map(|at| at.since(now))
 }
 
-/// The innermost reason: the outer ones say that something was wrong.
-fn explain(error: &reqwest::Error) -> String {
+/// A client that brings what this program has to tell: it knows no proxy of the environment, and follows nobody who leads elsewhere.
+pub fn client(tls: ClientConfig, limit: Duration) -> ClientBuilder {
+    let client = Client::builder().tls_backend_preconfigured(tls).no_proxy().redirect(Policy::none());
+    client.timeout(limit).user_agent(USER_AGENT)
+}
+
+/// Why a request failed; of several reasons the innermost, since the outer ones say that something was wrong.
+pub fn reason(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return "no answer in time".to_string();
     }
@@ -175,9 +177,14 @@ fn explain(error: &reqwest::Error) -> String {
     while let Some(source) = inner.source() {
         inner = source;
     }
-    match (error.is_connect(), inner.to_string()) {
-        (true, why) => format!("cannot connect: {why}"),
-        (false, why) => format!("broken off: {why}"),
+    inner.to_string()
+}
+
+fn explain(error: &reqwest::Error) -> String {
+    match reason(error) {
+        why if error.is_timeout() => why,
+        why if error.is_connect() => format!("cannot connect: {why}"),
+        why => format!("broken off: {why}"),
     }
 }
 

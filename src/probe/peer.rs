@@ -9,7 +9,7 @@ use super::fetch::Fetch;
 use super::{Approach, Ended};
 use crate::clock::{Moment, Wall};
 use crate::net::tls;
-use crate::observation::{Class, Evidence, Outcome, PeerEvidence, Reached, Stage};
+use crate::observation::{Class, Evidence, Outcome, PeerEvidence, Reached, Stage, one_line};
 use crate::secret::Secret;
 use crate::target::Url;
 
@@ -153,7 +153,7 @@ fn weigh(report: &Report, probe: &Peer, read_at: Moment) -> Result<PeerEvidence,
 
 /// A word of the peer's, which may be anybody: within bounds, and in one line.
 fn short(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(MAX_WORD).collect()
+    one_line(text, MAX_WORD)
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use super::fetch::Fetch;
 use super::{Approach, Ended};
 use crate::clock::Moment;
 use crate::net::tls;
-use crate::observation::{Evidence, Outcome, QueryEvidence, Reached, Stage, Transport};
+use crate::observation::{Evidence, Outcome, QueryEvidence, Reached, Stage, Transport, one_line};
 use crate::secret::Secret;
 use crate::target::{HostPort, Url};
 
@@ -366,7 +366,7 @@ fn mismatch(evidence: &mut Evidence, why: String) -> Outcome {
 
 /// At most as much as evidence may have.
 fn short(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(Evidence::MAX_HEAD / 4).collect()
+    one_line(text, Evidence::MAX_HEAD / 4)
 }
 
 /// A name as checks have it, which is the same inside a regular expression.

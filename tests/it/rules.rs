@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,8 @@ use mustnot::proxy::Reason;
 use mustnot::severity::Severity;
 use mustnot::verdict::{Cause, Verdict};
 use serde_json::{Value, json};
+
+use crate::scene::listening;
 
 const RULES: &str = "dashboards/prometheus/alerts.yaml";
 const TESTS: &str = "dashboards/prometheus/alerts_test.yaml";
@@ -337,23 +339,8 @@ impl Alertmanager {
         let storage = format!("--storage.path={}", folder.path().display());
         let arguments = ["--web.listen-address=127.0.0.1:0", "--cluster.listen-address=", &storage];
         let mut command = Command::new("prometheus-alertmanager");
-        command.arg(format!("--config.file={}", file.display())).args(arguments).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = match command.spawn() {
-            Ok(child) => child,
-            Err(e) => {
-                println!("SKIPPED {test}: cannot run prometheus-alertmanager (Debian: prometheus-alertmanager): {e}");
-                return None;
-            }
-        };
-        let (say, heard) = channel();
-        let log = BufReader::new(child.stderr.take().unwrap());
-        std::thread::spawn(move || {
-            for line in log.lines().map_while(Result::ok) {
-                let at = line.contains("Listening on").then(|| line.split("address=").nth(1)?.split_whitespace().next()?.parse().ok());
-                let _ = at.flatten().map(|at: SocketAddr| say.send(at));
-            }
-        });
-        let at = heard.recv_timeout(PATIENCE).unwrap();
+        command.arg(format!("--config.file={}", file.display())).args(arguments);
+        let (child, at) = listening(test, &mut command)?;
         let (deliver, delivered) = channel();
         std::thread::spawn(move || {
             for mut stream in inbox.incoming().flatten() {

@@ -257,25 +257,8 @@ impl Prometheus {
         command
             .arg(format!("--config.file={}", file.display()))
             .arg(format!("--storage.tsdb.path={}", folder.path().join("data").display()))
-            .arg("--web.listen-address=127.0.0.1:0")
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
-        let mut child = match command.spawn() {
-            Ok(child) => child,
-            Err(e) => {
-                println!("SKIPPED {test}: cannot run prometheus (Debian: prometheus): {e}");
-                return None;
-            }
-        };
-        let (say, heard) = channel();
-        let log = BufReader::new(child.stderr.take().unwrap());
-        std::thread::spawn(move || {
-            for line in log.lines().map_while(Result::ok) {
-                let at = line.contains("Listening on").then(|| line.split("address=").nth(1)?.split_whitespace().next()?.parse().ok());
-                let _ = at.flatten().map(|at: SocketAddr| say.send(at));
-            }
-        });
-        let at = heard.recv_timeout(PATIENCE).unwrap();
+            .arg("--web.listen-address=127.0.0.1:0");
+        let (child, at) = listening(test, &mut command)?;
         let prometheus = Prometheus { child, at, _folder: folder };
         until("Prometheus is ready", || prometheus.get("/-/ready").is_some_and(|(head, _)| head.starts_with("HTTP/1.0 200")));
         Some(prometheus)
@@ -351,6 +334,27 @@ fn pass_on(mut client: TcpStream, to: SocketAddr, accept: &str, say: &Sender<(St
     let kind = said.lines().find_map(|line| line.strip_prefix("content-type: ")).unwrap_or_default();
     let _ = say.send((asked, kind.into()));
     client.write_all(&answer)
+}
+
+/// Starts one of Prometheus' servers, which are called as their packages are; and where it says that it listens. None, and a word, where there is none.
+pub fn listening(test: &str, command: &mut Command) -> Option<(Child, SocketAddr)> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let mut child = match command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn() {
+        Ok(child) => child,
+        Err(e) => {
+            println!("SKIPPED {test}: cannot run {name} (Debian: {name}): {e}");
+            return None;
+        }
+    };
+    let (say, heard) = channel();
+    let log = BufReader::new(child.stderr.take().unwrap());
+    std::thread::spawn(move || {
+        for line in log.lines().map_while(Result::ok) {
+            let at = line.contains("Listening on").then(|| line.split("address=").nth(1)?.split_whitespace().next()?.parse().ok());
+            let _ = at.flatten().map(|at: SocketAddr| say.send(at));
+        }
+    });
+    Some((child, heard.recv_timeout(PATIENCE).unwrap()))
 }
 
 /// The Python that `tests/run.sh` sets up with `tests/python/requirements.txt`; None, and a word, where it is not.

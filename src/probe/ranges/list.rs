@@ -8,6 +8,8 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use crate::observation::one_line;
+
 /// The most networks of one list: the largest that is published, Azure's service tags, has some hundred thousand.
 const MAX_ENTRIES: usize = 300_000;
 /// Characters of an entry that is no network, in a sentence.
@@ -155,7 +157,7 @@ fn cidr(entry: &str) -> Option<IpNet> {
 
 /// As much of a text from outside as a sentence can bear.
 pub(super) fn short(text: &str) -> String {
-    let mut shown: String = text.chars().filter(|c| !c.is_control()).take(MAX_SHOWN).collect();
+    let mut shown = one_line(text, MAX_SHOWN);
     if text.chars().nth(MAX_SHOWN).is_some() {
         shown.push('…');
     }
